@@ -1,0 +1,337 @@
+//! The configuration: plain data, validated once.
+//!
+//! `config/default.toml` is the one source of defaults and of their documentation; files,
+//! environment and `--set` are laid over it. Nothing else reads files or environment for settings.
+
+mod layers;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{File, FileFormat};
+use serde::{Deserialize, Deserializer};
+
+use crate::model::duration;
+use layers::{check_known, env_key, flatten, known_keys, literal};
+
+/// The defaults, commented: what `kvs config default` prints.
+pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
+
+/// The whole configuration of a node. Each field's effect, range and default stand in
+/// `default.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Config {
+    pub cas_enabled: bool,
+    pub clustering_enabled: bool,
+    pub node: Node,
+    pub http: Http,
+    pub gossip: Gossip,
+    pub peer: Peer,
+    pub storage: Storage,
+    pub sync: Sync,
+    pub limits: Limits,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Node {
+    pub name: String,
+    pub data_dir: PathBuf,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Http {
+    pub listen: SocketAddr,
+    pub insecure: bool,
+}
+
+/// `[gossip]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Gossip {
+    pub listen: SocketAddr,
+    pub advertise: Option<SocketAddr>,
+    pub seeds: Vec<String>,
+    pub key_file: Option<PathBuf>,
+    #[serde(deserialize_with = "span")]
+    pub probe_period: Duration,
+}
+
+/// `[peer]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Peer {
+    pub listen: SocketAddr,
+    pub advertise: Option<SocketAddr>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// After it is on the disk.
+    Sync,
+    /// After the operating system has it.
+    Os,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Storage {
+    pub durability: Durability,
+    pub cache_bytes: usize,
+    pub blob_threshold_bytes: usize,
+}
+
+/// `[sync]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Sync {
+    #[serde(deserialize_with = "span")]
+    pub interval: Duration,
+    pub push: bool,
+    #[serde(deserialize_with = "span")]
+    pub clock_drift_max: Duration,
+    #[serde(deserialize_with = "span")]
+    pub bootstrap_wait: Duration,
+    pub push_queue_max: usize,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+pub struct Limits {
+    pub value_bytes_max: usize,
+    pub body_bytes_max: usize,
+    pub body_memory_bytes_max: usize,
+    pub connections_max: usize,
+    #[serde(deserialize_with = "span")]
+    pub request_timeout: Duration,
+    #[serde(deserialize_with = "span")]
+    pub shutdown_wait: Duration,
+}
+
+fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    duration::parse(&text).map_err(serde::de::Error::custom)
+}
+
+/// What is wrong with a configuration; every text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file or a value cannot be parsed, or has the wrong type.
+    #[error("{0}")]
+    Invalid(String),
+    /// A key that does not exist.
+    #[error(
+        "unknown key `{key}` in {place}; did you mean `{nearest}`? (`kvs config default` lists all)"
+    )]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        place: String,
+        /// The known key that is spelled most alike.
+        nearest: String,
+    },
+    /// A value outside of its range, or two values that do not go together.
+    #[error("{key}: {problem}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Lays `file`, the environment variables `env` and the `--set` pairs `sets` over the defaults,
+    /// in this order, and validates the result.
+    ///
+    /// # Errors
+    /// The first problem found, naming the key and the place.
+    pub fn load(
+        file: Option<&Path>,
+        env: &BTreeMap<String, String>,
+        sets: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let text = file.map(read).transpose()?;
+        let place = file.map(|f| f.display().to_string()).unwrap_or_default();
+        Self::from_parts(text.as_deref().map(|text| (text, place.as_str())), env, sets)
+    }
+
+    fn from_parts(
+        file: Option<(&str, &str)>,
+        env: &BTreeMap<String, String>,
+        sets: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let known = known_keys()?;
+        let mut builder =
+            config::Config::builder().add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml));
+        if let Some((text, place)) = file {
+            let source = config::Config::builder()
+                .add_source(File::from_str(text, FileFormat::Toml))
+                .build()
+                .map_err(|e| ConfigError::Invalid(format!("{place}: {e}")))?;
+            check_known(&flatten(&source.cache), &known, place)?;
+            builder = builder.add_source(source);
+        }
+        let environment = env.iter().filter_map(|(name, value)| {
+            let key = env_key(name)?;
+            Some((key, value, format!("the environment ({name})")))
+        });
+        let arguments = sets.iter().map(|(k, v)| (k.clone(), v, "--set".to_owned()));
+        for (key, value, place) in environment.chain(arguments) {
+            check_known(std::slice::from_ref(&key), &known, &place)?;
+            builder = builder
+                .set_override(&key, literal(value))
+                .map_err(|e| ConfigError::Invalid(format!("{key} in {place}: {e}")))?;
+        }
+        let built = builder.build().map_err(|e| ConfigError::Invalid(e.to_string()))?;
+        let config: Self =
+            built.try_deserialize().map_err(|e| ConfigError::Invalid(e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The defaults alone.
+    ///
+    /// # Errors
+    /// None, as a test shows; the signature is that of [`Self::load`].
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::load(None, &BTreeMap::new(), &[("clustering_enabled".into(), "false".into())])
+    }
+
+    /// Checks every range and every pair of keys that must go together.
+    ///
+    /// # Errors
+    /// The first key that is out of range, and what to do about it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail =
+            |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
+        let name = &self.node.name;
+        let name_ok = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+        if !name_ok || !(1..=63).contains(&name.len()) || name.starts_with(['-', '.']) {
+            return fail(
+                "node.name",
+                "must be 1 to 63 letters, digits, `-` or `.`, as in a host name",
+            );
+        }
+        if !self.http.listen.ip().is_loopback() && !self.http.insecure {
+            return fail(
+                "http.listen",
+                "is not a loopback address, and there is no authentication; listen on 127.0.0.1, \
+                 or set http.insecure = true if whoever reaches the port may read and write",
+            );
+        }
+        if self.clustering_enabled {
+            self.validate_cluster()?;
+        }
+        self.validate_numbers()
+    }
+
+    fn validate_cluster(&self) -> Result<(), ConfigError> {
+        let fail =
+            |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
+        let missing = "is missing; clustering needs it (or set clustering_enabled = false)";
+        if self.gossip.key_file.is_none() {
+            return fail("gossip.key_file", missing);
+        }
+        for (key, value) in [
+            ("peer.ca", &self.peer.ca),
+            ("peer.cert", &self.peer.cert),
+            ("peer.key", &self.peer.key),
+        ] {
+            if value.is_none() {
+                return fail(key, missing);
+            }
+        }
+        let unnamed = "must be given, because `listen` is not an address that others can reach";
+        let unspecified = |listen: SocketAddr, advertise: Option<SocketAddr>| {
+            advertise.unwrap_or(listen).ip().is_unspecified()
+        };
+        if unspecified(self.gossip.listen, self.gossip.advertise) {
+            return fail("gossip.advertise", unnamed);
+        }
+        if unspecified(self.peer.listen, self.peer.advertise) {
+            return fail("peer.advertise", unnamed);
+        }
+        if let Some(seed) = self.gossip.seeds.iter().find(|s| !is_host_port(s)) {
+            return fail("gossip.seeds", &format!("`{seed}` is not of the form host:port"));
+        }
+        Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<(), ConfigError> {
+        const MIB: usize = 1 << 20;
+        const TIB: usize = 1 << 40;
+        let limits = &self.limits;
+        let body_memory_min = limits.value_bytes_max.max(limits.body_bytes_max);
+        let numbers = [
+            ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
+            ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB),
+            ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),
+            ("limits.value_bytes_max", limits.value_bytes_max, 1, 16 * MIB),
+            ("limits.body_bytes_max", limits.body_bytes_max, 1024, 64 * MIB),
+            ("limits.body_memory_bytes_max", limits.body_memory_bytes_max, body_memory_min, TIB),
+            ("limits.connections_max", limits.connections_max, 1, 1_000_000),
+        ];
+        for (key, value, min, max) in numbers {
+            if !(min..=max).contains(&value) {
+                let problem = format!("{value} is out of range; take {min} to {max}");
+                return Err(ConfigError::Range { key, problem });
+            }
+        }
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        let (hour, day) = (s(3600), s(86400));
+        let spans = [
+            ("gossip.probe_period", self.gossip.probe_period, ms(50), s(60)),
+            ("sync.interval", self.sync.interval, ms(100), day),
+            ("sync.clock_drift_max", self.sync.clock_drift_max, ms(1), day),
+            ("sync.bootstrap_wait", self.sync.bootstrap_wait, ms(1), hour),
+            ("limits.request_timeout", limits.request_timeout, ms(100), hour),
+            ("limits.shutdown_wait", limits.shutdown_wait, ms(1), hour),
+        ];
+        for (key, value, min, max) in spans {
+            if !(min..=max).contains(&value) {
+                let show = duration::format;
+                let problem =
+                    format!("{} is out of range; take {} to {}", show(value), show(min), show(max));
+                return Err(ConfigError::Range { key, problem });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })
+}
+
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+#[cfg(test)]
+#[path = "config/config_tests.rs"]
+mod tests;
