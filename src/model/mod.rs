@@ -1,0 +1,24 @@
+//! WHAT the data is: keys, versions, records and the rules that decide between them.
+//!
+//! Pure: no input or output, no clock, no randomness, no async. Whatever a rule needs to know comes
+//! in as an argument, so that every node, the simulator and the tests decide alike.
+
+pub mod condition;
+pub mod duration;
+pub mod json;
+pub mod key;
+pub mod member;
+pub mod merge;
+pub mod record;
+pub mod seen;
+pub mod timestamp;
+pub mod version;
+
+pub use condition::{Condition, Expected, Tags};
+pub use key::{Key, KeyError, Prefix};
+pub use member::{Member, MemberState, NodeId};
+pub use merge::{Merged, merge};
+pub use record::{Content, ContentType, Header, Record};
+pub use seen::Seen;
+pub use timestamp::Timestamp;
+pub use version::Version;
