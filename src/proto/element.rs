@@ -1,0 +1,158 @@
+//! Elements and sums: what a record adds to a digest, and where its key stands in the tree.
+//!
+//! All hashes are keyed with a secret of the cluster, so that nobody outside of it can choose keys
+//! or values that collide or unbalance the tree. Knows nothing of blocks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::record::RecordHash;
+
+/// Zero bits a level: an expected fan-out of 16.
+const LEVEL_BITS: u32 = 4;
+/// The highest level; 16^12 records is more than any store holds.
+pub(super) const LEVEL_MAX: u8 = 12;
+
+/// What one record adds to a digest: the keyed hash of its key and its record hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element(pub(super) [u8; 32]);
+
+/// An element cut to eight bytes: names a record, as it is now, in a listing.
+pub type ShortId = [u8; 8];
+
+impl Element {
+    /// Its first eight bytes.
+    #[must_use]
+    pub fn short(&self) -> ShortId {
+        let mut short = [0; 8];
+        short.iter_mut().zip(self.0).for_each(|(to, from)| *to = from);
+        short
+    }
+}
+
+/// A sum of elements mod 2^256, and how many they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    pub(super) words: [u64; 4],
+    /// How many elements were added.
+    pub count: u64,
+}
+
+impl Sum {
+    fn step(&mut self, other: &[u64; 4], op: fn(u64, u64) -> (u64, bool)) {
+        let mut carry = false;
+        for (word, other) in self.words.iter_mut().zip(other) {
+            let (sum, over) = op(*word, *other);
+            let (sum, over_by_carry) = op(sum, u64::from(carry));
+            *word = sum;
+            carry = over || over_by_carry;
+        }
+    }
+
+    /// Adds one element.
+    pub fn add(&mut self, element: &Element) {
+        self.step(&words(&element.0), u64::overflowing_add);
+        self.count += 1;
+    }
+
+    /// Takes one element out that was added before.
+    pub fn remove(&mut self, element: &Element) {
+        self.step(&words(&element.0), u64::overflowing_sub);
+        self.count -= 1;
+    }
+
+    /// Adds all that `other` holds.
+    pub fn add_sum(&mut self, other: &Self) {
+        self.step(&other.words, u64::overflowing_add);
+        self.count += other.count;
+    }
+
+    /// Takes all out that `other` holds.
+    pub(super) fn remove_sum(&mut self, other: &Self) {
+        self.step(&other.words, u64::overflowing_sub);
+        self.count -= other.count;
+    }
+
+    /// The low 128 bits; sums of these are the low bits of the sum, so they may be added up too.
+    #[must_use]
+    pub fn low(&self) -> u128 {
+        let [a, b, ..] = self.words;
+        u128::from(a) | (u128::from(b) << 64)
+    }
+
+    /// The fingerprint: equal for equal sets of records, in clusters of one secret.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("kvs 2026-11 fingerprint v1");
+        for word in self.words {
+            hasher.update(&word.to_le_bytes());
+        }
+        hasher.update(&self.count.to_le_bytes());
+        hasher.finalize().into()
+    }
+}
+
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = chunk.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+    }
+    words
+}
+
+/// Where a key stands in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The highest level of which it starts a block; 0 when it starts none.
+    pub level: u8,
+    /// A short name for it as a boundary.
+    pub short: u32,
+}
+
+/// The keys of the hashes, derived from the cluster's secret, so that nobody outside of the cluster
+/// can choose keys or values that collide or unbalance the tree.
+#[derive(Clone)]
+pub struct ElementKey {
+    element: [u8; 32],
+    place: [u8; 32],
+    level_bits: u32,
+}
+
+impl ElementKey {
+    /// Derives both from the cluster's digest key.
+    #[must_use]
+    pub fn new(digest_key: &[u8; 32]) -> Self {
+        Self::with_level_bits(digest_key, LEVEL_BITS)
+    }
+
+    /// The same with another fan-out (2 to the power of `level_bits`), so that tests meet splits.
+    #[must_use]
+    pub fn with_level_bits(digest_key: &[u8; 32], level_bits: u32) -> Self {
+        Self {
+            element: blake3::derive_key("kvs 2026-11 digest element v1", digest_key),
+            place: blake3::derive_key("kvs 2026-11 digest place v1", digest_key),
+            level_bits,
+        }
+    }
+
+    /// The element of a record.
+    #[must_use]
+    pub fn element(&self, key: &[u8], hash: &RecordHash) -> Element {
+        let mut hasher = blake3::Hasher::new_keyed(&self.element);
+        hasher.update(hash);
+        hasher.update(key);
+        Element(hasher.finalize().into())
+    }
+
+    /// The place of a key.
+    #[must_use]
+    pub fn place(&self, key: &[u8]) -> Place {
+        let hash: [u8; 32] = blake3::keyed_hash(&self.place, key).into();
+        let [bits, short, ..] = words(&hash);
+        let level = (bits.trailing_zeros() / self.level_bits).min(u32::from(LEVEL_MAX));
+        let [a, b, c, d, ..] = short.to_le_bytes();
+        Place {
+            level: u8::try_from(level).unwrap_or(LEVEL_MAX),
+            short: u32::from_le_bytes([a, b, c, d]),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Two machines in memory against the naive union, with a tiny fan-out so that everything happens.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::super::digest::{Digest, Element, ElementKey};
+use super::super::wire;
+use super::*;
+use crate::model::{Content, ContentType, Header, Merged, NodeId, Seen, Timestamp, Version, merge};
+
+const TINY: Limits =
+    Limits { listed_max: 2, children_max: 4, ranges_max: 3, ids_max: 5, records_bytes_max: 500 };
+
+struct Map {
+    records: BTreeMap<Key, Record>,
+    key: ElementKey,
+    digest: Digest,
+    /// Keys, elements and sizes in key order, for ranges by bytes.
+    sorted: Vec<(Key, Element, u64)>,
+}
+
+fn header(timestamp: u64, node: u8, body: &[u8]) -> Header {
+    Header {
+        version: Version {
+            timestamp: Timestamp::saturating(timestamp),
+            origin_joined_at: Timestamp::saturating(u64::from(node)),
+            uuid: Uuid::from_u128(u128::from(timestamp) << 8 | u128::from(node)),
+        },
+        origin: NodeId::from_u128(u128::from(node)),
+        parent: None,
+        seen: Seen::default(),
+        expires_at: None,
+        content: Content::value(ContentType::octet_stream(), body),
+    }
+}
+
+impl Map {
+    fn new(records: BTreeMap<Key, Record>, level_bits: u32) -> Self {
+        let key = ElementKey::with_level_bits(&[3; 32], level_bits);
+        let digest = Digest::new(key.clone());
+        let mut map = Self { records, digest, key, sorted: Vec::new() };
+        map.rebuild();
+        map
+    }
+
+    fn rebuild(&mut self) {
+        self.digest = Digest::new(self.key.clone());
+        self.sorted.clear();
+        for (key, record) in &self.records {
+            let element = self.key.element(key.as_bytes(), &record.header.hash());
+            self.digest.append(key.as_bytes(), &element);
+            self.sorted.push((key.clone(), element, record.header.content.size()));
+        }
+    }
+
+    fn apply(&mut self, records: Vec<(Key, Record)>) {
+        for (key, record) in records {
+            let held = self.records.get(&key).map(|held| &held.header);
+            if merge(held, &record.header) == Merged::Replaced {
+                self.records.insert(key, record);
+            }
+        }
+        self.rebuild();
+    }
+
+    fn report(&self) -> Report {
+        let root = self.digest.root();
+        Report { fingerprint: root.fingerprint(), records: root.count, now: Timestamp::ZERO }
+    }
+
+    fn inside(&self, from: &[u8], to: Option<&[u8]>) -> &[(Key, Element, u64)] {
+        let at = |end: &[u8]| self.sorted.partition_point(|(key, ..)| key.as_bytes() < end);
+        let end = to.map_or(self.sorted.len(), at);
+        &self.sorted[at(from).min(end)..end]
+    }
+
+    fn naive(&self, from: &[u8], to: Option<&[u8]>) -> Sum {
+        let mut sum = Sum::default();
+        self.inside(from, to).iter().for_each(|(_, element, _)| sum.add(element));
+        sum
+    }
+}
+
+impl Replica for Map {
+    type Error = Infallible;
+    fn root(&self) -> Sum {
+        self.digest.root()
+    }
+    fn place(&self, key: &[u8]) -> Place {
+        self.digest.place(key)
+    }
+    fn boundaries(&self, level: u8, from: &[u8], to: Option<&[u8]>, most: usize) -> usize {
+        self.digest.boundaries(level, from, to, most)
+    }
+    fn sum(&self, from: &[u8], to: Option<&[u8]>) -> Result<Sum, Infallible> {
+        self.digest.sum(from, to, &mut |from, to| Ok(self.naive(from, to)))
+    }
+    fn pieces(
+        &self,
+        level: u8,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<Vec<digest::Piece>, Infallible> {
+        self.digest.pieces(level, from, to, &mut |from, to| Ok(self.naive(from, to)))
+    }
+    fn list(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Infallible> {
+        for (key, element, bytes) in self.inside(from, to) {
+            let listed = Listed { key: key.as_bytes(), id: element.short(), bytes: *bytes };
+            if visit(listed) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+    fn record(&self, key: &Key) -> Result<Option<Record>, Infallible> {
+        Ok(self.records.get(key).cloned())
+    }
+    fn id(&self, key: &Key, record: &Record) -> ShortId {
+        self.key.element(key.as_bytes(), &record.header.hash()).short()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Traffic {
+    bytes: usize,
+    rounds: u64,
+    tally: Tally,
+}
+
+/// Runs a whole session over encoded frames.
+fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
+    let (mut puller, mut bytes) = (Puller::new(limits), 0);
+    loop {
+        let step = puller.poll(driver, driver.report()).unwrap();
+        let request = match step {
+            Step::Apply(records) => {
+                driver.apply(records);
+                continue;
+            }
+            Step::Done(_) => {
+                let tally = puller.tally();
+                return Traffic { bytes, rounds: tally.rounds, tally };
+            }
+            Step::Send(request) => request,
+        };
+        assert!(puller.tally().rounds < 10_000, "the session does not end");
+        let frame = wire::encode(&request);
+        bytes += frame.len();
+        let report = other.report();
+        let response = match respond(wire::decode(&frame).unwrap(), other, report, &limits).unwrap()
+        {
+            Reply::Answer(response) => response,
+            Reply::Apply(records) => {
+                other.apply(records);
+                Response::Taken
+            }
+        };
+        let frame = wire::encode(&response);
+        bytes += frame.len();
+        puller.handle(driver, wire::decode(&frame).unwrap()).unwrap();
+    }
+}
+
+fn key(n: u32) -> Key {
+    Key::parse(&format!("app/{n:06}")).unwrap()
+}
+
+fn record(n: u32, timestamp: u64, node: u8) -> Record {
+    let body = Bytes::from(format!("value {n} {timestamp}").repeat(8));
+    Record { header: header(timestamp, node, &body), body }
+}
+
+/// For each key: whether and in which version each side has it.
+fn any_sides() -> impl Strategy<Value = Vec<(u32, Option<u64>, Option<u64>)>> {
+    let version = || proptest::option::weighted(0.7, 1..3_u64);
+    proptest::collection::vec((0..200_u32, version(), version()), 0..160)
+}
+
+proptest! {
+    #[test]
+    fn a_session_ends_with_the_union_on_both_sides(sides in any_sides(), same in 0..150_u32) {
+        let mut both: BTreeMap<_, _> = (0..same).map(|n| (key(n), record(n, 1, 1))).collect();
+        let mut other = both.clone();
+        for (n, a, b) in sides {
+            if let Some(a) = a {
+                both.insert(key(n), record(n, a, 1));
+            }
+            if let Some(b) = b {
+                other.insert(key(n), record(n, b, 2));
+            }
+        }
+        let mut expected = Map::new(both.clone(), 1);
+        expected.apply(other.clone().into_iter().collect());
+        let (mut a, mut b) = (Map::new(both, 1), Map::new(other, 1));
+        session(&mut a, &mut b, TINY);
+        prop_assert_eq!(&a.records, &expected.records);
+        prop_assert_eq!(&b.records, &expected.records);
+        let again = session(&mut a, &mut b, TINY);
+        prop_assert_eq!(again.rounds, 2, "nothing differs: begin and end");
+    }
+
+    #[test]
+    fn any_answer_gives_an_error_or_a_step_and_no_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200)
+    ) {
+        let map = Map::new((0..50).map(|n| (key(n), record(n, 1, 1))).collect(), 1);
+        if let Ok(request) = wire::decode(&bytes) {
+            let _ = respond(request, &map, map.report(), &TINY);
+        }
+        if let Ok(response) = wire::decode(&bytes) {
+            let mut puller = Puller::new(TINY);
+            let _ = puller.poll(&map, map.report());
+            let _ = puller.handle(&map, response);
+        }
+    }
+}
+
+#[test]
+fn bytes_and_rounds_for_few_differences_among_many() {
+    let all: BTreeMap<_, _> = (0..60_000).map(|n| (key(n), record(n, 1, 1))).collect();
+    let mut a = Map::new(all.clone(), 4);
+    let mut b = Map::new(all.clone(), 4);
+    let nothing = session(&mut a, &mut b, Limits::STANDARD);
+    assert!(nothing.bytes < 400 && nothing.rounds == 2, "{nothing:?}");
+    b.apply(vec![(key(31_337), record(31_337, 2, 2))]);
+    let one = session(&mut a, &mut b, Limits::STANDARD);
+    assert!(one.bytes < 6_000 && one.tally.records_received == 1, "{one:?}");
+    assert_eq!(one.tally.records_sent, 0, "an older record is not sent back");
+    let many: Vec<_> = (0..1_000).map(|n| (key(n * 60 + 7), record(n, 3, 2))).collect();
+    b.apply(many);
+    let thousand = session(&mut a, &mut b, Limits::STANDARD);
+    assert!(thousand.tally.records_received == 1_000 && thousand.rounds < 60, "{thousand:?}");
+    println!("{nothing:?}\n{one:?}\n{thousand:?}");
+    assert!(a.records == b.records);
+}
+
+#[test]
+fn an_empty_side_gets_everything_and_a_large_one_gives_it() {
+    let all: BTreeMap<_, _> = (0..5_000).map(|n| (key(n), record(n, 1, 1))).collect();
+    for full_drives in [true, false] {
+        let mut full = Map::new(all.clone(), 4);
+        let mut empty = Map::new(BTreeMap::new(), 4);
+        let (a, b) = if full_drives { (&mut full, &mut empty) } else { (&mut empty, &mut full) };
+        let traffic = session(a, b, Limits::STANDARD);
+        assert!(empty.records == full.records);
+        let moved = traffic.tally.records_sent + traffic.tally.records_received;
+        assert_eq!(moved, 5_000, "{traffic:?}");
+    }
+}
+
+#[test]
+fn few_records_meet_many_without_listing_the_many() {
+    let all: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), record(n, 1, 1))).collect();
+    let few: BTreeMap<_, _> = (0..5).map(|n| (key(n * 777), record(n * 777, 2, 2))).collect();
+    for few_drive in [true, false] {
+        let (mut many, mut some) = (Map::new(all.clone(), 4), Map::new(few.clone(), 4));
+        let (a, b) = if few_drive { (&mut some, &mut many) } else { (&mut many, &mut some) };
+        let traffic = session(a, b, Limits::STANDARD);
+        assert!(many.records == some.records && some.records.len() == 20_000);
+        let moved = traffic.tally.records_sent + traffic.tally.records_received;
+        assert!(moved < 20_020, "{traffic:?}");
+    }
+}
