@@ -1,0 +1,106 @@
+//! What the store needs of a storage engine, and nothing more.
+//!
+//! Two engines exist: RocksDB, and one in memory for the simulator and for tests of everything
+//! above. All writes come from the one writer, one transaction at a time.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+/// A key space of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// key -> header, with the value where it is small.
+    Records,
+    /// key, NUL, record hash -> a large value.
+    Values,
+    /// The node's identity, its members, the format.
+    Meta,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Records, Self::Values, Self::Meta];
+
+    /// Its name on disk.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::Values => "values",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// Why an engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The directory is in use by another process. Nothing was changed.
+    #[error("{path} is in use by another process; stop it, or give another node.data_dir")]
+    Locked {
+        /// The directory.
+        path: String,
+    },
+    /// Reading or writing failed. After a failed commit its outcome is unknown until the store is
+    /// opened again.
+    #[error("storage failed: {0}")]
+    Failed(String),
+}
+
+/// Visits one entry of a scan: key and value.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// A transactional, ordered key-value engine.
+pub trait Engine: Send + Sync + 'static {
+    /// Reads one entry.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// Visits the entries of `[from, to)` in key order, as they stood when the scan began; `to` =
+    /// `None` means the end.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError>;
+
+    /// Begins a transaction.
+    fn begin(&self) -> Box<dyn Transaction + '_>;
+}
+
+/// Reads and writes that take effect together or not at all. Dropped without a commit, it changes
+/// nothing.
+pub trait Transaction {
+    /// Reads one entry, with the transaction's own writes seen, and claims it: should anybody else
+    /// change it before the commit, the commit fails.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn get_for_update(&mut self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// Writes one entry.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), EngineError>;
+
+    /// Removes one entry.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn delete(&mut self, family: Family, key: &[u8]) -> Result<(), EngineError>;
+
+    /// Makes it all durable and visible.
+    ///
+    /// # Errors
+    /// When the engine fails; whether anything was written is then unknown.
+    fn commit(self: Box<Self>) -> Result<(), EngineError>;
+}

@@ -1,0 +1,302 @@
+//! The one door to the data.
+//!
+//! Reads go to the engine; every change, of a client or from a peer, goes through the one
+//! [`Writer`](writer::Writer), which decides, commits with sync and only then lets anybody see it.
+//! Knows nothing of HTTP or of peers.
+
+mod ask;
+pub mod engine;
+pub mod feed;
+mod group;
+pub mod identity;
+mod layout;
+pub mod memory;
+pub mod rocks;
+mod scan;
+mod tree;
+pub mod writer;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::model::{Header, Key, NodeId, Record};
+use crate::proto::digest::ElementKey;
+use crate::telemetry::Metrics;
+pub use ask::{
+    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Page, ReadError, Write, WriteError, Written,
+};
+use engine::{Engine, Family};
+use feed::{Commit, Feed};
+use identity::{Identity, OpenError};
+use layout::Stored;
+use tree::Tree;
+use writer::{Job, Writer};
+
+/// Writes of clients that may wait for the writer; more wait outside.
+const QUEUE_JOBS_MAX: usize = 1024;
+
+/// What a store needs to know of its node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Values of at least this size are kept apart from their headers.
+    pub blob_threshold_bytes: usize,
+    /// How far ahead of the clock a write's timestamp may lie while there are other members.
+    pub clock_drift_max: std::time::Duration,
+    /// Commits that the feed keeps for its slowest reader.
+    pub feed_commits_max: usize,
+    /// The key of the digest, common to the cluster.
+    pub digest_key: [u8; 32],
+    /// The cluster that the data must belong to, if any.
+    pub cluster: Option<Uuid>,
+}
+
+/// What all holders of a [`Store`] and the writer share.
+struct Shared {
+    engine: Arc<dyn Engine>,
+    clock: Clock,
+    tree: RwLock<Tree>,
+    feed: Feed,
+    identity: Identity,
+    /// Whether there are other members: set by the node, read by the writer.
+    others: std::sync::atomic::AtomicBool,
+}
+
+/// A handle to the data of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens what `engine` holds: checks format, identity and cluster, and builds the digest by one
+    /// scan. The writer must be run for writes to be answered.
+    ///
+    /// # Errors
+    /// When the data is damaged, of a newer format, or another cluster's.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        settings: &Settings,
+    ) -> Result<(Self, Writer), OpenError> {
+        let identity = identity::open(engine.as_ref(), &clock, settings.cluster)?;
+        let tree = Tree::build(engine.as_ref(), ElementKey::new(&settings.digest_key))?;
+        let shared = Arc::new(Shared {
+            engine,
+            clock,
+            tree: RwLock::new(tree),
+            feed: Feed::new(settings.feed_commits_max),
+            identity,
+            others: std::sync::atomic::AtomicBool::new(false),
+        });
+        let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
+        let writer = Writer::new(shared.clone(), queue, metrics, settings);
+        Ok((Self { shared, jobs }, writer))
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// Says whether there are other members, which bounds how far ahead timestamps may lie.
+    pub fn set_others(&self, others: bool) {
+        self.shared.others.store(others, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Decides and, if it is accepted, performs one write. When this returns `Ok`, the write is
+    /// durable. Dropping the future does not undo the write.
+    ///
+    /// # Errors
+    /// Why it was not accepted; see [`WriteError`] for whether anything changed.
+    pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
+        self.ask(|answer| Job::Write { write, answer }).await
+    }
+
+    /// Merges records from a peer. When this returns `Ok`, all of them are durable or were beaten
+    /// by what is. The records must be whole ([`Record::is_whole`]).
+    ///
+    /// # Errors
+    /// When the node is stopping or storage failed; some may then have been merged.
+    pub async fn apply(&self, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
+        self.ask(|answer| Job::Apply { records, answer }).await
+    }
+
+    /// Keeps what is known of the members, durably.
+    ///
+    /// # Errors
+    /// When the node is stopping or storage failed.
+    pub async fn put_members(&self, members: &[crate::model::Member]) -> Result<(), WriteError> {
+        let value = layout::encode_meta(&members);
+        self.ask(|answer| Job::Meta { key: layout::MEMBERS, value, answer }).await
+    }
+
+    /// The members that were kept.
+    ///
+    /// # Errors
+    /// When storage fails or the entry is damaged.
+    pub fn members(&self) -> Result<Vec<crate::model::Member>, ReadError> {
+        match self.shared.engine.get(Family::Meta, layout::MEMBERS.as_bytes())? {
+            Some(bytes) => layout::decode_meta(layout::MEMBERS, &bytes),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Job,
+    ) -> Result<T, WriteError> {
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(job(answer)).await.map_err(|_| WriteError::ShuttingDown)?;
+        // the writer answers every job that it takes; one it could not take any more is refused
+        answered.await.unwrap_or(Err(WriteError::ShuttingDown))
+    }
+
+    /// Whether the writer has stopped, so that nothing can be written any more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
+    /// A reader of all writes of this node's clients from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<Commit>> {
+        self.shared.feed.subscribe()
+    }
+
+    /// The live value of `key` with its bytes.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub async fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        let Some(record) = self.record(key).await? else { return Ok(None) };
+        let live = record.header.is_live(self.shared.clock.now());
+        Ok(live.then_some(Entry { header: record.header, body: Some(record.body) }))
+    }
+
+    /// The header of the live value of `key`.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub fn head(&self, key: &Key) -> Result<Option<Header>, ReadError> {
+        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
+        Ok(stored.header.is_live(self.shared.clock.now()).then_some(stored.header))
+    }
+
+    /// The record of `key`, dead or alive, as replication sends it.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub async fn record(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
+        if let Some(body) = stored.body {
+            return Ok(Some(Record { header: stored.header, body }));
+        }
+        // a large value: off this thread
+        let key = key.clone();
+        self.blocking(move |store| store.record_now(&key)).await
+    }
+
+    /// The same as [`Self::record`] on a thread that may block.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub fn record_now(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        self.shared.record(key)
+    }
+
+    /// The fingerprint of the whole store.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.shared.tree().digest.root().fingerprint()
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.tree().counts
+    }
+
+    /// Computes the fingerprint anew from every record, to be compared with [`Self::fingerprint`].
+    ///
+    /// # Errors
+    /// When storage fails or a record is damaged.
+    pub fn recomputed_fingerprint(&self) -> Result<[u8; 32], ReadError> {
+        let key = self.shared.tree().element_key();
+        let tree = Tree::build(self.shared.engine.as_ref(), key)?;
+        Ok(tree.digest.root().fingerprint())
+    }
+
+    /// Runs `work`, which may read a lot, where it does not hold up others: on a blocking thread,
+    /// or in place on a runtime that has one thread only (the simulator's).
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let store = self.clone();
+        let runtime = tokio::runtime::Handle::current();
+        if runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+            return work(&store);
+        }
+        match runtime.spawn_blocking(move || work(&store)).await {
+            Ok(result) => result,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // only a runtime that is going down cancels; this future will not be polled again
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl Shared {
+    fn tree(&self) -> std::sync::RwLockReadGuard<'_, Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stored(&self, key: &Key) -> Result<Option<Stored>, ReadError> {
+        let bytes = self.engine.get(Family::Records, key.as_bytes())?;
+        bytes.map(|bytes| Stored::decode_for(key.as_bytes(), &bytes)).transpose()
+    }
+
+    fn record(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        let mut found = self.stored(key)?;
+        while let Some(stored) = found {
+            let body = if let Some(body) = stored.body {
+                Some(body)
+            } else {
+                let at = layout::blob_key(key, &stored.header);
+                self.engine.get(Family::Values, &at)?
+            };
+            if let Some(body) = body {
+                return Ok(Some(Record { header: stored.header, body }));
+            }
+            // replaced between the two reads, or damaged
+            found = self.stored(key)?;
+            if found.as_ref().is_some_and(|now| now.header == stored.header) {
+                let problem = "its value is missing".to_owned();
+                return Err(ReadError::Damaged { key: key.to_string(), problem });
+            }
+        }
+        Ok(None)
+    }
+
+    fn node(&self) -> NodeId {
+        self.identity.node
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,156 @@
+//! Reading ranges: pages of live values for clients, pieces and listings for reconcile sessions.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::engine::Family;
+use super::layout::Stored;
+use super::{Entry, Page, ReadError, Store, tree};
+use crate::model::{Key, Prefix, Record};
+use crate::proto::digest::{Piece, Place, ShortId, Sum};
+use crate::proto::reconcile::{Listed, Replica};
+
+impl Store {
+    /// Live values below `prefix` after the key `after`, at most `limit` of them. With
+    /// `content_bytes_max` the items carry their bytes, and the page ends early once these add up
+    /// to that (a page has at least one item); without it, items come without bytes.
+    ///
+    /// # Errors
+    /// When storage fails or a record is damaged.
+    pub async fn scan(
+        &self,
+        prefix: &Prefix,
+        after: Option<&Key>,
+        limit: usize,
+        content_bytes_max: Option<usize>,
+    ) -> Result<Page, ReadError> {
+        let (prefix, after) = (prefix.clone(), after.cloned());
+        self.blocking(move |store| {
+            store.scan_now(&prefix, after.as_ref(), limit, content_bytes_max)
+        })
+        .await
+    }
+
+    fn scan_now(
+        &self,
+        prefix: &Prefix,
+        after: Option<&Key>,
+        limit: usize,
+        content_bytes_max: Option<usize>,
+    ) -> Result<Page, ReadError> {
+        let mut from = prefix.first();
+        if let Some(after) = after {
+            let mut successor = after.as_bytes().to_vec();
+            successor.push(0);
+            from = from.max(successor);
+        }
+        let now = self.shared.clock.now();
+        let (mut found, mut content_bytes) = (Vec::new(), 0_u64);
+        let (mut more, mut damaged) = (false, Ok(()));
+        let bytes_max = content_bytes_max.map_or(u64::MAX, |max| max as u64);
+        let end = prefix.end();
+        self.shared.engine.scan(Family::Records, &from, end.as_deref(), &mut |key, bytes| {
+            let stored = Stored::decode_for(key, &Bytes::copy_from_slice(bytes));
+            let stored = match stored.and_then(|s| Ok((checked_key(key)?, s))) {
+                Ok((_, stored)) if !stored.header.is_live(now) => return ControlFlow::Continue(()),
+                Ok(stored) => stored,
+                Err(error) => {
+                    damaged = Err(error);
+                    return ControlFlow::Break(());
+                }
+            };
+            if content_bytes_max.is_some() {
+                content_bytes += stored.1.header.content.size();
+            }
+            if found.len() >= limit || (!found.is_empty() && content_bytes > bytes_max) {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            found.push(stored);
+            ControlFlow::Continue(())
+        })?;
+        damaged?;
+        let mut items = Vec::with_capacity(found.len());
+        for (key, stored) in found {
+            if let Some(entry) = self.entry(&key, stored, content_bytes_max.is_some())? {
+                items.push((key, entry));
+            }
+        }
+        Ok(Page { items, more })
+    }
+
+    /// The entry with its bytes where they are wanted; `None` when a large value died meanwhile.
+    fn entry(&self, key: &Key, stored: Stored, body: bool) -> Result<Option<Entry>, ReadError> {
+        if !body {
+            return Ok(Some(Entry { header: stored.header, body: None }));
+        }
+        if let Some(body) = stored.body {
+            return Ok(Some(Entry { header: stored.header, body: Some(body) }));
+        }
+        let record = self.record_now(key)?;
+        let live = record.filter(|record| record.header.is_live(self.shared.clock.now()));
+        Ok(live.map(|record| Entry { header: record.header, body: Some(record.body) }))
+    }
+}
+
+fn checked_key(bytes: &[u8]) -> Result<Key, ReadError> {
+    Key::from_bytes(bytes).map_err(|error| ReadError::Damaged {
+        key: String::from_utf8_lossy(bytes).into_owned(),
+        problem: error.to_string(),
+    })
+}
+
+impl Replica for Store {
+    type Error = ReadError;
+
+    fn root(&self) -> Sum {
+        self.shared.tree().digest.root()
+    }
+
+    fn place(&self, key: &[u8]) -> Place {
+        self.shared.tree().digest.place(key)
+    }
+
+    fn boundaries(&self, level: u8, from: &[u8], to: Option<&[u8]>, most: usize) -> usize {
+        self.shared.tree().digest.boundaries(level, from, to, most)
+    }
+
+    fn sum(&self, from: &[u8], to: Option<&[u8]>) -> Result<Sum, ReadError> {
+        let tree = self.shared.tree();
+        let key = tree.element_key();
+        tree.digest.sum(from, to, &mut |from, to| {
+            tree::leaf_sum(self.shared.engine.as_ref(), &key, from, to)
+        })
+    }
+
+    fn pieces(&self, level: u8, from: &[u8], to: Option<&[u8]>) -> Result<Vec<Piece>, ReadError> {
+        let tree = self.shared.tree();
+        let key = tree.element_key();
+        tree.digest.pieces(level, from, to, &mut |from, to| {
+            tree::leaf_sum(self.shared.engine.as_ref(), &key, from, to)
+        })
+    }
+
+    fn list(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let element_key = self.shared.tree().element_key();
+        tree::visit_headers(self.shared.engine.as_ref(), from, to, |key, header, hash| {
+            let id: ShortId = element_key.element(key, hash).short();
+            visit(Listed { key, id, bytes: header.content.size() })
+        })
+    }
+
+    fn record(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        self.record_now(key)
+    }
+
+    fn id(&self, key: &Key, record: &Record) -> ShortId {
+        let tree = self.shared.tree();
+        tree.digest.element(key.as_bytes(), &record.header.hash()).short()
+    }
+}

@@ -1,0 +1,369 @@
+//! The store on both engines: decisions, what stays after reopening, the digest against a
+//! recomputed one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::engine::EngineError;
+use super::memory::Memory;
+use super::rocks::Rocks;
+use super::*;
+use crate::clock::Fixed;
+use crate::model::{
+    Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, merge,
+};
+
+const START: u64 = 1_800_000_000_000_000;
+
+fn settings() -> Settings {
+    Settings {
+        blob_threshold_bytes: 64,
+        clock_drift_max: Duration::from_secs(60),
+        feed_commits_max: 16,
+        digest_key: [5; 32],
+        cluster: None,
+    }
+}
+
+/// A store whose writer runs on a thread of its own, as in a node.
+struct Opened {
+    store: Store,
+    writer: std::thread::JoinHandle<Result<(), writer::WriterError>>,
+}
+
+impl Opened {
+    fn new(engine: Arc<dyn Engine>, clock: &Arc<Fixed>) -> Self {
+        let clock = Clock::from_source(clock.clone());
+        let (store, writer) = Store::open(engine, clock, Metrics::new(), &settings()).unwrap();
+        Self { store, writer: std::thread::spawn(move || writer.run_blocking()) }
+    }
+
+    fn close(self) {
+        drop(self.store);
+        self.writer.join().unwrap().unwrap();
+    }
+}
+
+fn rocks(dir: &Path) -> Arc<dyn Engine> {
+    Arc::new(Rocks::open(dir, 1 << 20, false).unwrap())
+}
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+fn put(at: &str, body: &[u8]) -> Write {
+    let content_type = ContentType::octet_stream();
+    let change = Change::Put { content_type, body: Bytes::copy_from_slice(body) };
+    Write { key: key(at), change, conditions: Vec::new() }
+}
+
+fn delete(at: &str) -> Write {
+    Write { key: key(at), change: Change::Delete, conditions: Vec::new() }
+}
+
+fn expecting(mut write: Write, expected: Expected) -> Write {
+    write.conditions.push(Condition::Expect(expected));
+    write
+}
+
+/// A record of another node.
+fn foreign(timestamp: u64, node: u128, body: Option<&[u8]>) -> Record {
+    let origin = NodeId::from_u128(node);
+    let timestamp = Timestamp::saturating(timestamp);
+    let header = Header {
+        version: Version {
+            timestamp,
+            origin_joined_at: Timestamp::saturating(1),
+            uuid: Uuid::from_u128(node << 64 | u128::from(timestamp.micros())),
+        },
+        origin,
+        parent: None,
+        seen: Seen::after_write(None, origin, timestamp),
+        expires_at: None,
+        content: body
+            .map_or(Content::Tombstone, |body| Content::value(ContentType::octet_stream(), body)),
+    };
+    Record { header, body: Bytes::copy_from_slice(body.unwrap_or_default()) }
+}
+
+/// Runs a test on both engines.
+async fn on_both<F: Future<Output = ()>>(test: impl Fn(Opened, Arc<Fixed>) -> F) {
+    let clock = Fixed::new(START, 1);
+    test(Opened::new(Arc::new(Memory::default()), &clock), clock).await;
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Fixed::new(START, 1));
+    test(Opened::new(rocks(dir.path()), &clock), clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_takes_the_place_of_the_last_and_names_it() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        let first = store.write(put("a", b"1")).await.unwrap();
+        assert!(first.previous.is_none() && first.header.parent.is_none());
+        let second = store.write(put("a", &[7; 1000])).await.unwrap();
+        let version = first.header.version;
+        assert_eq!(second.previous, Some((version.uuid, version.timestamp)));
+        assert_eq!(second.header.parent, Some(version.uuid));
+        assert_eq!(second.header.version.timestamp, version.timestamp.next());
+        let entry = store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!((entry.header, entry.body.unwrap()), (second.header, vec![7; 1000].into()));
+        let deleted = store.write(delete("a")).await.unwrap();
+        assert!(store.get(&key("a")).await.unwrap().is_none());
+        assert!(matches!(store.write(delete("a")).await, Err(WriteError::NotFound)));
+        let third = store.write(put("a", b"3")).await.unwrap();
+        assert_eq!(third.previous, None, "a dead record is no value");
+        assert_eq!(third.header.parent, Some(deleted.header.version.uuid));
+        assert_eq!(store.counts(), Counts { keys: 1, tombstones: 0 });
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_64_swaps_that_expect_one_version_exactly_one_wins() {
+    on_both(|opened, _| async move {
+        let first = opened.store.write(put("a", b"0")).await.unwrap().header.version.uuid;
+        let swaps = (0..64).map(|n| {
+            let store = opened.store.clone();
+            let swap = expecting(put("a", &[n]), Expected::Uuid(first));
+            tokio::spawn(async move { store.write(swap).await })
+        });
+        let mut won = Vec::new();
+        let swaps: Vec<_> = swaps.collect();
+        let mut refused = Vec::new();
+        for swap in swaps {
+            match swap.await.unwrap() {
+                Ok(written) => won.push(written),
+                Err(WriteError::PreconditionFailed { current }) => refused.push(current.unwrap()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((won.len(), refused.len()), (1, 63));
+        for current in refused {
+            assert_eq!(current.header, won[0].header, "the refusal shows the winner");
+        }
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timestamp_alone_is_refused_after_a_twin_was_displaced() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        let lesser = foreign(START + 5, 1, Some(b"lesser"));
+        let greater = foreign(START + 5, 2, Some(b"greater"));
+        let timestamp = lesser.header.version.timestamp;
+        let swap = || expecting(put("a", b"x"), Expected::Timestamp(timestamp));
+        store.apply(vec![(key("a"), lesser)]).await.unwrap();
+        let displaced = store.apply(vec![(key("a"), greater.clone())]).await.unwrap();
+        assert_eq!(displaced, Applied { replaced: 1, kept: 0 });
+        let refused = store.write(swap()).await;
+        assert!(matches!(refused, Err(WriteError::PreconditionFailed { .. })));
+        let exact = Expected::Version { uuid: greater.header.version.uuid, timestamp };
+        store.write(expecting(put("a", b"y"), exact)).await.unwrap();
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_far_ahead_stops_writes_only_while_there_are_others() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        let ahead = foreign(START + 120_000_000, 1, Some(b"from a clock two minutes ahead"));
+        store.apply(vec![(key("a"), ahead)]).await.unwrap();
+        store.set_others(true);
+        let refused = store.write(put("a", b"x")).await;
+        let Err(WriteError::ClockSkewed { ahead_ms }) = refused else { panic!("{refused:?}") };
+        assert_eq!(ahead_ms, 120_000);
+        store.write(put("b", b"x")).await.expect("other keys are not dragged along");
+        store.set_others(false);
+        store.write(put("a", b"x")).await.unwrap();
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_ends_at_its_limits_and_goes_on_behind_the_last_key() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        for n in 0..10 {
+            store.write(put(&format!("p/{n}"), &[0; 100])).await.unwrap();
+        }
+        store.write(put("p", b"not below p")).await.unwrap();
+        store.write(delete("p/3")).await.unwrap();
+        let prefix = crate::model::Prefix::parse("p").unwrap();
+        let names = |page: &Page| page.items.iter().map(|(k, _)| k.to_string()).collect::<Vec<_>>();
+        let page = store.scan(&prefix, None, 3, None).await.unwrap();
+        assert_eq!(
+            (names(&page), page.more),
+            (vec!["p/0".into(), "p/1".into(), "p/2".into()], true)
+        );
+        assert!(page.items.iter().all(|(_, entry)| entry.body.is_none()));
+        let rest = store.scan(&prefix, Some(&key("p/2")), 100, None).await.unwrap();
+        assert_eq!((names(&rest).len(), rest.more), (6, false));
+        let full = store.scan(&prefix, None, 100, Some(250)).await.unwrap();
+        assert_eq!((full.items.len(), full.more), (2, true));
+        assert!(full.items.iter().all(|(_, entry)| entry.body.as_ref().unwrap().len() == 100));
+        let one = store.scan(&prefix, None, 100, Some(1)).await.unwrap();
+        assert_eq!((one.items.len(), one.more), (1, true), "a page has at least one item");
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_a_newer_format_and_another_cluster_are_refused_by_name() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Fixed::new(START, 1));
+    let opened = Opened::new(rocks(dir.path()), &clock);
+    let identity = opened.store.identity();
+    let second = Rocks::open(dir.path(), 1 << 20, false).unwrap_err();
+    assert!(matches!(second, EngineError::Locked { .. }), "{second}");
+    opened.close();
+
+    let clock = Clock::from_source(clock);
+    let open = |cluster: Option<u128>| {
+        let settings = Settings { cluster: cluster.map(Uuid::from_u128), ..settings() };
+        Store::open(rocks(dir.path()), clock.clone(), Metrics::new(), &settings)
+            .map(|opened| opened.0)
+    };
+    assert_eq!(open(Some(1)).unwrap().identity().node, identity.node);
+    assert!(matches!(open(Some(2)).unwrap_err(), OpenError::OtherCluster { .. }));
+    assert_eq!(open(Some(1)).unwrap().identity().joined_at, identity.joined_at);
+
+    let engine = rocks(dir.path());
+    let mut transaction = engine.begin();
+    transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &2_u32.to_le_bytes()).unwrap();
+    transaction.commit().unwrap();
+    drop(engine);
+    let error = open(None).unwrap_err().to_string();
+    assert!(error.contains("format 2") && error.contains("newer kvs"), "{error}");
+}
+
+#[test]
+fn the_disk_bytes_are_pinned_and_any_other_bytes_are_an_error() {
+    let header = foreign(START, 9, Some(b"{}")).header;
+    let hash = header.hash();
+    let stored = Stored { header, displaced_twin: true, body: Some(Bytes::from_static(b"{}")) };
+    let bytes = Bytes::from(stored.encode(&hash));
+    assert_eq!(blake3::hash(&bytes).to_hex().as_str(), GOLDEN, "bump the format, and read both");
+    assert_eq!(Stored::decode_for(b"a", &bytes).unwrap(), stored);
+    for cut in 0..bytes.len() - 2 {
+        let error = Stored::decode_for(b"a", &bytes.slice(..cut)).unwrap_err();
+        assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
+    }
+}
+
+const GOLDEN: &str = "e1aaefc3ead68d8884cf816405c122fb456d54aa982e0d9e23548b04e9e3e945";
+
+/// One step of a random history.
+#[derive(Clone, Debug)]
+enum Act {
+    Put(u8, usize),
+    Delete(u8),
+    Swap(u8, bool),
+    Remote(u8, u64, u8),
+    Reopen,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        (0..12_u8, 0..130_usize).prop_map(|(k, size)| Act::Put(k, size)),
+        (0..12_u8).prop_map(Act::Delete),
+        (0..12_u8, any::<bool>()).prop_map(|(k, right)| Act::Swap(k, right)),
+        (0..12_u8, 0..40_u64, 1..4_u8).prop_map(|(k, t, node)| Act::Remote(k, t, node)),
+        Just(Act::Reopen),
+    ];
+    proptest::collection::vec(act, 1..60)
+}
+
+/// The store as a plain map.
+type Model = BTreeMap<Key, Record>;
+
+async fn perform(opened: &Opened, model: &mut Model, act: &Act, n: usize) {
+    let at = |k: &u8| format!("k/{k}");
+    let held = |model: &Model, k: &u8| model.get(&key(&at(k))).cloned();
+    let live = |record: Option<Record>| record.filter(|r| r.header.is_live(Timestamp::MAX));
+    let store = &opened.store;
+    let (write, accepted) = match act {
+        Act::Put(k, size) => (put(&at(k), &vec![u8::try_from(n).unwrap(); *size]), true),
+        Act::Delete(k) => (delete(&at(k)), live(held(model, k)).is_some()),
+        Act::Swap(k, right) => {
+            let current = live(held(model, k)).map(|r| r.header.version.uuid);
+            let expected = if *right { current } else { None };
+            let expected = expected.unwrap_or(Uuid::nil());
+            (expecting(put(&at(k), b"s"), Expected::Uuid(expected)), *right && current.is_some())
+        }
+        Act::Remote(k, timestamp, node) => {
+            let record = foreign(START + timestamp, u128::from(*node), Some(&[*node; 70]));
+            store.apply(vec![(key(&at(k)), record.clone())]).await.unwrap();
+            let keep = held(model, k)
+                .is_some_and(|held| merge(Some(&held.header), &record.header) != Merged::Replaced);
+            if !keep {
+                model.insert(key(&at(k)), record);
+            }
+            return;
+        }
+        Act::Reopen => return,
+    };
+    let (at, change) = (write.key.clone(), write.change.clone());
+    match store.write(write).await {
+        Ok(written) => {
+            assert!(accepted);
+            let body = match change {
+                Change::Put { body, .. } => body,
+                Change::Delete => Bytes::new(),
+            };
+            model.insert(at, Record { header: written.header, body });
+        }
+        Err(WriteError::PreconditionFailed { .. } | WriteError::NotFound) => assert!(!accepted),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Plays a history on an engine that `open` opens, reopening as it says; gives the fingerprint.
+async fn play(acts: &[Act], open: impl Fn() -> Arc<dyn Engine>) -> [u8; 32] {
+    let clock = Fixed::new(START, 9);
+    let mut opened = Opened::new(open(), &clock);
+    let mut model = Model::new();
+    for (n, act) in acts.iter().enumerate() {
+        if matches!(act, Act::Reopen) {
+            opened.close();
+            opened = Opened::new(open(), &clock);
+        }
+        perform(&opened, &mut model, act, n).await;
+        let recomputed = opened.store.recomputed_fingerprint().unwrap();
+        assert_eq!(opened.store.fingerprint(), recomputed, "after {act:?}");
+    }
+    for (key, record) in &model {
+        assert_eq!(opened.store.record(key).await.unwrap().as_ref(), Some(record));
+    }
+    let live = model.values().filter(|r| r.header.content != Content::Tombstone).count() as u64;
+    let tombstones = model.len() as u64 - live;
+    assert_eq!(opened.store.counts(), Counts { keys: live, tombstones });
+    let fingerprint = opened.store.fingerprint();
+    opened.close();
+    fingerprint
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn both_engines_and_a_plain_map_agree_on_long_histories(acts in acts()) {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).build().unwrap();
+        let memory: Arc<dyn Engine> = Arc::new(Memory::default());
+        let dir = tempfile::tempdir().unwrap();
+        let in_memory = runtime.block_on(play(&acts, || memory.clone()));
+        let on_disk = runtime.block_on(play(&acts, || rocks(dir.path())));
+        prop_assert_eq!(in_memory, on_disk);
+    }
+}

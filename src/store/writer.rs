@@ -1,0 +1,233 @@
+//! The one writer.
+//!
+//! Jobs of all connections and peers are gathered into groups; a group is one transaction and one
+//! sync, so durability costs one sync a group, and writes of one key are decided in order instead
+//! of by a storm of retries. Answers, the digest and the feed follow the commit: nothing is
+//! readable, nor told to anybody, before it is durable.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::group::{Effect, Group, Rules};
+use super::{Applied, Change, Settings, Shared, Write, WriteError, Written};
+use crate::model::{Key, Record};
+use crate::proto::digest::Delta;
+use crate::telemetry::Metrics;
+
+/// A group takes no further job once it holds this many bytes of values (or one larger write).
+const GROUP_BYTES_MAX: usize = 1 << 20;
+/// Nor more than this many jobs.
+const GROUP_JOBS_MAX: usize = 1024;
+
+type Answer<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// A client's write.
+    Write {
+        /// What to write, and on which conditions.
+        write: Write,
+        /// Where the outcome goes.
+        answer: Answer<Written>,
+    },
+    /// Records from a peer.
+    Apply {
+        /// The records.
+        records: Vec<(Key, Record)>,
+        /// Where the outcome goes.
+        answer: Answer<Applied>,
+    },
+    /// An entry of the meta family.
+    Meta {
+        /// Its name.
+        key: &'static str,
+        /// Its bytes.
+        value: Vec<u8>,
+        /// Where the outcome goes.
+        answer: Answer<()>,
+    },
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Write { write, .. } => match &write.change {
+                Change::Put { body, .. } => body.len(),
+                Change::Delete => 0,
+            },
+            Self::Apply { records, .. } => records.iter().map(|(_, r)| r.body.len()).sum(),
+            Self::Meta { value, .. } => value.len(),
+        }
+    }
+}
+
+/// A decision that waits for the commit.
+enum Decided {
+    Write(Answer<Written>, Result<Written, WriteError>),
+    Apply(Answer<Applied>, Result<Applied, WriteError>),
+    Meta(Answer<()>, Result<(), WriteError>),
+}
+
+/// Storage failed under the writer. Whether the last group took place is unknown until the store is
+/// opened again, so the writer stops for good.
+#[derive(Debug, thiserror::Error)]
+#[error("storage failed while writing ({0}); start the node again to find out what was written")]
+pub struct WriterError(pub String);
+
+/// Owns every change of the data.
+pub struct Writer {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Job>,
+    metrics: Arc<Metrics>,
+    rules: Rules,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Job>,
+        metrics: Arc<Metrics>,
+        settings: &Settings,
+    ) -> Self {
+        let rules = Rules {
+            blob_threshold_bytes: settings.blob_threshold_bytes,
+            clock_drift_max: settings.clock_drift_max,
+        };
+        let writer = Self { shared, queue, metrics, rules };
+        writer.count_records();
+        writer
+    }
+
+    /// Serves jobs on a thread of its own until every store handle is gone.
+    ///
+    /// # Errors
+    /// When storage fails; jobs that were not answered are then refused.
+    pub fn run_blocking(mut self) -> Result<(), WriterError> {
+        while let Some(first) = self.queue.blocking_recv() {
+            self.serve(first)?;
+        }
+        Ok(())
+    }
+
+    /// The same as a task, for a runtime of one thread (the simulator's).
+    ///
+    /// # Errors
+    /// As [`Self::run_blocking`].
+    pub async fn run(mut self) -> Result<(), WriterError> {
+        while let Some(first) = self.queue.recv().await {
+            self.serve(first)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is waiting behind `first` and serves it as one group.
+    fn serve(&mut self, first: Job) -> Result<(), WriterError> {
+        let mut bytes = first.bytes();
+        let mut jobs = vec![first];
+        while bytes < GROUP_BYTES_MAX && jobs.len() < GROUP_JOBS_MAX {
+            let Ok(job) = self.queue.try_recv() else { break };
+            bytes += job.bytes();
+            jobs.push(job);
+        }
+        let size = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        self.metrics.store_group_writes.observe(f64::from(size));
+        let shared = self.shared.clone();
+        let mut group = Group::new(&shared, self.rules);
+        let decided = jobs.into_iter().map(|job| decide(&mut group, job)).collect();
+        let began = shared.clock.instant();
+        let committed = group.commit();
+        self.metrics.store_commit_seconds.observe(began.elapsed().as_secs_f64());
+        let outcome = committed.map_err(|e| e.to_string()).and_then(|(effects, commits)| {
+            self.follow(effects).map_err(|e| e.to_string())?;
+            for commit in commits {
+                shared.feed.publish(commit);
+            }
+            Ok(())
+        });
+        self.answer(decided, outcome.as_ref().err());
+        outcome.map_err(WriterError)
+    }
+
+    /// Brings digest and counts to what was committed.
+    fn follow(&self, effects: Vec<Effect>) -> Result<(), super::ReadError> {
+        let mut tree = self.shared.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let mut deltas = Vec::with_capacity(effects.len());
+        for Effect { key, old, new } in effects {
+            let bytes = key.as_bytes();
+            if let Some((_, content)) = &old {
+                tree.counts.remove(content);
+            }
+            tree.counts.add(&new.1);
+            deltas.push(Delta {
+                key: bytes.into(),
+                old: old.map(|(hash, _)| tree.digest.element(bytes, &hash)),
+                new: tree.digest.element(bytes, &new.0),
+            });
+        }
+        tree.follow(self.shared.engine.as_ref(), &deltas)?;
+        drop(tree);
+        self.count_records();
+        Ok(())
+    }
+
+    fn count_records(&self) {
+        let counts = self.shared.tree().counts;
+        for (state, count) in [("live", counts.keys), ("dead", counts.tombstones)] {
+            let gauge = self.metrics.store_records.get_or_create(&[("state", state)]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Answers every job; after a failed commit nobody can say what became of the accepted ones.
+    fn answer(&self, decided: Vec<Decided>, failure: Option<&String>) {
+        let count = |kind, outcome| {
+            self.metrics.store_writes.get_or_create(&[("kind", kind), ("outcome", outcome)]).inc();
+        };
+        for decision in decided {
+            // a receiver that is gone belongs to a client that left
+            let _ = match decision {
+                Decided::Write(answer, result) => {
+                    let result = settle(result, failure);
+                    count("write", outcome(&result));
+                    answer.send(result).map_err(drop)
+                }
+                Decided::Apply(answer, result) => {
+                    let result = settle(result, failure);
+                    count("merge", outcome(&result));
+                    answer.send(result).map_err(drop)
+                }
+                Decided::Meta(answer, result) => answer.send(settle(result, failure)).map_err(drop),
+            };
+        }
+    }
+}
+
+fn decide(group: &mut Group<'_>, job: Job) -> Decided {
+    match job {
+        Job::Write { write, answer } => Decided::Write(answer, group.write(&write)),
+        Job::Apply { records, answer } => Decided::Apply(answer, group.apply(&records)),
+        Job::Meta { key, value, answer } => Decided::Meta(answer, group.put_meta(key, &value)),
+    }
+}
+
+/// When the commit failed, nobody can say what became of the accepted ones, and a refusal may rest
+/// on one of them.
+fn settle<T>(result: Result<T, WriteError>, failure: Option<&String>) -> Result<T, WriteError> {
+    match failure {
+        Some(failure) => Err(WriteError::OutcomeUnknown(failure.clone())),
+        None => result,
+    }
+}
+
+fn outcome<T>(result: &Result<T, WriteError>) -> &'static str {
+    match result {
+        Ok(_) => "done",
+        Err(WriteError::PreconditionFailed { .. }) => "precondition_failed",
+        Err(WriteError::NotFound) => "not_found",
+        Err(WriteError::ClockSkewed { .. }) => "clock_skewed",
+        Err(WriteError::ShuttingDown | WriteError::Failed(_)) => "failed",
+        Err(WriteError::OutcomeUnknown(_)) => "unknown",
+    }
+}
