@@ -1,0 +1,196 @@
+//! One accepted connection: handshake, hello, then the streams that the peer opens.
+//!
+//! Promises that nothing of a peer is handed on before its certificate, cluster and name are
+//! proven, and that each step before has a deadline. Must not know what the streams carry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::{timeout, timeout_at};
+
+use super::certificate;
+use super::endpoint::Shared;
+use super::framing::{Counters, HELLO_BYTES_MAX, LENGTH_BYTES, Receiver, Stream};
+use super::hello::Hello;
+use super::refusal::{Failure, Reason, Refusal, printable};
+use super::{Incoming, StreamKind};
+use crate::model::Member;
+
+/// How long the handshake and the hello may take together.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// How long a stream may stay without saying its kind.
+const KIND_MAX: Duration = Duration::from_secs(5);
+/// What a crypto error's code begins with in QUIC (RFC 9000, section 20.1).
+const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
+
+/// Serves one connection until it ends. `permit` is given back when the peer is proven.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    arrived: quinn::Incoming,
+    permit: OwnedSemaphorePermit,
+) {
+    let address = arrived.remote_address();
+    let deadline = shared.clock.instant() + HANDSHAKE_MAX;
+    let late = || Refusal::new(Reason::Timeout, "its handshake took more than 5 s");
+    let handshake = async { arrived.accept()?.await };
+    let connection = match timeout_at(deadline, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            return judge(&error).iter().for_each(|r| shared.refusals.note(address, r));
+        }
+        Err(_) => return shared.refusals.note(address, &late()),
+    };
+    let greeted = match timeout_at(deadline, greet(&shared, &connection)).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(late().into()),
+    };
+    match greeted {
+        Ok(from) => {
+            drop(permit);
+            let own = chain(&connection).first().map(|der| blake3::hash(der).into());
+            let _entered = shared.enter(own.unwrap_or_default(), connection.clone());
+            tracing::debug!("{} connected from {address}", from.name);
+            take_streams(&shared, &connection, &from).await;
+        }
+        Err(Failure::Refused(refusal)) => {
+            shared.refusals.note(address, &refusal);
+            let code = VarInt::from_u32(refusal.reason.code());
+            connection.close(code, refusal.detail.as_bytes());
+        }
+        Err(Failure::RefusedByPeer(why) | Failure::Lost(why)) => {
+            tracing::debug!("{address} went before its hello was answered: {why}");
+        }
+    }
+}
+
+/// Why a handshake failed, when that is a refusal.
+fn judge(error: &ConnectionError) -> Option<Refusal> {
+    let advice = "give both nodes certificates of the same CA (`kvs cert node NAME`) and the same \
+                  ca.pem";
+    let tls = |said: String| Refusal::new(Reason::Tls, format!("{said}; {advice}"));
+    match error {
+        ConnectionError::TransportError(e) if is_crypto(e.code) => {
+            Some(tls(format!("its certificate does not hold ({e})")))
+        }
+        ConnectionError::ConnectionClosed(e) if is_crypto(e.error_code) => {
+            Some(tls(format!("it does not take this node's certificate ({})", e.error_code)))
+        }
+        ConnectionError::TransportError(_) | ConnectionError::VersionMismatch => {
+            Some(Refusal::new(Reason::Malformed, format!("it does not speak our QUIC: {error}")))
+        }
+        ConnectionError::TimedOut => {
+            Some(Refusal::new(Reason::Timeout, "its handshake fell silent"))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn is_crypto(code: quinn::TransportErrorCode) -> bool {
+    CRYPTO_ERRORS.contains(&u64::from(code))
+}
+
+/// The certificates that the other side proved to hold, its own first.
+fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let identity = connection.peer_identity().and_then(|any| any.downcast().ok());
+    identity.map(|chain| *chain).unwrap_or_default()
+}
+
+/// The names in the certificate that the other side proved to hold.
+pub(super) fn certified_names(connection: &Connection) -> Vec<String> {
+    chain(connection).first().map(|der| certificate::dns_names(der)).unwrap_or_default()
+}
+
+/// Hears the peer's hello, judges it and answers with this node's.
+async fn greet(shared: &Shared, connection: &Connection) -> Result<Member, Failure> {
+    let opened = connection.accept_bi().await;
+    let (writer, reader) = opened.map_err(|e| Failure::Lost(printable(&e.to_string())))?;
+    let counters = Counters::new(&shared.metrics, "hello");
+    let (mut sender, receiver) = Stream::new(reader, writer, &counters).split();
+    let hello = read_hello(receiver).await?;
+    hello.check(&shared.own, &certified_names(connection))?;
+    sender.put(&shared.own_bytes).await?;
+    sender.finish().await.map_err(|e| Failure::Lost(e.to_string()))?;
+    Ok(hello.member)
+}
+
+/// The hello on a connection's first stream.
+pub(super) async fn read_hello(receiver: Receiver) -> Result<Hello, Failure> {
+    let Some(frame) = receiver.with_limit(HELLO_BYTES_MAX).next(None).await? else {
+        return Err(
+            Refusal::new(Reason::Malformed, "it ended its first stream without a hello").into()
+        );
+    };
+    Ok(Hello::decode(&frame)?)
+}
+
+/// Hands on the streams that the peer opens, until the connection ends. QUIC bounds how many there
+/// are at a time.
+async fn take_streams(shared: &Arc<Shared>, connection: &Connection, from: &Member) {
+    let mut opening = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(_) = opening.join_next() => {}
+            opened = connection.accept_bi() => match opened {
+                Ok((writer, reader)) => {
+                    let (shared, from) = (shared.clone(), from.clone());
+                    let address = connection.remote_address();
+                    opening.spawn(async move {
+                        match take_stream(&shared, from, writer, reader).await {
+                            Ok(()) => {}
+                            Err(refusal) => shared.refusals.note(address, &refusal),
+                        }
+                    });
+                }
+                Err(error) => {
+                    let why = printable(&error.to_string());
+                    tracing::debug!("connection of {} ended: {why}", from.name);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Reads what a stream is for and hands it on; waits where nobody takes it.
+async fn take_stream(
+    shared: &Shared,
+    from: Member,
+    mut writer: SendStream,
+    mut reader: RecvStream,
+) -> Result<(), Refusal> {
+    let mut frame = [0; LENGTH_BYTES + 1];
+    let kind = match timeout(KIND_MAX, reader.read_exact(&mut frame)).await {
+        Ok(Ok(())) => StreamKind::from_frame(frame).ok_or_else(|| {
+            let detail = format!("{:?} opened a stream of an unknown kind {frame:?}", from.name);
+            Refusal::new(Reason::Malformed, detail)
+        }),
+        Ok(Err(quinn::ReadExactError::FinishedEarly(_))) => {
+            let detail = format!("{:?} ended a stream without saying its kind", from.name);
+            Err(Refusal::new(Reason::Malformed, detail))
+        }
+        Ok(Err(quinn::ReadExactError::ReadError(_))) => return Ok(()),
+        Err(_) => {
+            let detail = format!("{:?} did not say what a stream is for within 5 s", from.name);
+            Err(Refusal::new(Reason::Timeout, detail))
+        }
+    };
+    let kind = match kind {
+        Ok(kind) => kind,
+        Err(refusal) => {
+            // the stream may be closed already, which is as good
+            let code = VarInt::from_u32(refusal.reason.code());
+            let _ = (writer.reset(code), reader.stop(code));
+            return Err(refusal);
+        }
+    };
+    let counters = Counters::new(&shared.metrics, kind.label());
+    let stream = Stream::new(reader, writer, &counters).with_received(frame.len());
+    // nobody takes streams any more when this node is stopping
+    let _ = shared.incoming.send(Incoming { from, kind, stream }).await;
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Refusals: why a peer is turned away, counted each time and logged at a bounded rate.
+//!
+//! Promises that whoever sends garbage by the million fills neither the log nor the memory. Must
+//! not know quinn.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::framing::FrameError;
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+
+/// Refusals logged in one span of [`LOG_SPAN`]; the others are only counted.
+const LOGGED_MAX: u32 = 10;
+const LOG_SPAN: Duration = Duration::from_secs(10);
+/// How much is repeated of what a peer says.
+const SAID_CHARS_MAX: usize = 400;
+
+/// Why a peer is refused, as `peer_refused` counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Its certificate does not hold, or it does not take ours.
+    Tls,
+    /// It belongs to another cluster.
+    Cluster,
+    /// It is not the node that it should be.
+    Name,
+    /// It sent what no peer sends.
+    Malformed,
+    /// It announced a frame that is too long.
+    Oversized,
+    /// It took too long.
+    Timeout,
+}
+
+impl Reason {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Cluster => "cluster",
+            Self::Name => "name",
+            Self::Malformed => "malformed",
+            Self::Oversized => "oversized",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// The code that a connection or a stream is closed with; 0 is an orderly end.
+    pub(super) fn code(self) -> u32 {
+        match self {
+            Self::Tls => 1,
+            Self::Cluster => 2,
+            Self::Name => 3,
+            Self::Malformed => 4,
+            Self::Oversized => 5,
+            Self::Timeout => 6,
+        }
+    }
+}
+
+/// One refusal. `detail` says what is wrong and what to do; text of the peer's is in it only
+/// escaped and bounded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+/// Why a connection did not come to be.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// This node refuses the peer.
+    Refused(Refusal),
+    /// The peer refuses this node, and said why.
+    RefusedByPeer(String),
+    /// It was lost.
+    Lost(String),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<FrameError> for Failure {
+    fn from(error: FrameError) -> Self {
+        let detail = format!("its hello cannot be read: {error}");
+        match error {
+            FrameError::Truncated => Refusal::new(Reason::Malformed, detail).into(),
+            FrameError::Oversized { .. } => Refusal::new(Reason::Oversized, detail).into(),
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+/// What a peer said, fit for a log line or an error: bounded, and without control characters.
+pub(super) fn printable(said: &str) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    said.chars().take(SAID_CHARS_MAX).map(shown).collect()
+}
+
+/// Counts and logs refusals.
+pub(super) struct Refusals {
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    window: Mutex<Window>,
+}
+
+struct Window {
+    began: Instant,
+    logged: u32,
+    silenced: u64,
+}
+
+impl Window {
+    /// Whether to log at `now`, and how many were not logged in the span that ended.
+    fn admit(&mut self, now: Instant) -> (bool, u64) {
+        let mut silenced = 0;
+        if now.duration_since(self.began) >= LOG_SPAN {
+            silenced = self.silenced;
+            *self = Self { began: now, logged: 0, silenced: 0 };
+        }
+        let admitted = self.logged < LOGGED_MAX;
+        if admitted {
+            self.logged += 1;
+        } else {
+            self.silenced += 1;
+        }
+        (admitted, silenced)
+    }
+}
+
+impl Refusals {
+    pub(super) fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let window = Window { began: clock.instant(), logged: 0, silenced: 0 };
+        Self { metrics, clock, window: Mutex::new(window) }
+    }
+
+    /// Counts `refusal` of whoever is at `address`, and logs it when there is room.
+    pub(super) fn note(&self, address: SocketAddr, refusal: &Refusal) {
+        let Refusal { reason, detail } = refusal;
+        self.metrics.peer_refused.get_or_create(&[("reason", reason.label())]).inc();
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let (admitted, silenced) = window.admit(self.clock.instant());
+        drop(window);
+        if silenced > 0 {
+            tracing::warn!("{silenced} more refusals of peers were not logged, only counted");
+        }
+        if admitted {
+            tracing::warn!(reason = reason.label(), "peer at {address} refused: {detail}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_said_is_bounded_and_prints_on_one_line() {
+        assert_eq!(printable("no\n\u{1b}[31m \"n1\""), "no\u{fffd}\u{fffd}[31m \"n1\"");
+        assert_eq!(printable(&"é".repeat(1000)).chars().count(), 400);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_logged_at_a_bounded_rate_and_summed_up_later() {
+        let start = Clock::system().instant();
+        let mut window = Window { began: start, logged: 0, silenced: 0 };
+        let logged = (0..1000).filter(|_| window.admit(start).0).count();
+        assert_eq!(logged, 10);
+        assert_eq!(window.admit(start + LOG_SPAN), (true, 990));
+        assert_eq!(window.admit(start + LOG_SPAN), (true, 0));
+    }
+}
