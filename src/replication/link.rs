@@ -1,0 +1,134 @@
+//! The task of one peer: keeps a connection, pushes over it, and runs sessions when they are due.
+//!
+//! A session is due when the connection is made (join and return), when a push was lost, and when
+//! it is ordered. What a failed session left differing is found by the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Context, pull, push};
+use crate::model::Member;
+use crate::model::member::SyncReport;
+use crate::peer;
+
+/// The first wait after a failed attempt, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// An order for a session now.
+pub(super) struct Order {
+    /// Where to tell how it went.
+    pub answer: Option<oneshot::Sender<SyncReport>>,
+}
+
+pub(super) struct Link {
+    context: Context,
+    member: Member,
+    orders: mpsc::Receiver<Order>,
+    retry: Duration,
+}
+
+/// A session under way and who waits for it.
+struct Session {
+    run: BoxFuture<'static, SyncReport>,
+    waiting: Vec<oneshot::Sender<SyncReport>>,
+}
+
+impl Link {
+    pub(super) fn new(context: Context, member: Member, orders: mpsc::Receiver<Order>) -> Self {
+        Self { context, member, orders, retry: RETRY_MIN }
+    }
+
+    /// Runs until it is aborted.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.context.dialer.clone().dial(&self.member).await {
+                Ok(link) => {
+                    tracing::debug!(peer = %self.member.name, "connected");
+                    self.serve(link).await;
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %self.member.name, %error, "cannot connect");
+                    self.refuse_orders(&error.to_string());
+                }
+            }
+            tokio::time::sleep(self.retry).await;
+            self.retry = (self.retry * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn refuse_orders(&mut self, why: &str) {
+        while let Ok(order) = self.orders.try_recv() {
+            if let Some(answer) = order.answer {
+                let _ = answer.send(SyncReport::failed(self.member.id, why.to_owned()));
+            }
+        }
+    }
+
+    /// Uses one connection until it breaks.
+    async fn serve(&mut self, link: Arc<dyn peer::Link>) {
+        let (lost, mut lost_pushes) = mpsc::channel(1);
+        // subscribed before the first session reads anything, so that nothing falls in between
+        let feed = self.context.store.subscribe();
+        let pushing = push::push(self.context.clone(), link.clone(), self.member.id, feed, lost);
+        tokio::pin!(pushing);
+        let mut session = Some(self.session(&link, Vec::new()));
+        let mut due: Option<Vec<oneshot::Sender<SyncReport>>> = None;
+        loop {
+            if session.is_none()
+                && let Some(waiting) = due.take()
+            {
+                session = Some(self.session(&link, waiting));
+            }
+            let running = async {
+                match &mut session {
+                    Some(session) => (&mut session.run).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = link.closed() => break,
+                report = running => {
+                    let failed = report.error.is_some();
+                    for waiting in session.take().map(|s| s.waiting).unwrap_or_default() {
+                        let _ = waiting.send(report.clone());
+                    }
+                    if failed {
+                        // a connection over which nothing can be had is made anew
+                        break;
+                    }
+                    self.retry = RETRY_MIN;
+                }
+                Some(Order { answer }) = self.orders.recv() => {
+                    due.get_or_insert_default().extend(answer);
+                }
+                Some(()) = lost_pushes.recv() => {
+                    due.get_or_insert_default();
+                }
+                error = &mut pushing => {
+                    tracing::debug!(peer = %self.member.name, %error, "push ended");
+                    break;
+                }
+            }
+        }
+        let why = "the connection was lost".to_owned();
+        let waiting = session.map(|s| s.waiting).unwrap_or_default();
+        for waiting in waiting.into_iter().chain(due.unwrap_or_default()) {
+            let _ = waiting.send(SyncReport::failed(self.member.id, why.clone()));
+        }
+    }
+
+    fn session(
+        &self,
+        link: &Arc<dyn peer::Link>,
+        waiting: Vec<oneshot::Sender<SyncReport>>,
+    ) -> Session {
+        let run = pull::pull(self.context.clone(), link.clone(), self.member.id).boxed();
+        Session { run, waiting }
+    }
+}
