@@ -1,0 +1,297 @@
+//! The only place where an error becomes a status.
+//!
+//! Every refusal is an [`Error`]; its answer is `application/problem+json` (RFC 9457) with a stable
+//! code. What an internal failure was about goes to the log alone, as a [`Cause`] that rides on the
+//! response; the client learns only the request id.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::answer::MaybeNull;
+use super::envelope::Envelope;
+use crate::model::{Key, KeyError};
+use crate::store::{Entry, ReadError, WriteError};
+
+/// The reason that is told to the operator instead of the client.
+#[derive(Clone, Debug)]
+pub(super) struct Cause(pub String);
+
+/// Why a request is refused. Nothing was changed, unless a variant says otherwise.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// The request makes no sense as it is; the text says what to change.
+    BadRequest(Cow<'static, str>),
+    /// The path names no possible key or prefix, or one that is too long.
+    Key(KeyError),
+    /// The body is no JSON, holds a member twice, or is nested too deep.
+    BadJson(String),
+    /// `after` was not given out as `next` for this prefix.
+    BadCursor,
+    /// A query parameter or JSON member that does not exist.
+    UnknownField(String),
+    /// There is no live value.
+    KeyNotFound,
+    /// There is nothing at this path.
+    NoSuchRoute,
+    /// There is something at this path, but not for this method.
+    MethodNotAllowed,
+    /// The request's header or body came too slowly.
+    RequestTimeout,
+    /// A condition does not hold.
+    PreconditionFailed {
+        /// The live value at the moment of the decision.
+        current: Option<(Key, Box<Entry>)>,
+        /// Whether the request was a swap, whose answers say `swapped`.
+        swap: bool,
+    },
+    /// The value is larger than the limit, in bytes.
+    ValueTooLarge(usize),
+    /// The JSON body is larger than the limit, in bytes.
+    BodyTooLarge(usize),
+    /// The body is compressed or otherwise encoded.
+    UnsupportedMedia,
+    /// The configuration key that turns the feature on.
+    FeatureDisabled(&'static str),
+    /// This node has no data yet.
+    Syncing,
+    /// The current record's timestamp is this many milliseconds too far ahead.
+    ClockSkewed(u64),
+    /// The node is stopping.
+    ShuttingDown,
+    /// No memory for the body for a while.
+    Overloaded,
+    /// A failure that is not the client's; the text is for the log.
+    Internal(String),
+    /// The same after the write was begun: whether it took place is unknown.
+    OutcomeUnknown(String),
+}
+
+/// The members that every problem has, and the two that a failed condition adds.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: Cow<'a, str>,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swapped: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<MaybeNull<Envelope<'a>>>,
+}
+
+impl Error {
+    /// A request that makes no sense, with what to do about it.
+    pub(super) fn bad(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::BadRequest(detail.into())
+    }
+
+    /// Status, code and title.
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+        type S = StatusCode;
+        match self {
+            Self::BadRequest(_) => (S::BAD_REQUEST, "bad_request", "Bad request"),
+            Self::Key(KeyError::TooLong { .. }) => {
+                (S::PAYLOAD_TOO_LARGE, "key_too_long", "Key too long")
+            }
+            Self::Key(_) => (S::BAD_REQUEST, "bad_key", "Bad key"),
+            Self::BadJson(_) => (S::BAD_REQUEST, "bad_json", "Bad JSON"),
+            Self::BadCursor => (S::BAD_REQUEST, "bad_cursor", "Bad cursor"),
+            Self::UnknownField(_) => (S::BAD_REQUEST, "unknown_field", "Unknown field"),
+            Self::KeyNotFound => (S::NOT_FOUND, "key_not_found", "Key not found"),
+            Self::NoSuchRoute => (S::NOT_FOUND, "no_such_route", "No such route"),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
+            Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
+            Self::PreconditionFailed { .. } => {
+                (S::PRECONDITION_FAILED, "precondition_failed", "Precondition failed")
+            }
+            Self::ValueTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "value_too_large", "Value too large"),
+            Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+            Self::UnsupportedMedia => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", "Unsupported media")
+            }
+            Self::FeatureDisabled(_) => {
+                (S::NOT_IMPLEMENTED, "feature_disabled", "Feature disabled")
+            }
+            Self::Syncing => (S::SERVICE_UNAVAILABLE, "syncing", "Syncing"),
+            Self::ClockSkewed(_) => (S::SERVICE_UNAVAILABLE, "clock_skewed", "Clock skewed"),
+            Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "Shutting down"),
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::Internal(_) | Self::OutcomeUnknown(_) => {
+                (S::INTERNAL_SERVER_ERROR, "internal", "Internal error")
+            }
+        }
+    }
+
+    /// What happened and what to do, in plain words.
+    fn detail(&self) -> Cow<'_, str> {
+        match self {
+            Self::BadRequest(detail) => Cow::Borrowed(detail),
+            Self::Key(error) => error.to_string().into(),
+            Self::BadJson(problem) => format!("the body is not acceptable JSON: {problem}").into(),
+            Self::BadCursor => {
+                "`after` takes the `next` of an earlier page of the same prefix".into()
+            }
+            Self::UnknownField(name) => format!("there is no `{name}` here; leave it out").into(),
+            Self::KeyNotFound => "the key has no live value".into(),
+            Self::NoSuchRoute => "there is nothing at this path".into(),
+            Self::MethodNotAllowed => "this path takes the methods that `Allow` lists".into(),
+            Self::RequestTimeout => "the request came too slowly; send it again, faster".into(),
+            Self::PreconditionFailed { .. } => {
+                "the condition does not hold; `current` is what is there now".into()
+            }
+            Self::ValueTooLarge(max) => format!("a value has at most {max} bytes").into(),
+            Self::BodyTooLarge(max) => format!("a JSON body has at most {max} bytes").into(),
+            Self::UnsupportedMedia => {
+                "values are stored as they come; send no Content-Encoding but `identity`".into()
+            }
+            Self::FeatureDisabled(key) => {
+                format!("turned off by the configuration key `{key}`").into()
+            }
+            Self::Syncing => "this node waits for its first data from a peer; try again".into(),
+            Self::ClockSkewed(ahead_ms) => format!(
+                "the current record's timestamp is {ahead_ms} ms ahead of this node's clock; check \
+                 the clocks, or try again later"
+            )
+            .into(),
+            Self::ShuttingDown => "this node is stopping; use another one".into(),
+            Self::Overloaded => "no memory for the request's body; try again".into(),
+            Self::Internal(_) => "the request failed; its id finds the log line".into(),
+            Self::OutcomeUnknown(_) => {
+                "storage failed, and whether the write took place is unknown; read the key before \
+                 writing again"
+                    .into()
+            }
+        }
+    }
+
+    /// Seconds until it may help to ask again.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Syncing | Self::ShuttingDown | Self::Overloaded => Some(1),
+            Self::ClockSkewed(ahead_ms) => Some(ahead_ms.div_ceil(1000).clamp(1, 3600)),
+            _ => None,
+        }
+    }
+
+    /// Status and body, for where there is no [`Response`] to make.
+    pub(super) fn problem(&self) -> (StatusCode, Vec<u8>) {
+        let (status, code, title) = self.kind();
+        let (swapped, current) = match self {
+            Self::PreconditionFailed { current, swap } => (
+                swap.then_some(false),
+                Some(MaybeNull(
+                    current.as_ref().map(|(key, entry)| Envelope::of_current(key, entry)),
+                )),
+            ),
+            _ => (None, None),
+        };
+        let problem = Problem {
+            r#type: format!("urn:kvs:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail(),
+            code,
+            swapped,
+            current,
+        };
+        (status, serde_json::to_vec(&problem).unwrap_or_default())
+    }
+}
+
+/// The media type of every refusal.
+pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, body) = self.problem();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(seconds) = self.retry_after() {
+            headers.insert::<HeaderName>(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Self::Internal(cause) | Self::OutcomeUnknown(cause) = self {
+            response.extensions_mut().insert(Cause(cause));
+        }
+        response
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl Error {
+    /// The answer to a write of `key` that was not accepted; `swap` for compare-and-swap.
+    pub(super) fn of_write(error: WriteError, key: &Key, swap: bool) -> Self {
+        match error {
+            WriteError::PreconditionFailed { current } => {
+                Self::PreconditionFailed { current: current.map(|e| (key.clone(), e)), swap }
+            }
+            WriteError::NotFound => Self::KeyNotFound,
+            WriteError::ClockSkewed { ahead_ms } => Self::ClockSkewed(ahead_ms),
+            WriteError::ShuttingDown => Self::ShuttingDown,
+            WriteError::Failed(cause) => cause.into(),
+            WriteError::OutcomeUnknown(cause) => Self::OutcomeUnknown(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_has_its_members_and_leaks_nothing() {
+        let (status, body) = Error::Internal("secret path".to_owned()).problem();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status, 500);
+        assert_eq!(body["type"], "urn:kvs:internal");
+        assert_eq!(body["status"].as_u64(), Some(500));
+        assert!(!body.to_string().contains("secret"));
+        assert!(body.get("current").is_none() && body.get("swapped").is_none());
+    }
+
+    #[test]
+    fn a_failed_condition_shows_null_where_nothing_is() {
+        let failed = |swap| Error::PreconditionFailed { current: None, swap }.problem().1;
+        let text = String::from_utf8(failed(true)).unwrap();
+        assert!(text.ends_with(r#""swapped":false,"current":null}"#), "{text}");
+        let text = String::from_utf8(failed(false)).unwrap();
+        assert!(!text.contains("swapped") && text.ends_with(r#""current":null}"#), "{text}");
+    }
+
+    #[test]
+    fn every_503_says_when_to_come_back() {
+        let errors =
+            [Error::Syncing, Error::ClockSkewed(1), Error::ShuttingDown, Error::Overloaded];
+        for error in errors {
+            let response = error.into_response();
+            assert_eq!(response.status(), 503);
+            assert!(response.headers().contains_key(RETRY_AFTER));
+        }
+    }
+
+    #[test]
+    fn a_long_key_is_413_and_any_other_bad_key_400() {
+        assert_eq!(Error::Key(KeyError::TooLong { bytes: 2000 }).problem().0, 413);
+        assert_eq!(Error::Key(KeyError::Nul).problem().0, 400);
+    }
+}

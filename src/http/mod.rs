@@ -1,0 +1,97 @@
+//! The HTTP API: axum in front of the store.
+//!
+//! One file a resource (`kv`, `cas`, `scan`, `cluster`, `health`, `metrics`), and around them what
+//! all share: `server` (connections), `connection` (bytes), `front` (what every request and answer
+//! has in common), `routes` (the table), `error` (the only place where an error becomes a status),
+//! `body`, `path`, `query`, `json`, `etag` (what comes in) and `envelope`, `answer` (what goes
+//! out). Knows the store; of gossip and replication only the values that [`State`] carries.
+
+mod answer;
+mod body;
+mod cas;
+mod cluster;
+mod connection;
+mod envelope;
+mod error;
+mod etag;
+mod front;
+mod health;
+mod json;
+mod kv;
+mod metrics;
+mod path;
+mod query;
+mod routes;
+mod scan;
+mod server;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::model::member::{PeerStatus, SyncReport};
+use crate::model::{Member, MemberState, NodeId};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+pub use server::serve;
+
+/// What the API is made of: the store, and what others know.
+pub struct State {
+    /// The data.
+    pub store: Store,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Where requests are counted.
+    pub metrics: Arc<Metrics>,
+    /// Time, and entropy for request ids.
+    pub clock: Clock,
+    /// This node.
+    pub me: Member,
+    /// The cluster that this node belongs to, if any.
+    pub cluster_id: Option<Uuid>,
+    /// All members, this node included; from gossip.
+    pub members: watch::Receiver<Vec<(Member, MemberState)>>,
+    /// What is known of peers beyond gossip; from replication.
+    pub peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
+    /// Asks for a session with every alive peer; the answer comes when all are done.
+    pub sync: mpsc::Sender<oneshot::Sender<Vec<SyncReport>>>,
+    /// Whether this node still waits for its first data and refuses reads and writes.
+    pub syncing: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("me", &self.me.id).finish_non_exhaustive()
+    }
+}
+
+/// What every handler is handed.
+struct App {
+    state: State,
+    budget: body::Budget,
+    /// Writes whose client left before the answer; they run to their end.
+    detached: Mutex<JoinSet<()>>,
+}
+
+/// How a handler receives it.
+type Ctx = axum::extract::State<Arc<App>>;
+
+impl App {
+    fn new(state: State) -> Self {
+        let budget = body::Budget::new(state.config.limits.body_memory_bytes_max, body::ROOM_WAIT);
+        Self { state, budget, detached: Mutex::new(JoinSet::new()) }
+    }
+
+    /// Lets reads and writes through, unless this node has no data yet.
+    fn check_serving(&self) -> Result<(), error::Error> {
+        if *self.state.syncing.borrow() { Err(error::Error::Syncing) } else { Ok(()) }
+    }
+}

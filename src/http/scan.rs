@@ -1,0 +1,245 @@
+//! `/scan/{prefix}`: live values in key order, by page or as a stream of lines.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, VARY};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::envelope::Envelope;
+use super::error::Error;
+use super::query::Query;
+use super::routes::Resource;
+use super::{App, Ctx, answer, path};
+use crate::model::{Key, Prefix};
+use crate::store::Page;
+
+const BASE: &str = "/scan";
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+/// How much content one step of a stream reads at once.
+const STEP_BYTES_MAX: usize = 1 << 20;
+const NDJSON_ESSENCE: &str = "application/x-ndjson";
+const NDJSON: HeaderValue = HeaderValue::from_static(NDJSON_ESSENCE);
+
+pub(super) const RESOURCE: Resource =
+    Resource { base: BASE, template: "/scan/{prefix}", has_rest: true, methods };
+
+fn methods() -> MethodRouter<Arc<App>> {
+    get(scan)
+}
+
+/// What is asked for.
+struct Asked {
+    prefix: Prefix,
+    limit: Option<usize>,
+    after: Option<Key>,
+    values: bool,
+}
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    prefix: &'a str,
+    items: Vec<Envelope<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+async fn scan(ctx: Ctx, request: Request) -> Result<Response, Error> {
+    let app = &ctx.0;
+    let asked = Asked::parse(request.uri().path(), request.uri().query())?;
+    app.check_serving()?;
+    let mut response = if wants_lines(request.headers()) {
+        lines(app, asked).await?
+    } else {
+        page(app, &asked).await?
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+async fn page(app: &App, asked: &Asked) -> Result<Response, Error> {
+    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
+    let content = asked.values.then_some(app.state.config.limits.body_bytes_max);
+    let page = app.state.store.scan(&asked.prefix, asked.after.as_ref(), limit, content).await?;
+    let last = page.items.last().filter(|_| page.more);
+    let listing = Listing {
+        prefix: asked.prefix.as_str(),
+        items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
+        next: last.map(|(key, _)| cursor(key)),
+    };
+    answer::json(StatusCode::OK, &listing)
+}
+
+/// All items, one a line. The first step is read before the answer begins, so that a failure there
+/// is still a refusal; a later failure cuts the connection, which the client sees.
+async fn lines(app: &Arc<App>, asked: Asked) -> Result<Response, Error> {
+    let left = asked.limit.unwrap_or(usize::MAX);
+    let mut lines = Lines { app: Arc::clone(app), asked, left, ended: false };
+    let first = lines.step().await?;
+    let stream = futures_util::stream::try_unfold((first, lines), async |(ready, mut lines)| {
+        let chunk = match ready {
+            Some(chunk) => Some(chunk),
+            None => match lines.step().await {
+                Ok(chunk) => chunk,
+                Err(error) => return Err(cut(error).await),
+            },
+        };
+        Ok(chunk.map(|chunk| (chunk, (None, lines))))
+    });
+    let mut response = Response::new(Body::from_stream(stream));
+    response.headers_mut().insert(CONTENT_TYPE, NDJSON);
+    Ok(response)
+}
+
+/// A stream that ends before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the scan failed; what was sent is incomplete")]
+struct Cut;
+
+async fn cut(error: Error) -> Cut {
+    tracing::error!(?error, "a scan was cut");
+    // what is ready is sent before the connection goes
+    tokio::task::yield_now().await;
+    Cut
+}
+
+/// A stream of lines under way.
+struct Lines {
+    app: Arc<App>,
+    asked: Asked,
+    left: usize,
+    ended: bool,
+}
+
+impl Lines {
+    /// The next lines, `None` at the end.
+    async fn step(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.ended || self.left == 0 {
+            return Ok(None);
+        }
+        let Asked { prefix, after, values, .. } = &self.asked;
+        let content = values.then_some(STEP_BYTES_MAX);
+        let limit = self.left.min(LIMIT_MAX);
+        let page = self.app.state.store.scan(prefix, after.as_ref(), limit, content).await?;
+        let lines = render(&page)?;
+        self.left -= page.items.len().min(self.left);
+        self.ended = !page.more || page.items.is_empty();
+        self.asked.after = page.items.into_iter().next_back().map(|(key, _)| key);
+        Ok((!lines.is_empty()).then(|| Bytes::from(lines)))
+    }
+}
+
+fn render(page: &Page) -> Result<Vec<u8>, Error> {
+    let mut lines = Vec::new();
+    for (key, entry) in &page.items {
+        let envelope = Envelope::of(key, entry);
+        envelope.write_line(&mut lines).map_err(|e| Error::Internal(e.to_string()))?;
+    }
+    Ok(lines)
+}
+
+impl Asked {
+    fn parse(raw_path: &str, query: Option<&str>) -> Result<Self, Error> {
+        let prefix = path::prefix(raw_path, BASE)?;
+        let mut query = Query::parse(query)?;
+        let limit = query.take("limit").map(|text| parse_limit(&text)).transpose()?;
+        let after = query.take("after").map(|text| parse_cursor(&text, &prefix)).transpose()?;
+        let values = match query.take("values").as_deref() {
+            None => false,
+            Some("true") => true,
+            Some(_) => return Err(Error::bad("`values` can only be true; otherwise leave it out")),
+        };
+        query.finish()?;
+        Ok(Self { prefix, limit, after, values })
+    }
+}
+
+fn parse_limit(text: &str) -> Result<usize, Error> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|limit| digits && (1..=LIMIT_MAX).contains(limit))
+        .ok_or_else(|| Error::bad(format!("`limit` is a whole number from 1 to {LIMIT_MAX}")))
+}
+
+/// The key after which the next page begins, as clients are to hand it back.
+fn cursor(key: &Key) -> String {
+    URL_SAFE_NO_PAD.encode(key.as_bytes())
+}
+
+fn parse_cursor(text: &str, prefix: &Prefix) -> Result<Key, Error> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Error::BadCursor)?;
+    let key = Key::from_bytes(&bytes).map_err(|_| Error::BadCursor)?;
+    if prefix.covers(&key) { Ok(key) } else { Err(Error::BadCursor) }
+}
+
+/// Whether `Accept` names the media type of lines, with a weight above zero.
+fn wants_lines(headers: &HeaderMap) -> bool {
+    let mut ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    ranges.any(|value| value.split(',').any(names_lines))
+}
+
+fn names_lines(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let named = parts.next().is_some_and(|e| e.eq_ignore_ascii_case(NDJSON_ESSENCE));
+    let refused = parts.any(|parameter| {
+        let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+        weight.and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
+    });
+    named && !refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(path: &str, query: &str) -> Result<Asked, Error> {
+        Asked::parse(path, Some(query))
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        let plain = asked("/scan", "").unwrap();
+        assert!(plain.limit.is_none() && plain.after.is_none() && !plain.values);
+        let full = asked("/scan/a", "limit=1000&values=true&after=YS9i").unwrap();
+        assert_eq!((full.limit, full.values), (Some(1000), true));
+        assert_eq!(full.after.unwrap().as_str(), "a/b");
+        for bad in ["limit=0", "limit=1001", "limit=x", "limit=+1", "limit=", "values=1", "values"]
+        {
+            assert!(matches!(asked("/scan", bad), Err(Error::BadRequest(_))), "{bad}");
+        }
+        assert!(matches!(asked("/scan", "x=1"), Err(Error::UnknownField(_))));
+    }
+
+    #[test]
+    fn a_cursor_is_a_key_below_the_prefix() {
+        let key = Key::parse("a/ü").unwrap();
+        let prefix = Prefix::parse("a").unwrap();
+        assert_eq!(parse_cursor(&cursor(&key), &prefix).unwrap(), key);
+        let other = cursor(&Key::parse("b/c").unwrap());
+        for bad in ["", "!", "YQ", "a/b", "YS9i=", "YS8v", &other] {
+            assert!(matches!(parse_cursor(bad, &prefix), Err(Error::BadCursor)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lines_are_for_those_who_name_them() {
+        let wants = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            wants_lines(&headers)
+        };
+        assert!(wants("application/x-ndjson"));
+        assert!(wants("application/json;q=0.5, Application/X-NDJSON; q=1"));
+        assert!(!wants("*/*") && !wants("application/json") && !wants("application/x-ndjson;q=0"));
+        assert!(!wants_lines(&HeaderMap::new()));
+    }
+}
