@@ -1,0 +1,109 @@
+//! The command line as a whole: what parses, what does not, and what the help says.
+
+use super::*;
+use clap::CommandFactory;
+
+fn parse(line: &str) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn every_command_of_this_version_parses() {
+    let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    for line in [
+        "kvs serve --dev --log json --set http.listen=127.0.0.1:0 --set node.name=n2",
+        "kvs serve --config kvs.toml",
+        "kvs get a/b --url http://h:1 -o json",
+        "kvs --url http://h:1 -o json get a/b",
+        "kvs put k",
+        "kvs put k -",
+        "kvs put k -5",
+        "kvs put k -- --value",
+        "kvs put k v --if-absent --content-type text/plain",
+        &format!("kvs put k v --if-uuid {uuid} --token t"),
+        &format!("kvs del k --if-uuid {uuid}"),
+        &format!("kvs cas k v --expect-uuid {uuid} --expect-timestamp 5"),
+        "kvs cas k v --expect-value old",
+        "kvs cas k v --expect-value -1",
+        "kvs cas k {} --expect-absent --json",
+        "kvs cas k --expect-timestamp 5 --delete",
+        "kvs scan",
+        "kvs scan app/ --values --limit 5",
+        "kvs status -o json",
+        "kvs members",
+        "kvs sync",
+        "kvs import dir --prefix p --private",
+        "kvs import -",
+        "kvs export app",
+        "kvs cert ca --dir d --force",
+        "kvs cert node n1 --dir d --host h --host 10.0.0.1",
+        "kvs cert show f",
+        "kvs gossip-key new --file f",
+        "kvs config default",
+        "kvs config check f",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+}
+
+#[test]
+fn contradictions_are_usage_errors() {
+    let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    for line in [
+        "kvs serve",
+        "kvs serve --dev --config f",
+        "kvs serve --dev --set novalue",
+        "kvs get",
+        "kvs get a//b",
+        &format!("kvs put k v --if-absent --if-uuid {uuid}"),
+        "kvs put k v --if-absnt",
+        "kvs put k v --if-uuid nonsense",
+        "kvs put k v --content-type ü",
+        "kvs cas k v",
+        "kvs cas k v --expect-absent --expect-timestamp 5",
+        "kvs cas k v --expect-value a --expect-absent",
+        &format!("kvs cas k v --expect-value a --expect-uuid {uuid}"),
+        "kvs cas k v --expect-timestamp 9007199254740992",
+        "kvs cas k v --expect-value a --delete",
+        "kvs cas k --expect-absent --delete",
+        "kvs cas k v --expect-absent --json --content-type text/plain",
+        "kvs scan /",
+        "kvs scan --limit 0",
+        "kvs nonsense",
+    ] {
+        assert_eq!(parse(line).map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");
+    }
+}
+
+#[test]
+fn serve_without_a_source_of_settings_names_both() {
+    let text = parse("kvs serve").unwrap_err().to_string();
+    assert!(text.contains("--config") && text.contains("--dev"), "{text}");
+}
+
+#[test]
+fn every_command_and_every_flag_says_what_it_does() {
+    fn walk(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        assert!(command.get_about().is_some(), "{path}");
+        for argument in command.get_arguments() {
+            let about = argument.get_help().map(ToString::to_string);
+            assert!(about.is_some_and(|text| !text.is_empty()), "{path} {argument}");
+        }
+        for inner in command.get_subcommands() {
+            walk(inner, &path);
+        }
+    }
+    let mut command = Arguments::command();
+    command.build();
+    for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        walk(inner, "kvs");
+    }
+    assert!(command.render_long_help().to_string().contains("Exit status: 0 done"));
+    assert_eq!(command.get_version(), Some(env!("CARGO_PKG_VERSION")));
+}

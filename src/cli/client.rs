@@ -1,0 +1,297 @@
+//! The connection to a node's HTTP API: where it is, how keys become paths, what its answers mean.
+//!
+//! Every answer is bounded, every failure becomes a [`CliError`] that says what to do. Requests go
+//! straight to the node, through no proxy, and are not redirected. Must not know what a command
+//! wants.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde_json::Value;
+
+use super::error::{CliError, Current, Refusal};
+use super::output::{self, Output};
+use crate::model::{Key, Prefix};
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node may be silent within an answer.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a node may take before it answers a request that makes it work, as sessions do.
+pub const WORK_MAX: Duration = Duration::from_secs(3600);
+/// The longest JSON answer that is read whole: the largest page of a scan, in base64.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
+/// The longest refusal that is read: `current` holds up to 64 KiB of data.
+const REFUSAL_BYTES_MAX: usize = 1 << 20;
+/// How many characters of a refusal that is no problem document are shown.
+const STRANGE_CHARS_MAX: usize = 200;
+
+/// All that stays readable in a path: the unreserved characters of RFC 3986 and the separator.
+const PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// Where the node is and who asks.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Client options")]
+pub struct Connection {
+    /// URL of the node to ask
+    #[arg(long, global = true, env = "KVS_URL", value_name = "URL", default_value = DEFAULT_URL)]
+    pub url: String,
+    /// Token to present to the node; default: none
+    #[arg(long, global = true, env = "KVS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// The path of a key below `route`, as in `/kv/app/name`.
+#[must_use]
+pub fn key_path(route: &str, key: &Key) -> String {
+    format!("/{route}/{}", utf8_percent_encode(key.as_str(), PATH))
+}
+
+/// The path of a prefix below `route`; that of the empty prefix ends in `/`.
+#[must_use]
+pub fn prefix_path(route: &str, prefix: &Prefix) -> String {
+    format!("/{route}/{}", utf8_percent_encode(prefix.as_str(), PATH))
+}
+
+/// A text as a value in a query.
+#[must_use]
+pub fn query_value(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// An open door to one node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    /// Prepares for requests to the node at `connection`; sends nothing.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] for a URL or a token that cannot be one.
+    pub fn open(connection: &Connection) -> Result<Self, CliError> {
+        let base = check_url(&connection.url)?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = connection.token.as_deref().filter(|token| !token.is_empty()) {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+                CliError::Usage("--token (or KVS_TOKEN) holds what no token can hold".to_owned())
+            })?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|e| CliError::Usage(format!("cannot prepare for requests: {e}")))?;
+        Ok(Self { http, base })
+    }
+
+    /// The node's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// A request for `path`, which is encoded and may have a query.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Sends and waits for a successful answer; its body is yet to be read.
+    ///
+    /// # Errors
+    /// [`CliError::Unreachable`], or [`CliError::Refused`] with what the node says.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+        self.send_within(request, SILENCE_MAX).await
+    }
+
+    /// The same, with another bound on the wait.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_within(
+        &self,
+        request: RequestBuilder,
+        wait_max: Duration,
+    ) -> Result<Response, CliError> {
+        let sent = tokio::time::timeout(wait_max, request.send()).await;
+        let response = match sent {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.unreachable(&error)),
+            Err(_) => {
+                let reason = silence(wait_max);
+                return Err(CliError::Unreachable {
+                    url: self.base.clone(),
+                    reason,
+                    connected: true,
+                });
+            }
+        };
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
+    /// The next piece of an answer, `None` at its end. `so_far` describes what came before, for the
+    /// error.
+    ///
+    /// # Errors
+    /// [`CliError::Cut`] when the answer ends before its end.
+    pub async fn chunk(
+        &self,
+        response: &mut Response,
+        so_far: impl FnOnce() -> String,
+    ) -> Result<Option<bytes::Bytes>, CliError> {
+        let reason = match tokio::time::timeout(SILENCE_MAX, response.chunk()).await {
+            Ok(Ok(chunk)) => return Ok(chunk),
+            Ok(Err(error)) => root_cause(&error),
+            Err(_) => silence(SILENCE_MAX),
+        };
+        Err(CliError::Cut { url: self.base.clone(), so_far: so_far(), reason })
+    }
+
+    /// The whole answer.
+    ///
+    /// # Errors
+    /// [`CliError::Cut`], or [`CliError::Answer`] when it is longer than any answer should be.
+    pub async fn body(&self, mut response: Response) -> Result<Vec<u8>, CliError> {
+        let mut body = Vec::new();
+        while let Some(chunk) =
+            self.chunk(&mut response, || output::size(body.len() as u64)).await?
+        {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(self.strange("its answer is longer than any answer should be"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// The whole answer, parsed.
+    ///
+    /// # Errors
+    /// As [`Self::body`], and [`CliError::Answer`] when it is not what it should be.
+    pub fn parse<'a, T: serde::Deserialize<'a>>(&self, body: &'a [u8]) -> Result<T, CliError> {
+        serde_json::from_slice(body)
+            .map_err(|e| self.strange(&format!("its answer is not the expected JSON ({e})")))
+    }
+
+    /// Copies an answer to the output as it comes.
+    ///
+    /// # Errors
+    /// [`CliError::Cut`] or [`CliError::Output`].
+    pub async fn copy(&self, mut response: Response, out: &mut Output<'_>) -> Result<(), CliError> {
+        let mut copied = 0;
+        while let Some(chunk) = self.chunk(&mut response, || output::size(copied)).await? {
+            copied += chunk.len() as u64;
+            out.raw(&chunk)?;
+        }
+        Ok(())
+    }
+
+    /// The error for an answer that no node gives.
+    #[must_use]
+    pub fn strange(&self, problem: &str) -> CliError {
+        CliError::Answer { url: self.base.clone(), problem: problem.to_owned() }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+        CliError::Unreachable {
+            url: self.base.clone(),
+            reason: root_cause(error),
+            connected: !error.is_connect() && !error.is_builder(),
+        }
+    }
+
+    async fn refusal(&self, mut response: Response) -> CliError {
+        let status = response.status().as_u16();
+        let retry_after = retry_after(&response);
+        let mut body = Vec::new();
+        // a refusal that is cut or too long is still a refusal
+        while let Ok(Some(chunk)) = self.chunk(&mut response, String::new).await {
+            body.extend_from_slice(&chunk);
+            if body.len() > REFUSAL_BYTES_MAX {
+                break;
+            }
+        }
+        CliError::Refused(Box::new(read_refusal(status, retry_after, body)))
+    }
+}
+
+fn silence(waited: Duration) -> String {
+    format!("no answer within {} s", waited.as_secs())
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn read_refusal(status: u16, retry_after: Option<Duration>, body: Vec<u8>) -> Refusal {
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let text = |name: &str| problem.get(name).and_then(Value::as_str).map(str::to_owned);
+    let code = text("code");
+    let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| {
+        let start: String =
+            String::from_utf8_lossy(&body).trim().chars().take(STRANGE_CHARS_MAX).collect();
+        if start.is_empty() { "no reason given; is this a kvs node?".to_owned() } else { start }
+    });
+    let current = match problem.get("current") {
+        None => Current::Unknown,
+        Some(current) => match (
+            current.get("uuid").and_then(Value::as_str),
+            current.get("timestamp").and_then(Value::as_u64),
+        ) {
+            (Some(uuid), Some(timestamp)) => Current::Version { uuid: uuid.to_owned(), timestamp },
+            _ if current.is_null() => Current::None,
+            _ => Current::Unknown,
+        },
+    };
+    Refusal { status, code, detail, current, retry_after, body }
+}
+
+/// What lies at the bottom of a failed request, as in `Connection refused (os error 111)`.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = cause.to_string();
+        next = cause.source();
+    }
+    text
+}
+
+/// Checks a node's URL and takes the trailing `/` off it.
+fn check_url(text: &str) -> Result<String, CliError> {
+    let text = if text.is_empty() { DEFAULT_URL } else { text };
+    let fail = |problem: &str| {
+        let message = format!("--url (or KVS_URL) `{text}` {problem}; it looks like {DEFAULT_URL}");
+        Err(CliError::Usage(message))
+    };
+    let Ok(url) = Url::parse(text) else { return fail("is not a URL") };
+    if url.scheme() == "https" {
+        return fail("asks for https, which this version does not speak");
+    }
+    if url.scheme() != "http" || !url.has_host() {
+        return fail("is not an http:// URL");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return fail("has a query or a fragment, which a node's URL has not");
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

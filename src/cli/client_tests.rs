@@ -1,0 +1,104 @@
+//! Paths, URLs, refusals, and what a client makes of nodes that are not there or answer oddly.
+
+use super::*;
+use crate::cli::canned::{Canned, answer, open, run};
+use crate::cli::output::Format;
+
+fn key(text: &str) -> String {
+    key_path("kv", &Key::parse(text).unwrap())
+}
+
+#[test]
+fn keys_are_encoded_segment_by_segment() {
+    for (text, path) in [
+        ("app/name", "/kv/app/name"),
+        ("a b/c", "/kv/a%20b/c"),
+        ("ü/日本", "/kv/%C3%BC/%E6%97%A5%E6%9C%AC"),
+        ("100%", "/kv/100%25"),
+        ("%2F", "/kv/%252F"),
+        ("a?b#c+d", "/kv/a%3Fb%23c%2Bd"),
+        ("a&b=c;d", "/kv/a%26b%3Dc%3Bd"),
+        ("a\\b\t\n", "/kv/a%5Cb%09%0A"),
+        (".../-._~", "/kv/.../-._~"),
+        ("%2e%2e", "/kv/%252e%252e"),
+    ] {
+        assert_eq!(key(text), path, "{text}");
+    }
+    assert_eq!(prefix_path("scan", &Prefix::parse("a b/").unwrap()), "/scan/a%20b");
+    assert_eq!(prefix_path("scan", &Prefix::all()), "/scan/");
+}
+
+#[test]
+fn an_encoded_key_reaches_the_wire_unchanged() {
+    let node = Canned::new(|_| answer("200 OK", "", ""));
+    let text = "a b/%2e%2e/..%/\\//?#+ü\t".replace("//", "/");
+    let (_, ended) = run(Format::Text, async |_| {
+        let client = node.client();
+        client.send(client.request(Method::GET, &key(&text))).await.map(|_| ())
+    });
+    assert!(ended.is_ok(), "{ended:?}");
+    let asked = &node.asked()[0];
+    let path = asked.line.strip_prefix("GET /kv/").unwrap();
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8().unwrap();
+    assert_eq!(decoded, text);
+    assert!(asked.has("authorization: Bearer t1"), "{asked:?}");
+}
+
+#[test]
+fn urls_are_checked_before_anything_is_sent() {
+    assert_eq!(check_url("http://h:1/").unwrap(), "http://h:1");
+    assert_eq!(check_url("http://[::1]:1/base/").unwrap(), "http://[::1]:1/base");
+    assert_eq!(check_url("").unwrap(), DEFAULT_URL);
+    for bad in
+        ["h:1", "127.0.0.1:1", "https://h", "ftp://h", "http://", "http://h/?q", "http://h#f"]
+    {
+        let error = check_url(bad).expect_err(bad);
+        assert!(error.exit_code() == 2 && error.to_string().contains(DEFAULT_URL), "{error}");
+    }
+}
+
+#[test]
+fn nobody_there_is_status_3_and_names_the_url() {
+    // the port was free a moment ago, and nobody else is told of it
+    let url = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let client = open(&url);
+    let (_, ended) = run(Format::Text, async |_| {
+        client.send(client.request(Method::GET, "/cluster")).await.map(|_| ())
+    });
+    let error = ended.expect_err("nobody listens");
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), 3);
+    assert!(text.contains(&url) && text.contains("refused") && text.contains("KVS_URL"), "{text}");
+    assert!(matches!(error, CliError::Unreachable { connected: false, .. }));
+}
+
+#[test]
+fn a_refusal_is_read_whatever_its_form() {
+    let read = |status, body: &str| {
+        read_refusal(status, Some(Duration::from_secs(1)), body.as_bytes().to_vec())
+    };
+    let problem = read(503, r#"{"title":"Busy","code":"syncing","detail":"not yet","status":503}"#);
+    assert_eq!(problem.to_string(), "syncing: not yet; try again in 1 s");
+    let current = |body| read(412, body).current;
+    let version = r#"{"code":"precondition_failed","current":{"uuid":"u","timestamp":7,"data":1}}"#;
+    assert_eq!(current(version), Current::Version { uuid: "u".to_owned(), timestamp: 7 });
+    assert_eq!(current(r#"{"code":"precondition_failed","current":null}"#), Current::None);
+    assert_eq!(current(r#"{"code":"precondition_failed"}"#), Current::Unknown);
+    let html = format!("<html>{}", "x".repeat(5000));
+    assert!(read(502, &html).to_string().len() < 300);
+    assert!(read(404, "").detail.contains("is this a kvs node?"));
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let node = Canned::new(|_| answer("307 Temporary Redirect", "Location: /other\r\n", ""));
+    let (_, ended) = run(Format::Text, async |_| {
+        let client = node.client();
+        client.send(client.request(Method::PUT, "/kv/a")).await.map(|_| ())
+    });
+    assert_eq!(ended.map_err(|e| e.exit_code()), Err(1));
+    assert_eq!(node.asked().len(), 1);
+}

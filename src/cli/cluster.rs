@@ -1,0 +1,280 @@
+//! `status`, `members` and `sync`: how a node and its cluster are, as that node sees them.
+//!
+//! Judges nothing by itself: what the node reports is put into words. Fields that a node leaves out
+//! are shown as unknown, so that a newer or older node can be asked too.
+
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::client::{self, Client};
+use super::error::CliError;
+use super::note;
+use super::output::{Grid, Output, printable, size, span};
+use crate::model::Timestamp;
+
+/// How many digits of a fingerprint are shown: enough to tell two apart.
+const FINGERPRINT_CHARS_MAX: usize = 12;
+
+/// `kvs status`
+#[derive(Debug, Args)]
+pub struct Status;
+
+/// `kvs members`
+#[derive(Debug, Args)]
+pub struct Members;
+
+/// `kvs sync`
+#[derive(Debug, Args)]
+pub struct Sync;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cluster {
+    #[serde(rename = "cluster_id")]
+    id: Option<String>,
+    node: Node,
+    members: Vec<Member>,
+    fingerprint: Option<String>,
+    keys: Option<u64>,
+    tombstones: Option<u64>,
+    converged: Option<bool>,
+    in_sync_through: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Node {
+    id: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Member {
+    id: String,
+    name: Option<String>,
+    state: Option<String>,
+    gossip: Option<String>,
+    peer: Option<String>,
+    http: Option<String>,
+    fingerprint: Option<String>,
+    last_sync_at: Option<String>,
+    clock_skew_ms: Option<i64>,
+}
+
+impl Member {
+    fn label(&self) -> String {
+        printable(self.name.as_deref().unwrap_or(&self.id))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.state.as_deref() == Some("alive")
+    }
+}
+
+async fn ask(client: &Client, method: Method, path: &str) -> Result<Vec<u8>, CliError> {
+    let request = client.request(method, path);
+    client.body(client.send_within(request, client::WORK_MAX).await?).await
+}
+
+/// Prints how the node and its cluster are. A cluster that has not converged is no failure.
+///
+/// # Errors
+/// What stopped it.
+pub async fn status(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
+    let body = client.body(client.send(client.request(Method::GET, "/cluster")).await?).await?;
+    if out.is_json() {
+        return out.json(&body);
+    }
+    let cluster: Cluster = client.parse(&body)?;
+    for (name, words) in status_lines(&cluster) {
+        out.line(&format!("{name:<16} {}", printable(&words)))?;
+    }
+    Ok(())
+}
+
+fn status_lines(cluster: &Cluster) -> Vec<(&'static str, String)> {
+    let unknown = || "unknown".to_owned();
+    let id = cluster.node.id.clone().unwrap_or_else(unknown);
+    let own = cluster.members.iter().find(|m| m.id == id);
+    let name = cluster.node.name.clone().or_else(|| own.and_then(|m| m.name.clone()));
+    let number = |n: Option<u64>| n.map_or_else(unknown, |n| n.to_string());
+    let through = match cluster.in_sync_through {
+        Some(micros) => Timestamp::saturating(micros).rfc3339(),
+        None => unknown(),
+    };
+    vec![
+        ("node", format!("{}  {id}", name.unwrap_or_default()).trim_start().to_owned()),
+        ("cluster", cluster.id.clone().unwrap_or_else(|| "none".to_owned())),
+        ("members", member_counts(&cluster.members)),
+        ("keys", number(cluster.keys)),
+        ("tombstones", number(cluster.tombstones)),
+        ("fingerprint", cluster.fingerprint.as_deref().map_or_else(unknown, short)),
+        ("converged", convergence(cluster, &id)),
+        ("in sync through", through),
+    ]
+}
+
+fn short(fingerprint: &str) -> String {
+    fingerprint.chars().take(FINGERPRINT_CHARS_MAX).collect()
+}
+
+/// `3: 2 alive, 1 down`, in the order of the states' weight.
+fn member_counts(members: &[Member]) -> String {
+    let known = ["alive", "suspect", "down", "left"];
+    let count = |state: &str| members.iter().filter(|m| m.state.as_deref() == Some(state)).count();
+    let mut counts: Vec<_> = known
+        .iter()
+        .map(|&state| (count(state), state))
+        .filter(|&(n, _)| n > 0)
+        .map(|(n, state)| format!("{n} {state}"))
+        .collect();
+    let others = members.len() - known.iter().map(|&state| count(state)).sum::<usize>();
+    if others > 0 {
+        counts.push(format!("{others} unknown"));
+    }
+    format!("{}: {}", members.len(), counts.join(", "))
+}
+
+fn convergence(cluster: &Cluster, own: &str) -> String {
+    let alive = || cluster.members.iter().filter(|m| m.id != own && m.is_alive());
+    match cluster.converged {
+        None => "unknown".to_owned(),
+        Some(true) if alive().next().is_none() => "yes, with no other alive member".to_owned(),
+        Some(true) => "yes, every alive member reports the same fingerprint".to_owned(),
+        Some(false) => {
+            let reasons: Vec<_> = alive()
+                .filter_map(|m| match &m.fingerprint {
+                    None => Some(format!("{} has not reported yet", m.label())),
+                    reported if *reported == cluster.fingerprint => None,
+                    Some(_) => Some(format!("{} differs", m.label())),
+                })
+                .collect();
+            if reasons.is_empty() { "no".to_owned() } else { format!("no: {}", reasons.join(", ")) }
+        }
+    }
+}
+
+/// Prints the members as the node knows them.
+///
+/// # Errors
+/// What stopped it.
+pub async fn members(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
+    let body = client.body(client.send(client.request(Method::GET, "/cluster")).await?).await?;
+    let cluster: Cluster = client.parse(&body)?;
+    if out.is_json() {
+        return out.json(client.parse::<MembersOnly<'_>>(&body)?.members.get().as_bytes());
+    }
+    let header = vec![
+        "NAME",
+        "ID",
+        "STATE",
+        "HTTP",
+        "GOSSIP",
+        "PEER",
+        "FINGERPRINT",
+        "LAST SYNC",
+        "CLOCK SKEW",
+    ];
+    let rows = cluster.members.iter().map(|m| member_row(&cluster, m)).collect();
+    out.line(&Grid::new(header, &[8]).page(rows))
+}
+
+/// The members as the node wrote them.
+#[derive(Deserialize)]
+struct MembersOnly<'a> {
+    #[serde(borrow)]
+    members: &'a serde_json::value::RawValue,
+}
+
+fn member_row(cluster: &Cluster, member: &Member) -> Vec<String> {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let this = cluster.node.id.as_deref() == Some(member.id.as_str());
+    let fingerprint = match &member.fingerprint {
+        _ if this => "(this node)".to_owned(),
+        None => "unknown".to_owned(),
+        reported if *reported == cluster.fingerprint => "equal".to_owned(),
+        Some(other) => format!("differs: {}", short(other)),
+    };
+    vec![
+        or_dash(&member.name),
+        member.id.clone(),
+        or_dash(&member.state),
+        or_dash(&member.http),
+        or_dash(&member.gossip),
+        or_dash(&member.peer),
+        fingerprint,
+        or_dash(&member.last_sync_at),
+        member.clock_skew_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+    ]
+}
+
+#[derive(Deserialize)]
+struct SyncAnswer {
+    peers: Vec<Session>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Session {
+    id: String,
+    rounds: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    records_sent: u64,
+    records_received: u64,
+    duration_ms: u64,
+    error: Option<String>,
+}
+
+/// Holds a session with every alive peer and prints what each took.
+///
+/// # Errors
+/// [`CliError::Sessions`] when some failed; the others are done.
+pub async fn sync(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
+    let body = ask(client, Method::POST, "/cluster/sync").await?;
+    let answer: SyncAnswer = client.parse(&body)?;
+    if out.is_json() {
+        out.json(&body)?;
+    } else if answer.peers.is_empty() {
+        note("there is no alive peer to sync with");
+    } else {
+        let header = vec![
+            "PEER",
+            "ROUNDS",
+            "SENT",
+            "RECEIVED",
+            "RECORDS SENT",
+            "RECORDS RECEIVED",
+            "TIME",
+            "RESULT",
+        ];
+        let rows = answer.peers.iter().map(session_row).collect();
+        out.line(&Grid::new(header, &[1, 2, 3, 4, 5, 6]).page(rows))?;
+    }
+    let failed = answer.peers.iter().filter(|peer| peer.error.is_some()).count();
+    if failed > 0 {
+        return Err(CliError::Sessions { failed, all: answer.peers.len() });
+    }
+    Ok(())
+}
+
+fn session_row(session: &Session) -> Vec<String> {
+    vec![
+        session.id.clone(),
+        session.rounds.to_string(),
+        size(session.bytes_sent),
+        size(session.bytes_received),
+        session.records_sent.to_string(),
+        session.records_received.to_string(),
+        span(Duration::from_millis(session.duration_ms)),
+        session.error.clone().unwrap_or_else(|| "done".to_owned()),
+    ]
+}
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

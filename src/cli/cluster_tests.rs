@@ -1,0 +1,104 @@
+//! What `status`, `members` and `sync` make of a node's report.
+
+use super::*;
+use crate::cli::canned::{Canned, answer, run};
+use crate::cli::output::Format;
+use serde_json::{Value, json};
+
+fn report() -> Value {
+    let print = "ab".repeat(32);
+    json!({
+        "cluster_id": "c1",
+        "node": {"id": "i1", "name": "n1", "something": "new"},
+        "members": [
+            {"id": "i1", "name": "n1", "state": "alive", "fingerprint": print, "http": "h1:1"},
+            {"id": "i2", "name": "n2", "state": "alive", "fingerprint": "cd".repeat(32),
+             "gossip": "h2:2", "peer": "h2:3", "clock_skew_ms": -12,
+             "last_sync_at": "2026-11-23T03:12:45.000000Z", "replication_lag_ms": 1.5},
+            {"id": "i3", "name": "n\u{1b}3", "state": "alive", "fingerprint": null},
+            {"id": "i4", "name": "n4", "state": "down", "fingerprint": null},
+        ],
+        "fingerprint": print, "keys": 812, "tombstones": 3, "converged": false,
+        "in_sync_through": null, "floor": 0, "floor_waits_for": [],
+    })
+}
+
+fn cluster(value: &Value) -> Cluster {
+    serde_json::from_str(&value.to_string()).unwrap()
+}
+
+fn words(report: &Value, name: &str) -> String {
+    let lines = status_lines(&cluster(report));
+    lines.into_iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+#[test]
+fn status_says_what_is_missing_for_convergence() {
+    let mut report = report();
+    assert_eq!(words(&report, "node"), "n1  i1");
+    assert_eq!(words(&report, "members"), "4: 3 alive, 1 down");
+    assert_eq!(words(&report, "fingerprint"), "abababababab");
+    assert_eq!(words(&report, "in sync through"), "unknown");
+    let no = "no: n2 differs, n\\u{1b}3 has not reported yet";
+    assert_eq!(words(&report, "converged"), no);
+    report["converged"] = json!(true);
+    report["in_sync_through"] = json!(1_700_000_000_000_000_u64);
+    assert!(words(&report, "converged").starts_with("yes, every alive member"));
+    assert_eq!(words(&report, "in sync through"), "2023-11-14T22:13:20.000000Z");
+    report["members"] = json!([report["members"][0], report["members"][3]]);
+    assert_eq!(words(&report, "converged"), "yes, with no other alive member");
+    assert_eq!(words(&json!({}), "keys"), "unknown");
+}
+
+#[test]
+fn a_cluster_that_has_not_converged_is_no_failure() {
+    let body = report().to_string();
+    let node = Canned::new(move |_| answer("200 OK", "", &body));
+    let (text, ended) = run(Format::Text, async |out| status(&node.client(), out).await);
+    assert!(ended.is_ok());
+    assert!(
+        text.contains("\nconverged        no: n2 differs") && !text.contains('\u{1b}'),
+        "{text}"
+    );
+    let (json, ended) = run(Format::Json, async |out| status(&node.client(), out).await);
+    assert!(ended.is_ok());
+    assert_eq!(json, format!("{}\n", report()));
+    assert_eq!(node.asked()[0].line, "GET /cluster");
+}
+
+#[test]
+fn members_are_a_table() {
+    let body = report().to_string();
+    let node = Canned::new(move |_| answer("200 OK", "", &body));
+    let (text, ended) = run(Format::Text, async |out| members(&node.client(), out).await);
+    assert!(ended.is_ok());
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    assert!(lines[1].contains("(this node)") && lines[4].contains("unknown"), "{text}");
+    let n2: Vec<_> = lines[2].split_whitespace().collect();
+    let row = ["n2", "i2", "alive", "-", "h2:2", "h2:3", "differs:", "cdcdcdcdcdcd"];
+    assert_eq!(n2[..8], row);
+    assert_eq!(n2[8..], ["2026-11-23T03:12:45.000000Z", "-12", "ms"]);
+    let (json, ended) = run(Format::Json, async |out| members(&node.client(), out).await);
+    assert!(ended.is_ok());
+    assert_eq!(json, format!("{}\n", report()["members"]));
+}
+
+#[test]
+fn sync_shows_each_session_and_fails_when_one_did() {
+    let body = json!({"peers": [
+        {"id": "i2", "rounds": 3, "bytes_sent": 2048, "bytes_received": 10, "records_sent": 4,
+         "records_received": 5, "duration_ms": 1200},
+        {"id": "i3", "error": "unreachable"},
+    ]})
+    .to_string();
+    let node = Canned::new(move |_| answer("200 OK", "", &body));
+    let (text, ended) = run(Format::Text, async |out| sync(&node.client(), out).await);
+    let error = ended.expect_err("one failed");
+    assert_eq!(error.to_string(), "1 of 2 sessions failed; the table says why");
+    assert_eq!(error.exit_code(), 1);
+    let rows: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["i2", "3", "2.0", "KiB", "10", "B", "4", "5", "1.20", "s", "done"]);
+    assert_eq!(rows[2].last(), Some(&"unreachable"));
+    assert_eq!(node.asked()[0].line, "POST /cluster/sync");
+}

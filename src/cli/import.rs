@@ -1,0 +1,332 @@
+//! `import`: a directory tree, or the lines that `export` writes, becomes ordinary writes.
+//!
+//! Reading happens on a thread of its own, so that a slow source does not hold up writes under way;
+//! writes go out together, bounded in number and bytes, two writes of one key never at once, so
+//! that of two lines with one key the later wins. The first refusal ends the import; what was
+//! stored stays, and running it again is harmless.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use tokio::sync::mpsc;
+
+use super::client::{Client, key_path};
+use super::error::CliError;
+use super::lines::{Line, Lines};
+use super::note;
+use super::output::Output;
+use super::progress::Counter;
+use super::tree;
+use crate::model::{ContentType, Key, Prefix};
+
+/// How many writes may be under way.
+const WRITES_MAX: usize = 64;
+/// How many bytes of values may be under way, unless one value alone has more.
+const WRITE_BYTES_MAX: usize = 32 << 20;
+/// How many records are read ahead.
+const READ_AHEAD_MAX: usize = 4;
+/// How often a write is tried again when the node is busy or the connection was lost.
+const RETRIES_MAX: u32 = 6;
+/// The first wait before another try; it doubles, and a node's Retry-After wins if it is longer.
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait before another try, whatever the node asks for.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How many skipped entries are listed.
+const SKIPPED_LINES_MAX: usize = 20;
+
+/// `kvs import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A directory, a file as `export` writes it, or `-` for such lines on standard input
+    #[arg(value_name = "DIR|FILE|-")]
+    from: PathBuf,
+    /// Put these segments and a `/` before every key; default: nothing
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true,
+        value_parser = Prefix::parse
+    )]
+    prefix: Prefix,
+    /// Take files of a directory that not everybody may read, too
+    #[arg(long)]
+    private: bool,
+}
+
+/// What the reading thread found.
+enum Found {
+    Record { at: String, record: Record },
+    Skipped(String),
+    Failed { at: String, cause: CliError },
+}
+
+/// A write to come.
+#[derive(Clone)]
+struct Record {
+    key: Key,
+    content_type: ContentType,
+    value: Bytes,
+}
+
+/// Stores everything that the source holds.
+///
+/// # Errors
+/// [`CliError::Stopped`] with the first failure and how many records were stored.
+pub async fn import(client: &Client, args: &Import, out: &mut Output<'_>) -> Result<(), CliError> {
+    let (to, found) = mpsc::channel(READ_AHEAD_MAX);
+    start_reading(args, to)?;
+    let mut run = Run::new(client);
+    run.all(found).await;
+    run.counter.end();
+    run.tell_skipped();
+    if let Some((at, cause)) = run.failure {
+        return Err(CliError::Stopped { at, stored: run.stored, cause: Box::new(cause) });
+    }
+    if out.is_json() {
+        return out.line(&format!(r#"{{"imported":{},"skipped":{}}}"#, run.stored, run.skipped));
+    }
+    out.line(&format!("imported {} records, {} skipped", run.stored, run.skipped))
+}
+
+/// Opens the source and reads it on a thread that nobody waits for: standard input may never end.
+fn start_reading(args: &Import, to: mpsc::Sender<Found>) -> Result<(), CliError> {
+    let path = args.from.clone();
+    let fail = |error| CliError::File { verb: "read", path: path.clone(), error };
+    let prefix = args.prefix.clone();
+    let private = args.private;
+    if path.as_os_str() == "-" {
+        std::thread::spawn(move || read_lines(io::stdin().lock(), &prefix, &to));
+    } else if std::fs::metadata(&path).map_err(&fail)?.is_dir() {
+        std::thread::spawn(move || read_tree(&path, private, &prefix, &to));
+    } else {
+        let file = File::open(&path).map_err(&fail)?;
+        std::thread::spawn(move || read_lines(BufReader::new(file), &prefix, &to));
+    }
+    Ok(())
+}
+
+fn read_tree(root: &Path, private: bool, prefix: &Prefix, to: &mpsc::Sender<Found>) {
+    tree::walk(root, private, |item| {
+        let found = match item {
+            Ok(line) => {
+                let at = format!("{}", line.key);
+                match under(prefix, line) {
+                    Ok(record) => Found::Record { at: at_key(&record.key), record },
+                    Err(reason) => Found::Skipped(format!("{at}: {reason}")),
+                }
+            }
+            Err(reason) => Found::Skipped(reason),
+        };
+        to.blocking_send(found).is_ok()
+    });
+}
+
+fn read_lines(from: impl BufRead, prefix: &Prefix, to: &mpsc::Sender<Found>) {
+    let mut lines = Lines::new(from);
+    loop {
+        let read = lines.next_line().map(|line| line.map(Line::parse));
+        let at = format!("at line {}", lines.number());
+        let line = match read {
+            Ok(None) => return,
+            Ok(Some(line)) => line,
+            Err(error) => Err(error.to_string()),
+        };
+        let found = match line {
+            Ok(line) if line.expires => Found::Skipped(format!(
+                "line {}: {}: it has expires_at, which this version cannot import",
+                lines.number(),
+                line.key
+            )),
+            Ok(line) => match under(prefix, line) {
+                Ok(record) => {
+                    Found::Record { at: format!("{at} ({})", at_key(&record.key)), record }
+                }
+                Err(problem) => bad(at, problem),
+            },
+            Err(problem) => bad(at, problem),
+        };
+        let last = matches!(found, Found::Failed { .. });
+        if to.blocking_send(found).is_err() || last {
+            return;
+        }
+    }
+}
+
+fn bad(at: String, problem: String) -> Found {
+    Found::Failed { at, cause: CliError::Usage(problem) }
+}
+
+fn at_key(key: &Key) -> String {
+    format!("at key {key}")
+}
+
+fn under(prefix: &Prefix, line: Line) -> Result<Record, String> {
+    let key = if prefix.as_str().is_empty() {
+        line.key
+    } else {
+        Key::parse(&format!("{prefix}/{}", line.key)).map_err(|e| e.to_string())?
+    };
+    Ok(Record { key, content_type: line.content_type, value: line.value.into() })
+}
+
+/// A write that ended.
+struct Ended {
+    at: String,
+    key: Key,
+    bytes: usize,
+    result: Result<(), CliError>,
+}
+
+/// An import under way.
+struct Run<'a> {
+    client: &'a Client,
+    counter: Counter,
+    under_way: FuturesUnordered<LocalBoxFuture<'a, Ended>>,
+    /// The keys under way: two writes of one key would race.
+    keys: BTreeSet<Key>,
+    bytes: usize,
+    stored: u64,
+    skipped: u64,
+    skipped_lines: Vec<String>,
+    failure: Option<(String, CliError)>,
+}
+
+impl<'a> Run<'a> {
+    fn new(client: &'a Client) -> Self {
+        Self {
+            client,
+            counter: Counter::new("imported"),
+            under_way: FuturesUnordered::new(),
+            keys: BTreeSet::new(),
+            bytes: 0,
+            stored: 0,
+            skipped: 0,
+            skipped_lines: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Takes everything, or stops at the first failure, and waits for the writes under way.
+    async fn all(&mut self, mut found: mpsc::Receiver<Found>) {
+        while self.failure.is_none() {
+            match self.next(&mut found).await {
+                None => break,
+                Some(Found::Record { at, record }) => self.store(at, record).await,
+                Some(Found::Failed { at, cause }) => self.failure = Some((at, cause)),
+                Some(Found::Skipped(reason)) => {
+                    self.skipped += 1;
+                    if self.skipped_lines.len() < SKIPPED_LINES_MAX {
+                        self.skipped_lines.push(reason);
+                    }
+                }
+            }
+        }
+        while let Some(ended) = self.under_way.next().await {
+            self.ended(ended);
+        }
+    }
+
+    /// The next thing found, while writes under way go on.
+    async fn next(&mut self, found: &mut mpsc::Receiver<Found>) -> Option<Found> {
+        while self.failure.is_none() {
+            tokio::select! {
+                biased;
+                Some(ended) = self.under_way.next() => self.ended(ended),
+                next = found.recv() => return next,
+            }
+        }
+        None
+    }
+
+    /// Begins a write as soon as there is room for it.
+    async fn store(&mut self, at: String, record: Record) {
+        while self.failure.is_none() && !self.has_room(&record) {
+            match self.under_way.next().await {
+                Some(ended) => self.ended(ended),
+                None => break,
+            }
+        }
+        if self.failure.is_some() {
+            return;
+        }
+        self.bytes += record.value.len();
+        self.keys.insert(record.key.clone());
+        let client = self.client;
+        let reached = self.stored > 0;
+        self.under_way.push(Box::pin(async move {
+            let result = store_one(client, &record, reached).await;
+            Ended { at, key: record.key, bytes: record.value.len(), result }
+        }));
+    }
+
+    fn has_room(&self, record: &Record) -> bool {
+        self.under_way.is_empty()
+            || (self.under_way.len() < WRITES_MAX
+                && self.bytes + record.value.len() <= WRITE_BYTES_MAX
+                && !self.keys.contains(&record.key))
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        self.bytes -= ended.bytes;
+        self.keys.remove(&ended.key);
+        match ended.result {
+            Ok(()) => {
+                self.stored += 1;
+                self.counter.set(self.stored);
+            }
+            Err(cause) if self.failure.is_none() => self.failure = Some((ended.at, cause)),
+            Err(_) => {}
+        }
+    }
+
+    fn tell_skipped(&self) {
+        for line in &self.skipped_lines {
+            note(&format!("skipped {line}"));
+        }
+        let more = self.skipped - self.skipped_lines.len() as u64;
+        if more > 0 {
+            note(&format!("skipped {more} more"));
+        }
+    }
+}
+
+/// One write, tried again while the node is busy or the connection gets lost. A repeated write is
+/// harmless: it stores the same value. `reached` says whether the node has answered before; if not,
+/// a refused connection is final at once.
+async fn store_one(client: &Client, record: &Record, reached: bool) -> Result<(), CliError> {
+    let path = key_path("kv", &record.key);
+    let mut wait = RETRY_WAIT;
+    let mut tries = 0;
+    loop {
+        let request = client
+            .request(Method::PUT, &path)
+            .header(CONTENT_TYPE, record.content_type.as_str())
+            .body(record.value.clone());
+        let sent = async { client.body(client.send(request).await?).await };
+        let Err(error) = sent.await else { return Ok(()) };
+        let asked = match &error {
+            CliError::Refused(refusal) if refusal.status == 503 => refusal.retry_after,
+            CliError::Unreachable { connected, .. } if *connected || reached => Some(wait),
+            CliError::Cut { .. } => Some(wait),
+            _ => None,
+        };
+        let Some(asked) = asked.filter(|_| tries < RETRIES_MAX) else { return Err(error) };
+        tries += 1;
+        tokio::time::sleep(asked.max(wait).min(RETRY_WAIT_MAX)).await;
+        wait *= 2;
+    }
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+//! Imports against a node that stores, refuses, is busy, or hangs up.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::cli::canned::{Asked, Canned, answer, run};
+use crate::cli::output::Format;
+
+fn ok() -> Vec<u8> {
+    answer("200 OK", "", "{}")
+}
+
+fn import_text(node: &Canned, text: &str, prefix: &str) -> (String, Result<(), CliError>) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let from = file.path().to_owned();
+    let args = Import { from, prefix: Prefix::parse(prefix).unwrap(), private: false };
+    run(Format::Text, async |out| import(&node.client(), &args, out).await)
+}
+
+fn stored(asked: &[Asked]) -> BTreeMap<String, String> {
+    asked.iter().map(|a| (a.line.clone(), a.body.clone())).collect()
+}
+
+#[test]
+fn lines_become_writes_with_their_types_and_exact_bytes() {
+    let node = Canned::new(|_| ok());
+    let text = "{\"key\":\"a\",\"data\":{\"x\" : 1.0}}\n\n\
+                {\"key\":\"b c\",\"data_base64\":\"aGk=\",\"content_type\":\"text/plain\"}\n\
+                {\"key\":\"old\",\"data\":1,\"expires_at\":\"2030-01-01T00:00:00Z\"}";
+    let (text, ended) = import_text(&node, text, "p/q/");
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!(text, "imported 2 records, 1 skipped\n");
+    let asked = node.asked();
+    let stored = stored(&asked);
+    assert_eq!(stored["PUT /kv/p/q/a"], "{\"x\" : 1.0}");
+    assert_eq!(stored["PUT /kv/p/q/b%20c"], "hi");
+    assert!(asked.iter().any(|a| a.has("content-type: application/json")));
+    assert!(asked.iter().any(|a| a.has("content-type: text/plain")));
+}
+
+#[test]
+fn of_two_lines_with_one_key_the_later_wins() {
+    let node = Canned::new(|_| ok());
+    let lines: Vec<_> = (0..40).map(|n| format!(r#"{{"key":"k","data":{n}}}"#)).collect();
+    let (_, ended) = import_text(&node, &lines.join("\n"), "");
+    assert!(ended.is_ok(), "{ended:?}");
+    let bodies: Vec<_> = node.asked().iter().map(|a| a.body.clone()).collect();
+    assert_eq!(bodies, (0..40).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_bad_line_stops_with_its_number() {
+    let node = Canned::new(|_| ok());
+    let (text, ended) = import_text(&node, "{\"key\":\"a\",\"data\":1}\n\n{\"key\":\"b\"}\n", "");
+    let error = ended.expect_err("a bad line");
+    assert_eq!((text.as_str(), error.exit_code()), ("", 2));
+    let words = "import stopped at line 3, 1 records stored: neither data";
+    assert!(error.to_string().starts_with(words), "{error}");
+}
+
+#[test]
+fn the_first_refusal_stops_and_names_the_key() {
+    let node = Canned::new(|asked| match asked.line.as_str() {
+        "PUT /kv/b" => {
+            let problem = r#"{"code":"value_too_large","detail":"at most 1 byte"}"#;
+            answer("413 Content Too Large", "", problem)
+        }
+        _ => ok(),
+    });
+    let mut lines =
+        vec![r#"{"key":"a","data":1}"#.to_owned(), r#"{"key":"b","data":2}"#.to_owned()];
+    lines.extend((0..2000).map(|n| format!(r#"{{"key":"later/{n}","data":3}}"#)));
+    let (_, ended) = import_text(&node, &lines.join("\n"), "");
+    let error = ended.expect_err("refused");
+    assert_eq!(error.exit_code(), 1);
+    let told = error.to_string();
+    assert!(told.contains("at line 2 (at key b)"), "{told}");
+    assert!(told.ends_with("value_too_large: at most 1 byte"), "{told}");
+    let sent = node.asked().len();
+    assert!(told.contains(&format!(", {} records stored", sent - 1)), "{sent} sent: {told}");
+    assert!(sent < 2000, "{sent}");
+}
+
+#[test]
+fn a_busy_node_and_a_lost_connection_are_tried_again() {
+    let tries = AtomicUsize::new(0);
+    let node = Canned::new(move |_| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => answer("503 Service Unavailable", "Retry-After: 0\r\n", r#"{"code":"overloaded"}"#),
+        1 => Vec::new(),
+        _ => ok(),
+    });
+    let (text, ended) = import_text(&node, "{\"key\":\"a\",\"data\":1}", "");
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!((text.as_str(), node.asked().len()), ("imported 1 records, 0 skipped\n", 3));
+}
+
+#[test]
+fn a_node_without_a_promise_to_come_back_is_not_tried_again() {
+    let node = Canned::new(|_| answer("503 Service Unavailable", "", r#"{"code":"read_only"}"#));
+    let (_, ended) = import_text(&node, "{\"key\":\"a\",\"data\":1}", "");
+    assert_eq!((ended.map_err(|e| e.exit_code()), node.asked().len()), (Err(1), 1));
+}
+
+#[test]
+fn a_directory_is_stored_and_what_is_left_out_is_counted() {
+    let node = Canned::new(|_| ok());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("etc")).unwrap();
+    std::fs::write(dir.path().join("etc/hosts"), "h").unwrap();
+    std::os::unix::fs::symlink("etc", dir.path().join("link")).unwrap();
+    let args = Import { from: dir.path().into(), prefix: Prefix::all(), private: true };
+    let (json, ended) = run(Format::Json, async |out| import(&node.client(), &args, out).await);
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!(json, "{\"imported\":1,\"skipped\":1}\n");
+    assert_eq!(stored(&node.asked())["PUT /kv/etc/hosts"], "h");
+}
+
+#[test]
+fn a_source_that_is_not_there_is_a_usage_error() {
+    let node = Canned::new(|_| ok());
+    let args = Import { from: "no/such/file".into(), prefix: Prefix::all(), private: false };
+    let (_, ended) = run(Format::Text, async |out| import(&node.client(), &args, out).await);
+    assert_eq!(ended.map_err(|e| e.exit_code()), Err(2));
+}

@@ -1,0 +1,210 @@
+//! `scan` and `export`: many keys, in key order.
+//!
+//! Both hold at most one page or one piece of the answer, whatever the size of the store. An export
+//! that did not come to its end is an error, never a short file.
+
+use clap::Args;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::{Client, prefix_path, query_value};
+use super::error::CliError;
+use super::lines;
+use super::note;
+use super::output::{self, Grid, Output};
+use super::progress::Counter;
+use crate::model::{Prefix, Timestamp};
+
+/// The most items that a node puts into one page.
+const PAGE_ITEMS_MAX: u64 = 1000;
+/// How much of a value a table shows.
+const PREVIEW_CHARS_MAX: usize = 60;
+
+/// `kvs scan`
+#[derive(Debug, Args)]
+pub struct Scan {
+    /// Whole leading segments, as in `app`; default: all keys
+    #[arg(default_value = "", hide_default_value = true, value_parser = Prefix::parse)]
+    prefix: Prefix,
+    /// Show the values too: their beginning in text, all of them in json
+    #[arg(long)]
+    values: bool,
+    /// List at most N keys; default: all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+/// `kvs export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Whole leading segments, as in `app`; default: all keys
+    #[arg(default_value = "", hide_default_value = true, value_parser = Prefix::parse)]
+    prefix: Prefix,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Box<RawValue>>,
+    next: Option<String>,
+}
+
+/// Prints the keys below a prefix: a table, or with JSON one envelope a line.
+///
+/// # Errors
+/// What stopped it; the keys before have been printed.
+pub async fn scan(client: &Client, args: &Scan, out: &mut Output<'_>) -> Result<(), CliError> {
+    let mut grid = grid(args.values);
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut after: Option<String> = None;
+    let mut empty = true;
+    loop {
+        let path = page_path(args, left.min(PAGE_ITEMS_MAX), after.as_deref());
+        let body = client.body(client.send(client.request(Method::GET, &path)).await?).await?;
+        let page: Page = client.parse(&body)?;
+        left = left.saturating_sub(page.items.len() as u64);
+        empty = empty && page.items.is_empty();
+        show(client, args, &page, &mut grid, out)?;
+        match page.next {
+            None => break,
+            Some(next) if left > 0 => {
+                if after.as_ref() == Some(&next) {
+                    return Err(client.strange("its pages go round in a circle"));
+                }
+                after = Some(next);
+            }
+            Some(_) if out.is_json() => break,
+            Some(_) => {
+                out.flush()?;
+                note("there are more keys; a greater --limit shows them");
+                break;
+            }
+        }
+    }
+    if empty && !out.is_json() {
+        note("no live keys there");
+    }
+    Ok(())
+}
+
+fn page_path(args: &Scan, limit: u64, after: Option<&str>) -> String {
+    let mut path = format!("{}?limit={limit}", prefix_path("scan", &args.prefix));
+    if args.values {
+        path.push_str("&values=true");
+    }
+    if let Some(after) = after {
+        path.push_str("&after=");
+        path.push_str(&query_value(after));
+    }
+    path
+}
+
+fn grid(values: bool) -> Grid {
+    let mut header = vec!["KEY", "SIZE", "TYPE", "TIME", "ORIGIN"];
+    if values {
+        header.push("VALUE");
+    }
+    Grid::new(header, &[1])
+}
+
+fn show(
+    client: &Client,
+    args: &Scan,
+    page: &Page,
+    grid: &mut Grid,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    if out.is_json() {
+        return page.items.iter().try_for_each(|item| out.json(item.get().as_bytes()));
+    }
+    if page.items.is_empty() {
+        return Ok(());
+    }
+    let items: Result<Vec<Item<'_>>, _> =
+        page.items.iter().map(|item| client.parse(item.get().as_bytes())).collect();
+    out.line(&grid.page(items?.iter().map(|item| row(item, args.values)).collect()))
+}
+
+/// What a table shows of an envelope.
+#[derive(Deserialize)]
+struct Item<'a> {
+    key: String,
+    timestamp: u64,
+    origin: Option<String>,
+    size: Option<u64>,
+    content_type: Option<String>,
+    #[serde(borrow, default, deserialize_with = "lines::present")]
+    data: Option<&'a RawValue>,
+    data_base64: Option<String>,
+    omitted: Option<bool>,
+}
+
+fn row(item: &Item<'_>, values: bool) -> Vec<String> {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let mut row = vec![
+        item.key.clone(),
+        item.size.map_or_else(|| "-".to_owned(), output::size),
+        or_dash(&item.content_type),
+        Timestamp::saturating(item.timestamp).rfc3339(),
+        or_dash(&item.origin),
+    ];
+    if values {
+        row.push(preview(item));
+    }
+    row
+}
+
+fn preview(item: &Item<'_>) -> String {
+    let bytes = match (item.data, &item.data_base64) {
+        (Some(json), _) => json.get().as_bytes().to_vec(),
+        (None, Some(text)) => lines::decode(text).unwrap_or_default(),
+        (None, None) if item.omitted == Some(true) => return "(left out)".to_owned(),
+        (None, None) => return "-".to_owned(),
+    };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return "(not text)".to_owned() };
+    let mut start: String = text.chars().take(PREVIEW_CHARS_MAX).collect();
+    if start.len() < text.len() {
+        start.push_str("...");
+    }
+    start
+}
+
+/// Prints every live record below a prefix, one envelope a line.
+///
+/// # Errors
+/// [`CliError::Cut`] when the node stopped early: what was printed is then incomplete.
+pub async fn export(client: &Client, args: &Export, out: &mut Output<'_>) -> Result<(), CliError> {
+    let path = format!("{}?values=true", prefix_path("scan", &args.prefix));
+    let request = client.request(Method::GET, &path).header(ACCEPT, "application/x-ndjson");
+    let mut response = client.send(request).await?;
+    let is_ndjson = |value: &reqwest::header::HeaderValue| {
+        value.as_bytes().starts_with(b"application/x-ndjson")
+    };
+    if !response.headers().get(CONTENT_TYPE).is_some_and(is_ndjson) {
+        return Err(client.strange("it did not send its records one a line"));
+    }
+    let counter = Counter::unless_printing("exported");
+    let (mut records, mut last) = (0_u64, b'\n');
+    let so_far = |records| format!("{records} records, so the export is incomplete");
+    while let Some(chunk) = client.chunk(&mut response, || so_far(records)).await? {
+        // one piece more than there are line ends
+        records += chunk.split(|&b| b == b'\n').count() as u64 - 1;
+        last = chunk.last().copied().unwrap_or(last);
+        out.raw(&chunk)?;
+        counter.set(records);
+    }
+    if last != b'\n' {
+        return Err(CliError::Cut {
+            url: client.url().to_owned(),
+            so_far: so_far(records),
+            reason: "its last line has no end".to_owned(),
+        });
+    }
+    counter.end();
+    out.flush()
+}
+
+#[cfg(test)]
+#[path = "listing_tests.rs"]
+mod tests;

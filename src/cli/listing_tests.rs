@@ -1,0 +1,113 @@
+//! Pages of a scan, and exports that come whole or not.
+
+use super::*;
+use crate::cli::canned::{Asked, Canned, answer, run};
+use crate::cli::output::Format;
+
+fn item(key: &str, content: &str) -> String {
+    let time = 1_700_000_000_000_000_u64;
+    format!(r#"{{"key":"{key}","uuid":"u","timestamp":{time},"origin":"o","size":5{content}}}"#)
+}
+
+/// Two pages: `a`, then `b`.
+fn two_pages(asked: &Asked) -> Vec<u8> {
+    let page = if asked.line.contains("after=n%2B1") {
+        format!(r#"{{"prefix":"app","items":[{}]}}"#, item("b", r#","data":null"#))
+    } else {
+        let first = item("a", r#","content_type":"text/plain","data_base64":"aGVsbG8=""#);
+        format!(r#"{{"prefix":"app","items":[{first}],"next":"n+1"}}"#)
+    };
+    answer("200 OK", "", &page)
+}
+
+fn args(limit: Option<u64>) -> Scan {
+    Scan { prefix: Prefix::parse("app").unwrap(), values: true, limit }
+}
+
+#[test]
+fn pages_are_followed_to_the_end() {
+    let node = Canned::new(two_pages);
+    let (text, ended) = run(Format::Text, async |out| scan(&node.client(), &args(None), out).await);
+    assert!(ended.is_ok(), "{ended:?}");
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    let time = "2023-11-14T22:13:20.000000Z";
+    assert_eq!(lines[0], ["KEY", "SIZE", "TYPE", "TIME", "ORIGIN", "VALUE"]);
+    assert_eq!(lines[1], ["a", "5", "B", "text/plain", time, "o", "hello"]);
+    assert_eq!(lines[2], ["b", "5", "B", "-", time, "o", "null"]);
+    assert_eq!(node.asked()[0].line, "GET /scan/app?limit=1000&values=true");
+}
+
+#[test]
+fn json_is_one_envelope_a_line_and_a_limit_ends_it() {
+    let node = Canned::new(two_pages);
+    let scan = |limit| {
+        run(Format::Json, async |out| super::scan(&node.client(), &args(limit), out).await).0
+    };
+    assert_eq!(scan(None).lines().count(), 2);
+    let first = item("a", r#","content_type":"text/plain","data_base64":"aGVsbG8=""#);
+    assert_eq!(scan(Some(1)), format!("{first}\n"));
+    assert_eq!(node.asked().last().unwrap().line, "GET /scan/app?limit=1&values=true");
+}
+
+#[test]
+fn pages_that_do_not_advance_are_an_error() {
+    let node = Canned::new(|_| answer("200 OK", "", r#"{"items":[],"next":"same"}"#));
+    let (_, ended) = run(Format::Json, async |out| scan(&node.client(), &args(None), out).await);
+    assert_eq!(ended.map_err(|e| e.exit_code()), Err(3));
+}
+
+#[test]
+fn a_preview_is_short_and_honest() {
+    let show = |content: &str| {
+        let item = item("k", content);
+        preview(&serde_json::from_str(&item).unwrap())
+    };
+    assert_eq!(show(r#","data_base64":"/w==""#), "(not text)");
+    assert_eq!(show(r#","omitted":true"#), "(left out)");
+    assert_eq!(show(""), "-");
+    let long = show(&format!(r#","data":"{}""#, "ü".repeat(100)));
+    assert_eq!(long.chars().count(), PREVIEW_CHARS_MAX + 3);
+}
+
+const NDJSON: &str = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n";
+
+fn chunked(pieces: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\n{NDJSON}Connection: close\r\n\r\n{pieces}").into_bytes()
+}
+
+fn exported(pieces: &'static str) -> (String, Result<(), CliError>) {
+    let node = Canned::new(move |_| chunked(pieces));
+    let args = Export { prefix: Prefix::all() };
+    let ended = run(Format::Text, async |out| export(&node.client(), &args, out).await);
+    let asked = &node.asked()[0];
+    assert_eq!(asked.line, "GET /scan/?values=true");
+    assert!(asked.has("accept: application/x-ndjson"));
+    ended
+}
+
+#[test]
+fn an_export_is_copied_byte_for_byte() {
+    let (text, ended) = exported("5\r\n{ }\n{\r\n3\r\n }\n\r\n0\r\n\r\n");
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!(text, "{ }\n{ }\n");
+    let (empty, ended) = exported("0\r\n\r\n");
+    assert!(ended.is_ok() && empty.is_empty());
+}
+
+#[test]
+fn an_export_that_was_cut_is_an_error() {
+    for cut in ["4\r\n{ }\n\r\n", "5\r\n{ }\n{\r\n0\r\n\r\n", "9\r\n{ }\n"] {
+        let (text, ended) = exported(cut);
+        let error = ended.expect_err(cut);
+        assert_eq!(error.exit_code(), 3, "{cut}");
+        assert!(text.starts_with("{ }\n") && error.to_string().contains("1 records"), "{error}");
+    }
+}
+
+#[test]
+fn an_export_must_come_one_a_line() {
+    let node = Canned::new(|_| answer("200 OK", "Content-Type: application/json\r\n", "{}"));
+    let args = Export { prefix: Prefix::all() };
+    let (text, ended) = run(Format::Text, async |out| export(&node.client(), &args, out).await);
+    assert_eq!((text.as_str(), ended.map_err(|e| e.exit_code())), ("", Err(3)));
+}

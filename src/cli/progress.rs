@@ -1,0 +1,41 @@
+//! Counting aloud: progress of long work, on a terminal alone.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, stdout};
+
+/// A count of records on standard error, if that is a terminal.
+pub struct Counter(ProgressBar);
+
+impl Counter {
+    /// Counts records that were `done`, as in "imported 812 records".
+    pub fn new(done: &'static str) -> Self {
+        // hidden by itself unless standard error is a terminal
+        let bar = ProgressBar::no_length();
+        let template = format!("{done} {{human_pos}} records ({{per_sec}})");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// The same, and silent when the records themselves go to the terminal.
+    pub fn unless_printing(done: &'static str) -> Self {
+        if stdout().is_terminal() { Self(ProgressBar::hidden()) } else { Self::new(done) }
+    }
+
+    /// Shows this count.
+    pub fn set(&self, records: u64) {
+        self.0.set_position(records);
+    }
+
+    /// Takes the count off the screen.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,216 @@
+//! `serve` and `config`: from arguments, environment and file to a running node.
+//!
+//! Decides where the configuration comes from and in which runtime the node lives; what a node does
+//! is `crate::node`'s.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::error::CliError;
+use super::note;
+use super::output::Output;
+use crate::clock::Clock;
+use crate::config::{Config, DEFAULT_TOML};
+use crate::node;
+use crate::telemetry::{self, LogFormat};
+
+/// How long work that cannot be interrupted may delay the exit after an orderly shutdown.
+const EXIT_WAIT: Duration = Duration::from_secs(5);
+
+/// What `--dev` decides itself.
+const DEV_KEYS: [&str; 2] = ["clustering_enabled", "node.data_dir"];
+
+/// `kvs serve`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true))]
+pub struct Serve {
+    /// Configuration file; `kvs config default` prints one to start from
+    #[arg(long, value_name = "FILE", group = "source")]
+    config: Option<PathBuf>,
+    /// Override one key of the configuration, as in --set http.listen=127.0.0.1:8081; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// One node without a file or a cluster; its data is temporary and removed at exit
+    #[arg(long, group = "source")]
+    dev: bool,
+    /// Form of the log lines on standard error; `KVS_LOG` sets the level (default: info)
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    log: LogFormat,
+}
+
+/// `kvs config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every key with its default, its effect and its range
+    Default,
+    /// Check a file as `serve` would, the environment included
+    Check(Check),
+}
+
+/// `kvs config check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Configuration file
+    file: PathBuf,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write it as key=value, for instance node.name=n2".to_owned()),
+    }
+}
+
+/// The variables that the configuration may look at. Others may be of any bytes.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("KVS_"))
+        .collect()
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting, or what ended it.
+pub fn serve(args: Serve, out: &mut Output<'_>) -> Result<(), CliError> {
+    let temporary = if args.dev { Some(Temporary::make()?) } else { None };
+    let config = configure(args.config.as_deref(), args.set, temporary.as_ref(), &environment())?;
+    telemetry::start_logging(args.log);
+    if let Some(Temporary(dir)) = &temporary {
+        note(&format!("development node; its data is in {} until it ends", dir.display()));
+    }
+    // the node prints for itself from here on
+    out.flush()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("kvs")
+        .build()
+        .map_err(|e| CliError::Usage(format!("cannot start the runtime: {e}")))?;
+    let ended = run_node(&runtime, config);
+    runtime.shutdown_timeout(EXIT_WAIT);
+    ended
+}
+
+fn run_node(runtime: &tokio::runtime::Runtime, config: Config) -> Result<(), CliError> {
+    runtime.block_on(node::run(config)).map_err(CliError::Node)
+}
+
+fn configure(
+    file: Option<&Path>,
+    mut sets: Vec<(String, String)>,
+    temporary: Option<&Temporary>,
+    env: &BTreeMap<String, String>,
+) -> Result<Config, CliError> {
+    let Some(Temporary(dir)) = temporary else { return Ok(Config::load(file, env, &sets)?) };
+    if let Some((key, _)) = sets.iter().find(|(key, _)| DEV_KEYS.contains(&key.as_str())) {
+        return Err(CliError::Usage(format!(
+            "--dev decides {key} itself; leave --set {key} out, or use --config"
+        )));
+    }
+    sets.push(("clustering_enabled".to_owned(), "false".to_owned()));
+    let mut config = Config::load(file, env, &sets)?;
+    config.node.data_dir.clone_from(dir);
+    Ok(config)
+}
+
+/// Prints or checks a configuration.
+///
+/// # Errors
+/// [`CliError::Config`] with what is wrong with the file.
+pub fn config(command: &ConfigCommand, out: &mut Output<'_>) -> Result<(), CliError> {
+    match command {
+        ConfigCommand::Default => out.raw(DEFAULT_TOML.as_bytes()),
+        ConfigCommand::Check(Check { file }) => {
+            Config::load(Some(file), &environment(), &[])?;
+            out.line(&format!("{}: ok", file.display()))
+        }
+    }
+}
+
+/// A fresh directory that goes when this does.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn make() -> Result<Self, CliError> {
+        let path = std::env::temp_dir().join(format!("kvs-dev-{}", Clock::system().uuid()));
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Self(path)),
+            Err(error) => Err(CliError::File { verb: "make the directory", path, error }),
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // what cannot be removed is left to whoever tends the temporary files
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Format;
+
+    fn own(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn dev_needs_no_file_and_leaves_none() {
+        let temporary = Temporary::make().unwrap();
+        let dir = temporary.0.clone();
+        let env = own(&[("KVS_NODE__DATA_DIR", "/elsewhere")]).into_iter().collect();
+        let sets = own(&[("http.listen", "127.0.0.1:0")]);
+        let config = configure(None, sets, Some(&temporary), &env).unwrap();
+        assert_eq!((config.node.data_dir.as_path(), config.http.listen.port()), (dir.as_path(), 0));
+        assert!(!config.clustering_enabled);
+        fs::write(dir.join("data"), "x").unwrap();
+        drop(temporary);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn dev_does_not_take_a_data_directory() {
+        let temporary = Temporary::make().unwrap();
+        for key in DEV_KEYS {
+            let sets = own(&[(key, "true")]);
+            let error = configure(None, sets, Some(&temporary), &BTreeMap::new());
+            let error = error.expect_err("a contradiction");
+            assert!(error.to_string().contains(key) && error.exit_code() == 2, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pair_has_a_key() {
+        assert_eq!(pair("a.b = c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+        assert!(pair("a").is_err() && pair("=b").is_err());
+    }
+
+    #[test]
+    fn a_file_is_checked_and_the_default_is_printed_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kvs.toml");
+        let run = |command| {
+            let mut bytes = Vec::new();
+            config(&command, &mut Output::new(&mut bytes, Format::Text))?;
+            Ok::<_, CliError>(String::from_utf8(bytes).unwrap())
+        };
+        let check = || ConfigCommand::Check(Check { file: file.clone() });
+        assert_eq!(run(check()).map_err(|e| e.exit_code()), Err(2));
+        fs::write(&file, "clustering_enabled = false\n").unwrap();
+        assert_eq!(run(check()).unwrap(), format!("{}: ok\n", file.display()));
+        fs::write(&file, "clustering_enabled = false\n[http]\nlissen = 1\n").unwrap();
+        let error = run(check()).expect_err("an unknown key");
+        assert!(error.to_string().contains("http.listen") && error.exit_code() == 2, "{error}");
+        assert_eq!(run(ConfigCommand::Default).unwrap(), DEFAULT_TOML);
+    }
+}

@@ -1,0 +1,375 @@
+//! The composition root: opens everything, wires bounded channels, owns the tasks, shuts down in
+//! order. Knows every part and holds no logic of any.
+
+mod error;
+mod signals;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, Durability};
+use crate::gossip::Gossip;
+use crate::http;
+use crate::model::member::{PeerStatus, SyncReport};
+use crate::model::{Member, MemberState, NodeId};
+use crate::peer::{Bound, Endpoint};
+use crate::proto::secret::Secret;
+use crate::replication::Replication;
+use crate::store::identity::{Identity, OpenError};
+use crate::store::rocks::Rocks;
+use crate::store::writer::{Writer, WriterError};
+use crate::store::{self, Store, WriteError};
+use crate::telemetry::Metrics;
+pub use error::NodeError;
+use signals::Signals;
+
+/// Streams of peers that may wait to be served.
+const INCOMING_MAX: usize = 64;
+/// Requests for sessions that may wait.
+const SYNC_REQUESTS_MAX: usize = 16;
+
+/// A part that runs, and how to stop it.
+struct Part {
+    name: &'static str,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+/// What gossip and replication tell, and the HTTP front end reads.
+struct Views {
+    members: watch::Receiver<Vec<(Member, MemberState)>>,
+    peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
+    sync: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<SyncReport>>>,
+    syncing: watch::Receiver<bool>,
+}
+
+/// What a cluster needs before the store is opened: its secret and its sockets.
+struct ClusterSockets {
+    secret: Arc<Secret>,
+    gossip: UdpSocket,
+    peer: Bound,
+}
+
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or fails.
+///
+/// # Errors
+/// What kept it from starting, or what failed.
+pub async fn run(config: Config) -> Result<(), NodeError> {
+    let config = Arc::new(config);
+    let (clock, metrics) = (Clock::system(), Metrics::new());
+    let mut signals = Signals::new().map_err(NodeError::System)?;
+    let sockets =
+        if config.clustering_enabled { Some(bind_cluster(&config, &clock).await?) } else { None };
+    let listener = bind_http(&config).await?;
+    let (store, writer) = open_store(&config, &clock, &metrics, sockets.as_ref())?;
+    let identity = store.identity();
+    let http_address = listener.local_addr().map_err(NodeError::System)?;
+    let me = describe(&config, identity, http_address, sockets.as_ref())?;
+    let mut writer = spawn_writer(writer)?;
+    let mut parts = Vec::new();
+    let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
+    let views = match sockets {
+        Some(sockets) => {
+            start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
+        }
+        None => alone(&me),
+    };
+    let state = http::State {
+        store,
+        config: config.clone(),
+        metrics,
+        clock,
+        me: me.clone(),
+        cluster_id,
+        members: views.members,
+        peers: views.peers,
+        sync: views.sync,
+        syncing: views.syncing,
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(http::serve(listener, state, stop.clone()));
+    parts.push(Part { name: "the HTTP front end", task, stop });
+    announce(&config, &me);
+    let ended = tokio::select! {
+        biased;
+        () = signals.stop() => Ok(()),
+        failed = &mut writer => Err(writer_failure(failed)),
+        name = first_ended(&mut parts) => Err(NodeError::Ended(name)),
+    };
+    tracing::info!("stopping; a second signal stops at once");
+    let stopped = tokio::select! {
+        biased;
+        () = signals.stop() => Ok(()),
+        stopped = shut_down(parts, writer, ended.is_ok()) => stopped,
+    };
+    ended.and(stopped)
+}
+
+/// Stops the parts in reverse order: first what takes requests, last what keeps them.
+async fn shut_down(
+    mut parts: Vec<Part>,
+    writer: JoinHandle<Result<(), WriterError>>,
+    orderly: bool,
+) -> Result<(), NodeError> {
+    while let Some(part) = parts.pop() {
+        part.stop.cancel();
+        if part.task.is_finished() {
+            // awaited before: this is the part that ended
+            continue;
+        }
+        if let Err(error) = part.task.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "{} panicked", part.name);
+        }
+    }
+    // with the last handle to the store gone, the writer finishes and the database closes
+    if orderly { writer.await.map_or(Ok(()), |ended| Ok(ended?)) } else { Ok(()) }
+}
+
+async fn first_ended(parts: &mut [Part]) -> &'static str {
+    let tasks = parts.iter_mut().map(|part| {
+        let name = part.name;
+        Box::pin(async move {
+            let _ = (&mut part.task).await;
+            name
+        })
+    });
+    futures_util::future::select_all(tasks).await.0
+}
+
+fn writer_failure(ended: Result<Result<(), WriterError>, tokio::task::JoinError>) -> NodeError {
+    match ended {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) | Err(_) => NodeError::Ended("the writer"),
+    }
+}
+
+async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
+    let path = config.gossip.key_file.as_deref().unwrap_or(Path::new(""));
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| NodeError::SecretFile { path: shown.clone(), error })?;
+    let secret = Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })?;
+    let address = config.gossip.listen;
+    let gossip = UdpSocket::bind(address).await.map_err(|error| NodeError::Listen {
+        key: "gossip.listen",
+        address,
+        error,
+    })?;
+    let peer = Bound::new(&config.peer, &config.node.name, clock)?;
+    Ok(ClusterSockets { secret: Arc::new(secret), gossip, peer })
+}
+
+async fn bind_http(config: &Config) -> Result<TcpListener, NodeError> {
+    let address = config.http.listen;
+    TcpListener::bind(address).await.map_err(|error| NodeError::Listen {
+        key: "http.listen",
+        address,
+        error,
+    })
+}
+
+fn open_store(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    sockets: Option<&ClusterSockets>,
+) -> Result<(Store, Writer), NodeError> {
+    let dir = &config.node.data_dir;
+    let path = dir.display().to_string();
+    std::fs::create_dir_all(dir)
+        .map_err(|error| NodeError::DataDir { path: path.clone(), error })?;
+    let sync = config.storage.durability == Durability::Sync;
+    let open = || -> Result<_, OpenError> {
+        let engine = Rocks::open(&dir.join("db"), config.storage.cache_bytes, sync)?;
+        let settings = store::Settings {
+            blob_threshold_bytes: config.storage.blob_threshold_bytes,
+            clock_drift_max: config.sync.clock_drift_max,
+            feed_commits_max: config.sync.push_queue_max,
+            // alone, nobody compares digests
+            digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
+            cluster: sockets.map(|s| s.secret.cluster_id()),
+        };
+        Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
+    };
+    open().map_err(|error| NodeError::Open { path, error })
+}
+
+/// This node as the others are to know it.
+fn describe(
+    config: &Config,
+    identity: Identity,
+    http: SocketAddr,
+    sockets: Option<&ClusterSockets>,
+) -> Result<Member, NodeError> {
+    let (gossip, peer) = match sockets {
+        Some(sockets) => {
+            let gossip = sockets.gossip.local_addr().map_err(NodeError::System)?;
+            (config.gossip.advertise.unwrap_or(gossip), sockets.peer.local_addr())
+        }
+        None => (config.gossip.listen, config.peer.listen),
+    };
+    let peer = config.peer.advertise.unwrap_or(peer);
+    let http_ip = if http.ip().is_unspecified() { gossip.ip() } else { http.ip() };
+    Ok(Member {
+        id: identity.node,
+        name: config.node.name.clone(),
+        joined_at: identity.joined_at,
+        gossip,
+        peer,
+        http: SocketAddr::new(http_ip, http.port()),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// The writer blocks on the disk, so it has a thread of its own.
+fn spawn_writer(writer: Writer) -> Result<JoinHandle<Result<(), WriterError>>, NodeError> {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("kvs-writer".to_owned())
+        .spawn(move || drop(done.send(writer.run_blocking())))
+        .map_err(NodeError::System)?;
+    Ok(tokio::spawn(async move {
+        ended.await.unwrap_or_else(|_| Err(WriterError("the writer panicked".to_owned())))
+    }))
+}
+
+/// Starts gossip, the peer endpoint and replication.
+fn start_cluster(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    store: &Store,
+    me: &Member,
+    sockets: ClusterSockets,
+    parts: &mut Vec<Part>,
+) -> Result<Views, NodeError> {
+    let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
+    let (peers_told, peers) = watch::channel(BTreeMap::new());
+    let has_seeds = !config.gossip.seeds.is_empty();
+    let (syncing_told, syncing) = watch::channel(has_seeds);
+    let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
+    let (incoming_sent, incoming) = mpsc::channel(INCOMING_MAX);
+    let known = store.members().map_err(|error| NodeError::Open {
+        path: config.node.data_dir.display().to_string(),
+        error: error.into(),
+    })?;
+    let cluster_id = sockets.secret.cluster_id();
+    let gossip = Gossip {
+        socket: Box::new(sockets.gossip),
+        me: me.clone(),
+        secret: sockets.secret,
+        settings: config.gossip.clone(),
+        known: known.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        members: members_told,
+    };
+    let endpoint = Arc::new(Endpoint::new(
+        sockets.peer,
+        me.clone(),
+        cluster_id,
+        clock.clone(),
+        metrics.clone(),
+        incoming_sent,
+    )?);
+    let replication = Replication {
+        store: store.clone(),
+        dialer: endpoint.clone(),
+        incoming,
+        members: members.clone(),
+        me: me.id,
+        settings: config.sync.clone(),
+        has_seeds,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        peers: peers_told,
+        requests,
+        syncing: syncing_told,
+    };
+    let mut start = |name, run: futures_util::future::BoxFuture<'static, ()>, stop| {
+        parts.push(Part { name, task: tokio::spawn(run), stop });
+    };
+    let stop = CancellationToken::new();
+    start("gossip", Box::pin(gossip.run(stop.clone())), stop);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    start("the peer endpoint", Box::pin(async move { endpoint.run(stopped).await }), stop);
+    let stop = CancellationToken::new();
+    start("replication", Box::pin(replication.run(stop.clone())), stop);
+    let stop = CancellationToken::new();
+    let keeping = keep_members(store.clone(), known, members.clone(), stop.clone());
+    start("the member table", Box::pin(keeping), stop);
+    Ok(Views { members, peers, sync, syncing })
+}
+
+/// The views of a node without a cluster.
+fn alone(me: &Member) -> Views {
+    let (sync, mut requests) = mpsc::channel::<crate::replication::SyncRequest>(SYNC_REQUESTS_MAX);
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let _ = request.send(Vec::new());
+        }
+    });
+    Views {
+        members: watch::channel(vec![(me.clone(), MemberState::Alive)]).1,
+        peers: watch::channel(BTreeMap::new()).1,
+        sync,
+        syncing: watch::channel(false).1,
+    }
+}
+
+/// Keeps the members that were ever met, so that a node that starts again knows whom to look for.
+async fn keep_members(
+    store: Store,
+    known: Vec<Member>,
+    mut members: watch::Receiver<Vec<(Member, MemberState)>>,
+    stop: CancellationToken,
+) {
+    let mut kept = known;
+    members.mark_changed();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = members.changed() => if changed.is_err() {
+                // gossip has ended; the node is about to
+                return stop.cancelled().await;
+            },
+        }
+        let now: Vec<Member> =
+            members.borrow_and_update().iter().map(|(member, _)| member.clone()).collect();
+        if now == kept {
+            continue;
+        }
+        match store.put_members(&now).await {
+            Ok(()) => kept = now,
+            Err(WriteError::ShuttingDown) => {}
+            Err(error) => tracing::warn!(%error, "cannot keep the members"),
+        }
+    }
+}
+
+/// The one line on stdout: this node serves.
+fn announce(config: &Config, me: &Member) {
+    let mut line = format!("ready http={}", me.http);
+    if config.clustering_enabled {
+        let _ = write!(line, " gossip={} peer={}", me.gossip, me.peer);
+    }
+    let _ = write!(line, " node={}", me.id);
+    let mut stdout = std::io::stdout().lock();
+    // nobody may be reading; the node serves all the same
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    tracing::info!(name = %me.name, version = me.software, "{line}");
+}
