@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# From a fresh clone to a running cluster of three nodes, and a demonstration of what it does.
+#
+#   deploy/demo.sh [--no-install] [--http-base 8081] [--dir DIR] [--bin PATH] [--down]
+#
+#   --no-install  install nothing: say what is missing and stop
+#   --http-base   the first of three HTTP ports; see deploy/local.sh for the others
+#   --dir         where keys, logs and data go (default ~/.local/state/kvs-demo)
+#   --bin         use this kvs and build nothing
+#   --down        stop the nodes at the end
+#
+# The first build takes up to 20 minutes on two cores, most of it RocksDB; later ones take seconds.
+# Exit status: 0 every step showed what it should, 1 one did not, 2 usage or something is missing.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+deadline_s=90
+clients=64
+
+dir='' bin='' http_base=8081 down=0 prepare_options=()
+while (($# > 0)); do
+    case $1 in
+        -h | --help)
+            sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'
+            exit 0
+            ;;
+        --no-install) prepare_options+=(--no-install) ;;
+        --down) down=1 ;;
+        --dir | --bin | --http-base)
+            [[ -n ${2:-} ]] || {
+                printf 'demo.sh: %s needs a value\n' "$1" >&2
+                exit 2
+            }
+            case $1 in
+                --dir) dir=$2 ;;
+                --bin) bin=$2 ;;
+                --http-base) http_base=$2 ;;
+            esac
+            shift
+            ;;
+        *)
+            printf 'demo.sh: unknown option "%s" (deploy/demo.sh --help)\n' "$1" >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+[[ $http_base =~ ^[1-9][0-9]{3,4}$ ]] || {
+    printf 'demo.sh: --http-base takes a port, not "%s"\n' "$http_base" >&2
+    exit 2
+}
+dir=${dir:-"${XDG_STATE_HOME:-${HOME:?must be set, or give --dir}/.local/state}/kvs-demo"}
+
+started=0
+work=$(mktemp -d)
+at_exit() {
+    local status=$?
+    rm -rf "$work"
+    if ((started && down)); then cluster down || true; fi
+    exit "$status"
+}
+trap at_exit EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+step() { printf '\n== %s\n' "$*"; }
+say() { printf '   %s\n' "$*"; }
+# Shows a command before its effect.
+show() { printf '   $ %s\n' "$*"; }
+fail() {
+    printf '\ndemo.sh: this step did not show what it should: %s\n' "$*" >&2
+    printf 'demo.sh: the logs of the nodes are %s/n*/log\n' "$dir" >&2
+    exit 1
+}
+
+cluster() { "$root/deploy/local.sh" "$@" --dir "$dir"; }
+url() { printf 'http://127.0.0.1:%d' "$((http_base + $1 - 1))"; }
+# kvs, asking node $1
+at() {
+    local node=$1
+    shift
+    KVS_URL=$(url "$node") "$bin" "$@"
+}
+
+wait_for() {
+    local end=$((SECONDS + deadline_s))
+    until "$@"; do
+        ((SECONDS < end)) || return 1
+        sleep 0.2
+    done
+}
+
+# The field $2 of node $1's own report; those of its members are left out.
+cluster_field() {
+    curl -fs -m 5 "$(url "$1")/cluster" | tr -d '\n' |
+        sed -E 's/"members" *: *\[[^]]*\]//; s/"node" *: *\{[^}]*\}//' |
+        sed -nE "s/.*\"$2\" *: *\"?([0-9a-z]+).*/\1/p"
+}
+fingerprints_agree() {
+    local one
+    one=$(cluster_field 1 fingerprint)
+    [[ -n $one && $one == "$(cluster_field 2 fingerprint)" ]] &&
+        [[ $one == "$(cluster_field 3 fingerprint)" ]]
+}
+has_value() { [[ $(curl -fs -m 2 "$(url "$1")/kv/$2" 2>/dev/null) == "$3" ]]; }
+alive_at() { curl -fs -m 2 "$(url "$1")/cluster" | grep -oE '"state" *: *"alive"' | wc -l; }
+sees_two_alive() { [[ $(alive_at "$1") == 2 ]]; }
+
+show_fingerprints() {
+    local i
+    for i in 1 2 3; do
+        say "node $i: $(cluster_field "$i" keys) keys, fingerprint $(cluster_field "$i" fingerprint)"
+    done
+}
+
+# Prints a line now and then, so that a silent compiler is not taken for a dead one.
+heartbeat() {
+    local begin=$SECONDS
+    # the sleep that is left over holds no pipe open
+    while sleep 30 >/dev/null 2>&1; do
+        printf '   ... still building, %d min %02d s so far\n' \
+            $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60))
+    done
+}
+
+build() {
+    local beat status=0
+    step "Building kvs (release)"
+    say "The first build takes up to 20 minutes on two cores, most of it RocksDB."
+    heartbeat &
+    beat=$!
+    (cd "$root" && cargo build --release --locked --bin kvs) || status=$?
+    kill "$beat" 2>/dev/null || true
+    wait "$beat" 2>/dev/null || true
+    ((status == 0)) || {
+        printf 'demo.sh: the build failed, see above\n' >&2
+        exit 1
+    }
+    bin="$CARGO_TARGET_DIR/release/kvs"
+}
+
+start_cluster() {
+    step "Starting three nodes on this machine"
+    if ! cluster up --nodes 3 --http-base "$http_base" --bin "$bin"; then
+        printf '\ndemo.sh: the nodes could not be started, see above. When a port is taken, choose\n' >&2
+        printf 'others: deploy/demo.sh --http-base 9081 --dir %s-9081\n' "$dir" >&2
+        exit 1
+    fi
+    started=1
+}
+
+import_step() {
+    step "1. A directory becomes keys, and every node gets all of them"
+    show "kvs import /etc --prefix etc        (asking node 2)"
+    at 2 import /etc --prefix etc >"$work/import" 2>"$work/skipped" || {
+        tail -n 5 "$work/skipped" >&2
+        fail "the import failed"
+    }
+    sed 's/^/   /' "$work/import"
+    say "(Skipped, as they should be: links, devices, and files that not everybody may read.)"
+    wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
+    show_fingerprints
+    (($(cluster_field 1 keys) > 0)) || fail "there are no keys"
+    say "Node 2 took the writes; nodes 1 and 3 hold the same records, proven by one digest of each"
+    say "node's whole content."
+}
+
+swap_step() {
+    local uuid won lost
+    step "2. $clients clients swap one value at once: one wins"
+    at 1 put demo/lock free >/dev/null || fail "the value could not be written"
+    uuid=$(curl -fsI "$(url 1)/kv/demo/lock" | tr -d '\r' | sed -nE 's/^[Ee][Tt]ag: "(.*)"$/\1/p')
+    [[ -n $uuid ]] || fail "node 1 gave no ETag for demo/lock"
+    say "demo/lock is \"free\", in version $uuid."
+    show "POST /cas/demo/lock {\"expected\":{\"uuid\":\"...\"},\"data\":\"client N\"}"
+    seq "$clients" | xargs -P "$clients" -I{} curl -s -m 30 -o "$work/swap-{}" -w '%{http_code}\n' \
+        -X POST "$(url 1)/cas/demo/lock" \
+        -d "{\"expected\":{\"uuid\":\"$uuid\"},\"data\":\"client {}\"}" >"$work/swaps" || true
+    won=$(grep -c '^200$' "$work/swaps" || true)
+    lost=$(grep -c '^412$' "$work/swaps" || true)
+    say "$won answered 200, $lost answered 412; demo/lock is now $(at 1 get demo/lock)."
+    ((won == 1 && lost == clients - 1)) ||
+        fail "expected one 200 and $((clients - 1)) times 412, got (how often, which status): \
+$(sort "$work/swaps" | uniq -c | tr -s ' \n' ' ')"
+    say "All expected the same version, so at most one may succeed. A refusal carries the current"
+    say "value, so that a client goes on without another read:"
+    say "$(grep -l '"swapped" *: *false' "$work"/swap-* | head -n 1 | xargs cat | cut -c 1-300)"
+}
+
+pause_step() {
+    local run=$1
+    step "3. A node is cut off, the others serve on, and it catches up when it is back"
+    show "deploy/local.sh pause 3"
+    cluster pause 3 >/dev/null
+    show "kvs put demo/while-away $run        (asking node 1)"
+    at 1 put demo/while-away "$run" >/dev/null || fail "node 1 refuses writes while node 3 is away"
+    wait_for has_value 2 demo/while-away "$run" || fail "node 2 did not get the write"
+    say "Written on node 1, read on node 2. Neither asked node 3."
+    if has_value 3 demo/while-away "$run"; then fail "node 3 answers though it is paused"; fi
+    say "Node 3 gives no answer, and cannot have what was written after it stopped."
+    wait_for sees_two_alive 1 || fail "node 1 still takes node 3 for alive after $deadline_s s"
+    say "Gossip noticed: node 1 counts 2 alive members."
+    at 2 put demo/still-away "$run" >/dev/null || fail "node 2 refuses writes while node 3 is down"
+    show "deploy/local.sh resume 3"
+    cluster resume 3 >/dev/null
+    wait_for has_value 3 demo/while-away "$run" || fail "node 3 did not catch up in $deadline_s s"
+    wait_for has_value 3 demo/still-away "$run" || fail "node 3 did not catch up in $deadline_s s"
+    wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
+    say "Node 3 is back and holds both writes:"
+    show_fingerprints
+}
+
+kill_step() {
+    local run=$1 i
+    step "4. An acknowledged write survives kill -9"
+    show "kvs put demo/durable $run           (asking node 2), then at once:"
+    at 2 put demo/durable "$run" >/dev/null || fail "the value could not be written"
+    cluster kill 2 >/dev/null
+    show "deploy/local.sh kill 2; deploy/local.sh kill 1; deploy/local.sh kill 3"
+    cluster kill 1 >/dev/null
+    cluster kill 3 >/dev/null
+    show "deploy/local.sh start 2             (alone: nobody else could give it the value)"
+    cluster start 2 >/dev/null || fail "node 2 does not start again"
+    has_value 2 demo/durable "$run" || fail "the acknowledged write is gone"
+    say "demo/durable is there: the answer to a write is sent after it is on the disk."
+    for i in 1 3; do cluster start "$i" >/dev/null || fail "node $i does not start again"; done
+    wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
+    say "Nodes 1 and 3 are back too, and all three agree:"
+    show_fingerprints
+}
+
+farewell() {
+    step "Every step showed what it should"
+    if ((down)); then return; fi
+    say "Three nodes are running: $(url 1) $(url 2) $(url 3)"
+    say ""
+    say "Try:"
+    say "  curl $(url 3)/kv/etc/hostname"
+    say "  curl -X PUT -d hello $(url 1)/kv/greeting && curl $(url 2)/kv/greeting"
+    say "  KVS_URL=$(url 1) $bin status"
+    say ""
+    say "Stop:              deploy/local.sh down --dir $dir"
+    say "Stop and delete:   deploy/local.sh wipe --dir $dir"
+}
+
+main() {
+    local run
+    if [[ -n $bin ]]; then
+        [[ -x $bin ]] || {
+            printf 'demo.sh: %s is not a program; name the kvs binary with --bin PATH\n' "$bin" >&2
+            exit 2
+        }
+        bin=$(realpath "$bin")
+    else
+        step "Preparing this machine"
+        # shellcheck source=deploy/prepare.sh
+        . "$root/deploy/prepare.sh"
+        prepare "${prepare_options[@]}"
+        build
+    fi
+    start_cluster
+    # no two runs write the same values, so that an earlier run cannot make a step look right
+    run="run-$(date +%s)-$$"
+    import_step
+    swap_step
+    pause_step "$run"
+    kill_step "$run"
+    farewell
+}
+
+main

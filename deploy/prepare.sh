@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# Makes a Debian or Ubuntu machine able to build kvs, and sets the environment of every build.
+#
+#   deploy/prepare.sh [--no-install] [--gate]
+#
+# Checks first and installs only what is missing; what is installed already stays as it is.
+#   --no-install   install nothing: say what is missing and stop
+#   --gate         also what tests/gate.sh needs (rustfmt, clippy, shellcheck)
+# Other scripts source this file and call `prepare` with the same options.
+#
+# Exit status: 0 ready, 2 something is missing that may not or cannot be installed here.
+set -euo pipefail
+
+kvs_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+prepare_install=1
+prepare_gate=0
+prepare_updated=0
+
+prepare_say() { printf 'prepare: %s\n' "$*"; }
+
+# Says what is wrong and what to run, and ends the script that asked.
+prepare_stop() {
+    printf 'prepare: %s\n' "$1" >&2
+    shift
+    if (($# > 0)); then
+        printf 'prepare: run this, then start again:\n' >&2
+        printf '    %s\n' "$@" >&2
+    fi
+    exit 2
+}
+
+# The environment of every build. CC and CXX go through ccache, so that RocksDB is never compiled
+# twice; nothing here changes C flags, because each set of flags would compile it anew.
+build_environment() {
+    : "${HOME:?must be set: caches live below it}"
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kvs/target}"
+    export CC="ccache cc" CXX="ccache c++"
+    local cargo_bin="${CARGO_HOME:-$HOME/.cargo}/bin"
+    if ! command -v cargo >/dev/null && [[ -x $cargo_bin/cargo ]]; then
+        export PATH="$cargo_bin:$PATH"
+    fi
+}
+
+# Runs a command as root, or fails when this user cannot become root.
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+can_compile() {
+    local dir status=0
+    dir=$(mktemp -d)
+    printf '#include <vector>\nint main() { return 0; }\n' >"$dir/probe.cc"
+    c++ "$dir/probe.cc" -o "$dir/probe" >/dev/null 2>&1 || status=1
+    printf 'int main(void) { return 0; }\n' >"$dir/probe.c"
+    cc "$dir/probe.c" -o "$dir/probe" >/dev/null 2>&1 || status=1
+    rm -rf "$dir"
+    return "$status"
+}
+
+# RocksDB's bindings are generated at build time: that needs libclang, and clang's own headers.
+has_libclang() {
+    compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*" >/dev/null ||
+        [[ -f ${LIBCLANG_PATH:-/nonexistent} ]] ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib/*-linux-gnu/libclang-[0-9]*.so*' >/dev/null ||
+        compgen -G '/usr/lib64/libclang.so*' >/dev/null ||
+        compgen -G '/usr/lib/libclang.so*' >/dev/null ||
+        compgen -G '/usr/local/lib/libclang.so*' >/dev/null || return 1
+    [[ -n ${BINDGEN_EXTRA_CLANG_ARGS:-} ]] ||
+        compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null ||
+        compgen -G '/usr/lib*/clang/*/include/stddef.h' >/dev/null ||
+        compgen -G '/usr/local/lib/clang/*/include/stddef.h' >/dev/null
+}
+
+# The libclang packages that apt offers: the release's default version, else the newest.
+libclang_packages() {
+    local version lib
+    version=$(apt-cache depends libclang-dev 2>/dev/null |
+        sed -n 's/.*Depends: libclang-\([0-9]\{1,\}\)-dev.*/\1/p' | head -n 1)
+    if [[ -z $version ]]; then
+        version=$(apt-cache pkgnames libclang-common- 2>/dev/null |
+            sed -n 's/^libclang-common-\([0-9]\{1,\}\)-dev$/\1/p' | sort -n | tail -n 1)
+    fi
+    [[ -n $version ]] || return 1
+    lib=$(apt-cache pkgnames "libclang1-$version" | grep -E "^libclang1-$version(t64)?\$" |
+        sort | tail -n 1) || return 1
+    printf '%s\n' "$lib" "libclang-common-$version-dev"
+}
+
+has_ca_certificates() {
+    [[ -s ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]] || [[ -s /etc/pki/tls/cert.pem ]]
+}
+
+# Prints the names of the packages that are missing, `libclang` standing for its two.
+missing_packages() {
+    can_compile || echo build-essential
+    has_libclang || echo libclang
+    command -v ccache >/dev/null || echo ccache
+    command -v git >/dev/null || echo git
+    command -v curl >/dev/null || echo curl
+    has_ca_certificates || echo ca-certificates
+    if ((prepare_gate)) && ! command -v shellcheck >/dev/null; then echo shellcheck; fi
+}
+
+apt_get() {
+    DEBIAN_FRONTEND=noninteractive as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" </dev/null
+}
+
+# Replaces `libclang` by the packages that this release calls so.
+named_packages() {
+    local name
+    for name in "$@"; do
+        if [[ $name == libclang ]]; then
+            libclang_packages || echo libclang-dev
+        else
+            echo "$name"
+        fi
+    done
+}
+
+prepare_packages() {
+    local missing=() names=() command_line
+    mapfile -t missing < <(missing_packages)
+    if ((${#missing[@]} == 0)); then
+        prepare_say "compiler, libclang, ccache, git, curl: here"
+        return
+    fi
+    # that one is a convenience: the gate says aloud when it goes without
+    if ((!prepare_install)) && [[ ${missing[*]} == shellcheck ]]; then
+        prepare_say "shellcheck is missing and --no-install was given: going on without it"
+        return
+    fi
+    if ! command -v apt-get >/dev/null; then
+        prepare_stop "missing: ${missing[*]}; and there is no apt-get here. Install a C and C++ \
+compiler, libclang with its headers, ccache, git and curl with your system's package manager"
+    fi
+    mapfile -t names < <(named_packages "${missing[@]}")
+    command_line="apt-get install --no-install-recommends ${names[*]}"
+    if ((!prepare_install)); then
+        prepare_stop "missing: ${missing[*]}" "apt-get update" "$command_line"
+    fi
+    if [[ $(id -u) != 0 ]] && ! as_root true; then
+        prepare_stop "missing: ${missing[*]}; installing needs root, and sudo cannot be used here" \
+            "apt-get update    # as root" "$command_line    # as root"
+    fi
+    if ((!prepare_updated)); then
+        prepare_say "asking apt what it offers (apt-get update)"
+        apt_get update -q >/dev/null ||
+            prepare_say "apt-get update failed; trying with the lists that are here"
+        prepare_updated=1
+        mapfile -t names < <(named_packages "${missing[@]}")
+        command_line="apt-get install --no-install-recommends ${names[*]}"
+    fi
+    prepare_say "installing ${names[*]}"
+    apt_get install -q -y --no-install-recommends "${names[@]}" >/dev/null ||
+        prepare_stop "apt-get could not install them (no network?)" "apt-get update" "$command_line"
+    mapfile -t missing < <(missing_packages)
+    ((${#missing[@]} == 0)) ||
+        prepare_stop "installed, yet these are still not usable: ${missing[*]}" "$command_line"
+}
+
+# Whether the Rust in use is at least the rust-version of Cargo.toml.
+rust_is_new_enough() {
+    local have
+    have=$(cd "$kvs_root" && rustc --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1/p')
+    [[ -n $have ]] && command -v cargo >/dev/null &&
+        [[ $(printf '%s\n' "$1" "$have" | sort -V | head -n 1) == "$1" ]]
+}
+
+prepare_rust() {
+    local wanted
+    local install="curl --proto =https --tlsv1.2 -fsSL https://sh.rustup.rs |
+        sh -s -- -y --profile minimal -c rustfmt -c clippy --no-modify-path"
+    wanted=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$kvs_root/Cargo.toml")
+    if ! rust_is_new_enough "$wanted"; then
+        if command -v rustup >/dev/null; then
+            install="rustup toolchain install stable --profile minimal -c rustfmt -c clippy"
+        fi
+        if ((!prepare_install)); then
+            prepare_stop "Rust $wanted or newer is missing" "$install"
+        fi
+        prepare_say "installing Rust (stable; kvs needs $wanted or newer) with rustup"
+        bash -o pipefail -c "$install" </dev/null || prepare_stop "Rust could not be installed" "$install"
+        build_environment
+        # an override or a default of the user may still name an older one
+        if ! rust_is_new_enough "$wanted"; then export RUSTUP_TOOLCHAIN=stable; fi
+        rust_is_new_enough "$wanted" || prepare_stop "the Rust in use is still older than $wanted" "$install"
+    fi
+    prepare_say "$(cd "$kvs_root" && rustc --version): here"
+    if ((prepare_gate)); then prepare_rust_components; fi
+}
+
+prepare_rust_components() {
+    local missing=()
+    (cd "$kvs_root" && cargo fmt --version) >/dev/null 2>&1 || missing+=(rustfmt)
+    (cd "$kvs_root" && cargo clippy --version) >/dev/null 2>&1 || missing+=(clippy)
+    ((${#missing[@]} > 0)) || return 0
+    if ((!prepare_install)) || ! command -v rustup >/dev/null; then
+        prepare_stop "missing: ${missing[*]}" "rustup component add ${missing[*]}"
+    fi
+    prepare_say "installing ${missing[*]}"
+    (cd "$kvs_root" && rustup component add "${missing[@]}") ||
+        prepare_stop "rustup could not install them" "rustup component add ${missing[*]}"
+}
+
+# Makes the machine ready and sets the environment, or ends the script with status 2.
+prepare() {
+    while (($# > 0)); do
+        case $1 in
+            --no-install) prepare_install=0 ;;
+            --gate) prepare_gate=1 ;;
+            *) prepare_stop "unknown option $1 (known: --no-install, --gate)" ;;
+        esac
+        shift
+    done
+    build_environment
+    prepare_packages
+    prepare_rust
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    case ${1:-} in
+        -h | --help)
+            sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'
+            exit 0
+            ;;
+    esac
+    prepare "$@"
+    prepare_say "ready. To build by hand, set what the scripts set:"
+    printf '    export CARGO_TARGET_DIR=%q CC=%q CXX=%q\n' "$CARGO_TARGET_DIR" "$CC" "$CXX"
+fi
