@@ -21,7 +21,7 @@ use crate::config::{Config, Durability};
 use crate::gossip::Gossip;
 use crate::http;
 use crate::model::member::{PeerStatus, SyncReport};
-use crate::model::{Member, MemberState, NodeId};
+use crate::model::{Member, MemberState, NodeId, Timestamp};
 use crate::peer::{Bound, Endpoint};
 use crate::proto::secret::Secret;
 use crate::replication::Replication;
@@ -74,7 +74,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let (store, writer) = open_store(&config, &clock, &metrics, sockets.as_ref())?;
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
-    let me = describe(&config, identity, http_address, sockets.as_ref())?;
+    let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
     let mut writer = spawn_writer(writer)?;
     let mut parts = Vec::new();
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
@@ -210,6 +210,7 @@ fn open_store(
 fn describe(
     config: &Config,
     identity: Identity,
+    started_at: Timestamp,
     http: SocketAddr,
     sockets: Option<&ClusterSockets>,
 ) -> Result<Member, NodeError> {
@@ -226,6 +227,7 @@ fn describe(
         id: identity.node,
         name: config.node.name.clone(),
         joined_at: identity.joined_at,
+        started_at,
         gossip,
         peer,
         http: SocketAddr::new(http_ip, http.port()),
@@ -258,7 +260,7 @@ fn start_cluster(
     let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
     let (peers_told, peers) = watch::channel(BTreeMap::new());
     let has_seeds = !config.gossip.seeds.is_empty();
-    let (syncing_told, syncing) = watch::channel(has_seeds);
+    let (syncing_told, syncing) = watch::channel(has_seeds && store.is_empty());
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
     let (incoming_sent, incoming) = mpsc::channel(INCOMING_MAX);
     let known = store.members().map_err(|error| NodeError::Open {
@@ -291,7 +293,6 @@ fn start_cluster(
         members: members.clone(),
         me: me.id,
         settings: config.sync.clone(),
-        has_seeds,
         clock: clock.clone(),
         metrics: metrics.clone(),
         peers: peers_told,

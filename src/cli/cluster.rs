@@ -102,11 +102,7 @@ fn status_lines(cluster: &Cluster) -> Vec<(&'static str, String)> {
     let own = cluster.members.iter().find(|m| m.id == id);
     let name = cluster.node.name.clone().or_else(|| own.and_then(|m| m.name.clone()));
     let number = |n: Option<u64>| n.map_or_else(unknown, |n| n.to_string());
-    let through = match cluster.in_sync_through {
-        Some(micros) => Timestamp::saturating(micros).rfc3339(),
-        None => unknown(),
-    };
-    vec![
+    let mut lines = vec![
         ("node", format!("{}  {id}", name.unwrap_or_default()).trim_start().to_owned()),
         ("cluster", cluster.id.clone().unwrap_or_else(|| "none".to_owned())),
         ("members", member_counts(&cluster.members)),
@@ -114,8 +110,11 @@ fn status_lines(cluster: &Cluster) -> Vec<(&'static str, String)> {
         ("tombstones", number(cluster.tombstones)),
         ("fingerprint", cluster.fingerprint.as_deref().map_or_else(unknown, short)),
         ("converged", convergence(cluster, &id)),
-        ("in sync through", through),
-    ]
+    ];
+    if let Some(micros) = cluster.in_sync_through {
+        lines.push(("in sync through", Timestamp::saturating(micros).rfc3339()));
+    }
+    lines
 }
 
 fn short(fingerprint: &str) -> String {

@@ -37,6 +37,7 @@ async fn start(id: u128, secret: Arc<Secret>, seeds: &[String]) -> Node {
         id: NodeId::from_u128(id),
         name: format!("n{id}"),
         joined_at: Timestamp::ZERO,
+        started_at: Timestamp::ZERO,
         gossip: address,
         peer: address,
         http: address,

@@ -225,6 +225,7 @@ mod tests {
             id: NodeId::from_u128(id),
             name: format!("n{id}"),
             joined_at: Timestamp::ZERO,
+            started_at: Timestamp::ZERO,
             gossip: at,
             peer: at,
             http: at,

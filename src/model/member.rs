@@ -73,6 +73,8 @@ pub struct Member {
     pub name: String,
     /// When its data directory was made.
     pub joined_at: Timestamp,
+    /// When its process started: tells a node that was restarted from one that never went away.
+    pub started_at: Timestamp,
     /// Where it listens for gossip (UDP).
     pub gossip: SocketAddr,
     /// Where it listens for peers (QUIC over UDP).

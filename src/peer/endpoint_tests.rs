@@ -55,6 +55,7 @@ impl Node {
             id: NodeId::from_u128(id),
             name: name.into(),
             joined_at: Timestamp::saturating(1),
+            started_at: Timestamp::ZERO,
             gossip: bound.local_addr(),
             peer: bound.local_addr(),
             http: bound.local_addr(),

@@ -10,6 +10,7 @@ fn hello() -> Hello {
         id: NodeId::from_u128(0x0102),
         name: "n1".into(),
         joined_at: Timestamp::saturating(1000),
+        started_at: Timestamp::ZERO,
         gossip: "127.0.0.1:7946".parse().unwrap(),
         peer: "127.0.0.1:7947".parse().unwrap(),
         http: "[::1]:8080".parse().unwrap(),
@@ -23,7 +24,7 @@ fn golden_bytes_of_a_hello() {
     let mut golden = vec![1, 1];
     golden.extend(0x0a0b_u128.to_be_bytes());
     golden.extend(0x0102_u128.to_be_bytes());
-    golden.extend([2, b'n', b'1', 251, 0xe8, 0x03]);
+    golden.extend([2, b'n', b'1', 251, 0xe8, 0x03, 0]);
     golden.extend([0, 127, 0, 0, 1, 251, 0x0a, 0x1f]);
     golden.extend([0, 127, 0, 0, 1, 251, 0x0b, 0x1f]);
     golden.push(1);

@@ -23,6 +23,7 @@ fn member(id: u128, port: u16) -> Member {
         id: NodeId::from_u128(id),
         name: format!("n{id}"),
         joined_at: Timestamp::saturating(EPOCH),
+        started_at: Timestamp::ZERO,
         gossip: address(port),
         peer: address(port + 1000),
         http: address(port + 2000),
@@ -485,6 +486,7 @@ fn large(id: u128) -> Member {
         id: NodeId::from_u128(id | 0xff << 120),
         name: "n".repeat(63),
         joined_at: Timestamp::MAX,
+        started_at: Timestamp::ZERO,
         gossip: v6(65_535),
         peer: v6(65_534),
         http: v6(65_533),
@@ -532,9 +534,9 @@ fn the_bytes_are_golden() {
     wire::encode_header(&header, &mut bytes).unwrap();
     assert_eq!(
         hex(&bytes),
-        "0100000000000000000000000000000001026e31fd00401e18240a0600000a00000101000a000001fbe903\
-         000a000001fbd10705302e312e30050100000000000000000000000000000002026e32fd00401e18240a06\
-         00000a00000102000a000001fbea03000a000001fbd20705302e312e30fb2c010907"
+        "0100000000000000000000000000000001026e31fd00401e18240a060000000a00000101000a000001fbe9\
+         03000a000001fbd10705302e312e30050100000000000000000000000000000002026e32fd00401e18240a\
+         060000000a00000102000a000001fbea03000a000001fbd20705302e312e30fb2c010907"
     );
     let identity = Identity { member: large(3), bump: 1 };
     let mut bytes = Vec::new();
@@ -542,7 +544,7 @@ fn the_bytes_are_golden() {
     wire::encode_update(&update, &mut bytes).unwrap();
     let v6 = "01fd000001000200030004000500060007fb";
     let expected = format!(
-        "ff0000000000000000000000000000033f{}fdffffffffffff1f00{v6}ffff{v6}feff{v6}fdff20{}010201",
+        "ff0000000000000000000000000000033f{}fdffffffffffff1f0000{v6}ffff{v6}feff{v6}fdff20{}010201",
         "6e".repeat(63),
         "31".repeat(32)
     );

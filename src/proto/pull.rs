@@ -168,9 +168,7 @@ impl Puller {
     ) -> Outcome<Option<Request>, R> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         keys.reverse();
-        while bytes < self.limits.records_bytes_max
-            && let Some((key, theirs)) = keys.pop()
-        {
+        while let Some((key, theirs)) = keys.pop() {
             let record = replica.record(&key).map_err(SessionError::Store)?;
             let Some(record) = record else { continue };
             if theirs == Some(replica.id(&key, &record)) {
@@ -178,6 +176,11 @@ impl Puller {
             }
             let record = WireRecord::new(key, record);
             bytes += record.size();
+            if bytes > self.limits.records_bytes_max && !records.is_empty() {
+                // no room any more; the first record of a frame always goes, however large
+                keys.push((record.key, theirs));
+                break;
+            }
             records.push(record);
         }
         keys.reverse();

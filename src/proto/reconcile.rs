@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::digest::{self, Place, ShortId, Sum};
 use super::wire::{
-    Child, Given, Mode, Piece, Range, Request, Response, Wanted, WireError, WireRecord,
+    self, Child, Given, Mode, Piece, Range, Request, Response, Wanted, WireError, WireRecord,
 };
 use crate::model::member::Report;
 use crate::model::{Key, Record};
@@ -209,10 +209,16 @@ fn give<R: Replica>(
 ) -> Result<Response, SessionError<R::Error>> {
     let (mut answers, mut room) = (Vec::new(), limits.records_bytes_max);
     for wanted in wanted {
-        if room == 0 {
+        let given = give_range(replica, wanted, &mut room, limits)?;
+        if given.resume.is_some() && given.records.is_empty() && !answers.is_empty() {
+            // its first record finds no room: it is asked for again
             break;
         }
-        answers.push(give_range(replica, wanted, &mut room)?);
+        let full = given.resume.is_some();
+        answers.push(given);
+        if full {
+            break;
+        }
     }
     Ok(Response::Given(answers))
 }
@@ -221,6 +227,7 @@ fn give_range<R: Replica>(
     replica: &R,
     wanted: &Wanted,
     room: &mut usize,
+    limits: &Limits,
 ) -> Result<Given, SessionError<R::Error>> {
     let ids: BTreeSet<ShortId> = wanted.ids.iter().copied().collect();
     let (mut seen, mut keys, mut resume) = (BTreeSet::new(), Vec::new(), None);
@@ -231,12 +238,13 @@ fn give_range<R: Replica>(
             seen.insert(listed.id);
         }
         if is_listed == (wanted.mode == Mode::Only) && resume.is_none() {
-            if *room == 0 {
-                resume = Some(Bytes::copy_from_slice(listed.key));
-            } else {
+            let size = wire::record_bytes(listed.key.len(), listed.bytes);
+            // the first record of a frame always goes, however large
+            if size <= *room || *room == limits.records_bytes_max {
                 keys.push(Key::from_bytes(listed.key));
-                let size = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
-                *room = room.saturating_sub(size.saturating_add(listed.key.len() + 200));
+                *room = room.saturating_sub(size);
+            } else {
+                resume = Some(Bytes::copy_from_slice(listed.key));
             }
         }
         let all_known = wanted.mode != Mode::AllBut || seen.len() == ids.len();
@@ -247,12 +255,18 @@ fn give_range<R: Replica>(
         }
     };
     replica.list(&range.from, range.to.as_deref(), walk).map_err(SessionError::Store)?;
-    let mut records = Vec::with_capacity(keys.len());
+    let (mut records, mut bytes) = (Vec::with_capacity(keys.len()), 0);
     for key in keys {
         let key = key.map_err(|e| SessionError::Malformed(e.to_string()))?;
-        if let Some(record) = replica.record(&key).map_err(SessionError::Store)? {
-            records.push(WireRecord::new(key, record));
+        let Some(record) = replica.record(&key).map_err(SessionError::Store)? else { continue };
+        let record = WireRecord::new(key, record);
+        bytes += record.size();
+        if bytes > limits.records_bytes_max && !records.is_empty() {
+            // one has grown since it was listed
+            resume = Some(Bytes::copy_from_slice(record.key.as_bytes()));
+            break;
         }
+        records.push(record);
     }
     let unknown = |(at, id): (usize, &ShortId)| {
         (!seen.contains(id)).then(|| u32::try_from(at).unwrap_or(u32::MAX))

@@ -12,7 +12,7 @@ use super::*;
 use crate::model::{Content, ContentType, Header, Merged, NodeId, Seen, Timestamp, Version, merge};
 
 const TINY: Limits =
-    Limits { listed_max: 2, children_max: 4, ranges_max: 3, ids_max: 5, records_bytes_max: 500 };
+    Limits { listed_max: 2, children_max: 4, ranges_max: 3, ids_max: 5, records_bytes_max: 3000 };
 
 struct Map {
     records: BTreeMap<Key, Record>,
@@ -152,6 +152,9 @@ fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
             Step::Send(request) => request,
         };
         assert!(puller.tally().rounds < 10_000, "the session does not end");
+        if let Request::Give(records) = &request {
+            assert_fits(records, &limits);
+        }
         let frame = wire::encode(&request);
         bytes += frame.len();
         let report = other.report();
@@ -163,10 +166,20 @@ fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
                 Response::Taken
             }
         };
+        if let Response::Given(given) = &response {
+            let all: Vec<_> = given.iter().flat_map(|given| given.records.clone()).collect();
+            assert_fits(&all, &limits);
+        }
         let frame = wire::encode(&response);
         bytes += frame.len();
         puller.handle(driver, wire::decode(&frame).unwrap()).unwrap();
     }
+}
+
+/// A frame holds one record, however large, or no more than its limit.
+fn assert_fits(records: &[WireRecord], limits: &Limits) {
+    let bytes: usize = records.iter().map(WireRecord::size).sum();
+    assert!(records.len() <= 1 || bytes <= limits.records_bytes_max, "{bytes} bytes in a frame");
 }
 
 fn key(n: u32) -> Key {

@@ -155,6 +155,16 @@ pub enum Push {
     Report(Report),
 }
 
+/// More than a record's header takes: 16 origins, a content type, two uuids, hash and lengths.
+const HEADER_BYTES_MAX: usize = 1024;
+
+/// At most this many bytes a record takes in a frame.
+#[must_use]
+pub fn record_bytes(key_bytes: usize, value_bytes: u64) -> usize {
+    let value_bytes = usize::try_from(value_bytes).unwrap_or(usize::MAX);
+    value_bytes.saturating_add(key_bytes).saturating_add(HEADER_BYTES_MAX)
+}
+
 /// Bytes that are no frame. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a frame of this version: {0}")]
@@ -234,10 +244,10 @@ impl WireRecord {
         }
     }
 
-    /// About how many bytes it takes in a frame.
+    /// At most this many bytes it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.key.as_bytes().len() + self.body.len() + 200
+        record_bytes(self.key.as_bytes().len(), self.body.len() as u64)
     }
 }
 

@@ -52,8 +52,6 @@ pub struct Replication {
     pub me: NodeId,
     /// `[sync]`
     pub settings: config::Sync,
-    /// Whether this node has seeds: an empty node with seeds waits for data.
-    pub has_seeds: bool,
     /// Time and entropy.
     pub clock: Clock,
     /// Counters.
@@ -62,7 +60,8 @@ pub struct Replication {
     pub peers: watch::Sender<BTreeMap<NodeId, PeerStatus>>,
     /// Requests for sessions now.
     pub requests: mpsc::Receiver<SyncRequest>,
-    /// Where to tell whether this node still waits for its first data.
+    /// Whether this node still waits for its first data, as an empty node with seeds does; set to
+    /// `false` here once it does not.
     pub syncing: watch::Sender<bool>,
 }
 
@@ -95,8 +94,6 @@ impl Replication {
             metrics: self.metrics,
             status: Status::new(self.peers, self.syncing),
         };
-        let empty = self.store.counts() == crate::store::Counts::default();
-        context.status.begin(self.has_seeds && empty);
         let mut links = Links {
             running: BTreeMap::new(),
             tasks: JoinSet::new(),

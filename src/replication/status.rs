@@ -27,10 +27,6 @@ impl Status {
         Self { peers: Arc::new(peers), syncing: Arc::new(syncing) }
     }
 
-    pub(super) fn begin(&self, syncing: bool) {
-        self.syncing.send_replace(syncing);
-    }
-
     fn change(&self, id: NodeId, change: impl FnOnce(&mut PeerStatus)) {
         self.peers.send_modify(|peers| change(peers.entry(id).or_default()));
     }

@@ -228,6 +228,12 @@ impl Store {
         self.shared.tree().counts
     }
 
+    /// Whether there are no records, dead ones included.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts() == Counts::default()
+    }
+
     /// Computes the fingerprint anew from every record, to be compared with [`Self::fingerprint`].
     ///
     /// # Errors

@@ -70,6 +70,7 @@ pub fn member(gossip: SocketAddr) -> Member {
         id: NodeId::from_u128(u128::from(gossip.port())),
         name: format!("n{}", gossip.port()),
         joined_at: Timestamp::ZERO,
+        started_at: Timestamp::ZERO,
         gossip,
         peer: peer_of(gossip),
         http: SocketAddr::new(gossip.ip(), gossip.port() + 2),
@@ -268,12 +269,11 @@ impl World {
             members,
             me: me.id,
             settings: self.config.sync.clone(),
-            has_seeds: true,
             clock,
             metrics,
             peers: watch::channel(BTreeMap::new()).0,
             requests: mpsc::channel(1).1,
-            syncing: watch::channel(true).0,
+            syncing: watch::channel(false).0,
         };
         tasks.spawn(gossip.run(CancellationToken::new()));
         tasks.spawn(replication.run(CancellationToken::new()));

@@ -116,6 +116,7 @@ impl Identity {
             id: NodeId::from_u128(0),
             name: String::new(),
             joined_at: Timestamp::ZERO,
+            started_at: Timestamp::ZERO,
             gossip: address,
             peer: address,
             http: address,
