@@ -82,6 +82,12 @@ impl Puller {
         self.tally
     }
 
+    /// Whether something is known to differ that is not settled yet.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
     /// What the other side reported at the beginning.
     #[must_use]
     pub fn peer(&self) -> Option<Report> {
@@ -227,6 +233,7 @@ impl Puller {
     pub fn handle<R: Replica>(&mut self, replica: &R, response: Response) -> Outcome<(), R> {
         let asked = std::mem::take(&mut self.asked);
         match (response, &self.phase) {
+            (Response::Busy, Phase::Beginning) => return Err(SessionError::Busy),
             (Response::Failed(why), _) => return Err(SessionError::Peer(why)),
             (Response::Begun { report, root }, Phase::Beginning) => {
                 self.peer = Some(report);

@@ -107,6 +107,9 @@ pub enum SessionError<E> {
     /// This node's store cannot be read.
     #[error("cannot read the store: {0}")]
     Store(E),
+    /// The other side takes in much from another peer. Try again later.
+    #[error("the peer is catching up with another one")]
+    Busy,
     /// The other side said that it cannot go on.
     #[error("the peer gave up: {0}")]
     Peer(String),
@@ -130,17 +133,28 @@ pub enum Reply {
     Apply(Vec<(Key, Record)>),
 }
 
-/// Answers one request. `report` is what this side tells of itself.
+/// What the answering side tells of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Answering {
+    /// What it has.
+    pub report: Report,
+    /// Whether it is taking in much from another peer, so that a session had better wait.
+    pub busy: bool,
+}
+
+/// Answers one request. `answering` is what this side tells of itself.
 ///
 /// # Errors
 /// When the store cannot be read, or the request breaks a rule.
 pub fn respond<R: Replica>(
     request: Request,
     replica: &R,
-    report: Report,
+    answering: Answering,
     limits: &Limits,
 ) -> Result<Reply, SessionError<R::Error>> {
+    let report = answering.report;
     let answer = match request {
+        Request::Begin { root, .. } if answering.busy && root != replica.root() => Response::Busy,
         Request::Begin { .. } => Response::Begun { report, root: replica.root() },
         Request::Cut(ranges) => {
             bounded(ranges.len(), Limits::STANDARD.ranges_max)?;

@@ -157,9 +157,9 @@ fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
         }
         let frame = wire::encode(&request);
         bytes += frame.len();
-        let report = other.report();
-        let response = match respond(wire::decode(&frame).unwrap(), other, report, &limits).unwrap()
-        {
+        let told = Answering { report: other.report(), busy: false };
+        let request = wire::decode(&frame).unwrap();
+        let response = match respond(request, other, told, &limits).unwrap() {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {
                 other.apply(records);
@@ -226,7 +226,8 @@ proptest! {
     ) {
         let map = Map::new((0..50).map(|n| (key(n), record(n, 1, 1))).collect(), 1);
         if let Ok(request) = wire::decode(&bytes) {
-            let _ = respond(request, &map, map.report(), &TINY);
+            let told = Answering { report: map.report(), busy: false };
+            let _ = respond(request, &map, told, &TINY);
         }
         if let Ok(response) = wire::decode(&bytes) {
             let mut puller = Puller::new(TINY);
@@ -281,4 +282,20 @@ fn few_records_meet_many_without_listing_the_many() {
         let moved = traffic.tally.records_sent + traffic.tally.records_received;
         assert!(moved < 20_020, "{traffic:?}");
     }
+}
+
+#[test]
+fn a_busy_side_is_left_alone_unless_nothing_differs() {
+    let some = Map::new((0..5).map(|n| (key(n), record(n, 1, 1))).collect(), 4);
+    let none = Map::new(BTreeMap::new(), 4);
+    let begin = |map: &Map| {
+        let request = Request::Begin { report: map.report(), root: map.root() };
+        let told = Answering { report: none.report(), busy: true };
+        respond(request, &none, told, &TINY).unwrap()
+    };
+    assert!(matches!(begin(&none), Reply::Answer(Response::Begun { .. })));
+    assert!(matches!(begin(&some), Reply::Answer(Response::Busy)));
+    let mut puller = Puller::new(TINY);
+    puller.poll(&some, some.report()).unwrap();
+    assert!(matches!(puller.handle(&some, Response::Busy), Err(SessionError::Busy)));
 }

@@ -144,6 +144,9 @@ pub enum Response {
     Ended(Report),
     /// The answering side cannot go on; in plain words.
     Failed(String),
+    /// To [`Request::Begin`] where the roots differ: the answering side is taking in much from
+    /// another peer, and most of it would come twice.
+    Busy,
 }
 
 /// What goes over a push stream.

@@ -3,13 +3,16 @@
 //! A session is due when the connection is made (join and return), when a push was lost, and when
 //! it is ordered. What a failed session left differing is found by the next one.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
 
+use super::pull::Outcome;
 use super::{Context, pull, push};
 use crate::model::Member;
 use crate::model::member::SyncReport;
@@ -18,6 +21,8 @@ use crate::peer;
 /// The first wait after a failed attempt, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a peer is left alone that is catching up with another one.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// An order for a session now.
 pub(super) struct Order {
@@ -34,7 +39,7 @@ pub(super) struct Link {
 
 /// A session under way and who waits for it.
 struct Session {
-    run: BoxFuture<'static, SyncReport>,
+    run: BoxFuture<'static, (SyncReport, Outcome)>,
     waiting: Vec<oneshot::Sender<SyncReport>>,
 }
 
@@ -77,6 +82,7 @@ impl Link {
         let pushing = push::push(self.context.clone(), link.clone(), self.member.id, feed, lost);
         tokio::pin!(pushing);
         let mut session = Some(self.session(&link, Vec::new()));
+        let mut again: Option<Pin<Box<Sleep>>> = None;
         let mut due: Option<Vec<oneshot::Sender<SyncReport>>> = None;
         loop {
             if session.is_none()
@@ -90,19 +96,30 @@ impl Link {
                     None => std::future::pending().await,
                 }
             };
+            let waited = async {
+                match &mut again {
+                    Some(wait) => wait.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = link.closed() => break,
-                report = running => {
-                    let failed = report.error.is_some();
+                (report, outcome) = running => {
                     for waiting in session.take().map(|s| s.waiting).unwrap_or_default() {
                         let _ = waiting.send(report.clone());
                     }
-                    if failed {
+                    match outcome {
                         // a connection over which nothing can be had is made anew
-                        break;
+                        Outcome::Failed => break,
+                        Outcome::Busy => again = Some(Box::pin(tokio::time::sleep(BUSY_WAIT))),
+                        Outcome::Done => {}
                     }
                     self.retry = RETRY_MIN;
+                }
+                () = waited => {
+                    again = None;
+                    due.get_or_insert_default();
                 }
                 Some(Order { answer }) = self.orders.recv() => {
                     due.get_or_insert_default().extend(answer);

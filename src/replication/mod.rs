@@ -4,6 +4,7 @@
 //! ([`serve`]). What arrives goes through the store's one writer like everything else; nothing is
 //! forwarded. Knows nothing of HTTP, of gossip, or of how frames travel.
 
+mod intake;
 mod link;
 mod pull;
 mod push;
@@ -27,6 +28,7 @@ use crate::model::{Member, MemberState, NodeId};
 use crate::peer::{Dialer, Incoming};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use intake::Intake;
 use link::{Link, Order};
 use status::Status;
 
@@ -74,6 +76,7 @@ struct Context {
     clock: Clock,
     metrics: Arc<Metrics>,
     status: Status,
+    intake: Intake,
 }
 
 /// The task of one peer, and how to give it orders.
@@ -92,6 +95,7 @@ impl Replication {
             settings: Arc::new(self.settings.clone()),
             clock: self.clock.clone(),
             metrics: self.metrics,
+            intake: Intake::new(self.syncing.subscribe()),
             status: Status::new(self.peers, self.syncing),
         };
         let mut links = Links {

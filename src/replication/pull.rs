@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Context;
+use super::intake::Turn;
 use crate::model::NodeId;
 use crate::model::member::{Report, SyncReport};
 use crate::peer::{Link, PeerError, Stream, StreamKind};
@@ -23,6 +24,8 @@ enum PullError {
     Malformed(#[from] wire::WireError),
     #[error("the peer ended the session")]
     Ended,
+    #[error("another session moves records")]
+    NotMyTurn,
 }
 
 /// What this node tells of itself.
@@ -31,15 +34,44 @@ pub(super) fn report(context: &Context) -> Report {
     Report { fingerprint: root.fingerprint(), records: root.count, now: context.clock.now() }
 }
 
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Both sides have what either had.
+    Done,
+    /// The peer asked to wait.
+    Busy,
+    /// Something failed.
+    Failed,
+}
+
 /// Runs one session with the peer `id` and says how it went.
-pub(super) async fn pull(context: Context, link: Arc<dyn Link>, id: NodeId) -> SyncReport {
+pub(super) async fn pull(
+    context: Context,
+    link: Arc<dyn Link>,
+    id: NodeId,
+) -> (SyncReport, Outcome) {
     let began = context.clock.instant();
-    let mut puller = Puller::new(Limits::STANDARD);
-    let mut stream = None;
-    let result = run(&context, link.as_ref(), id, &mut puller, &mut stream).await;
-    let outcome = if result.is_ok() { "done" } else { "failed" };
-    context.metrics.sync_sessions.get_or_create(&[("side", "pull"), ("outcome", outcome)]).inc();
-    let tally = puller.tally();
+    let mut session = Session::new();
+    let mut result = session.run(&context, link.as_ref(), id).await;
+    if matches!(result, Err(PullError::NotMyTurn)) {
+        // begun anew, because by then much of the difference is gone
+        let turn = context.intake.take().await;
+        session = Session { turn: Some(turn), ..Session::new() };
+        result = session.run(&context, link.as_ref(), id).await;
+    }
+    let outcome = match &result {
+        Ok(()) => Outcome::Done,
+        Err(PullError::Session(SessionError::Busy)) => Outcome::Busy,
+        Err(_) => Outcome::Failed,
+    };
+    let label = match outcome {
+        Outcome::Done => "done",
+        Outcome::Busy => "busy",
+        Outcome::Failed => "failed",
+    };
+    context.metrics.sync_sessions.get_or_create(&[("side", "pull"), ("outcome", label)]).inc();
+    let tally = session.puller.tally();
     let count = |direction, records| {
         let counter = context.metrics.sync_records.get_or_create(&[("direction", direction)]);
         counter.inc_by(records);
@@ -49,46 +81,66 @@ pub(super) async fn pull(context: Context, link: Arc<dyn Link>, id: NodeId) -> S
     if let Err(error) = &result {
         tracing::debug!(peer = %id, %error, "a session ended early; it will be begun again");
     }
-    SyncReport {
+    let report = SyncReport {
         id,
         rounds: tally.rounds,
-        bytes_sent: stream.as_ref().map_or(0, Stream::bytes_sent),
-        bytes_received: stream.as_ref().map_or(0, Stream::bytes_received),
+        bytes_sent: session.stream.as_ref().map_or(0, Stream::bytes_sent),
+        bytes_received: session.stream.as_ref().map_or(0, Stream::bytes_received),
         records_sent: tally.records_sent,
         records_received: tally.records_received,
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         error: result.err().map(|error| error.to_string()),
-    }
+    };
+    (report, outcome)
 }
 
-async fn run(
-    context: &Context,
-    link: &dyn Link,
-    id: NodeId,
-    puller: &mut Puller,
-    opened: &mut Option<Stream>,
-) -> Result<(), PullError> {
-    let stream = opened.insert(link.open(StreamKind::Session).await?);
-    loop {
-        match step(context, puller).await? {
-            Step::Apply(records) => drop(context.store.apply(records).await?),
-            Step::Send(request) => {
-                let before = context.clock.now();
-                let met = puller.peer().is_none();
-                stream.send(&wire::encode(&request)).await?;
-                let frame = stream.receive().await?.ok_or(PullError::Ended)?;
-                let response = wire::decode(&frame)?;
-                handle(context, puller, response).await?;
-                if let (true, Some(report)) = (met, puller.peer()) {
-                    let after = context.clock.now();
-                    context.status.compared_clocks(id, report.now, before, after);
-                    context.status.reported(id, report, after);
+/// One attempt.
+struct Session {
+    puller: Puller,
+    stream: Option<Stream>,
+    turn: Option<Turn>,
+}
+
+impl Session {
+    fn new() -> Self {
+        Self { puller: Puller::new(Limits::STANDARD), stream: None, turn: None }
+    }
+
+    async fn run(
+        &mut self,
+        context: &Context,
+        link: &dyn Link,
+        id: NodeId,
+    ) -> Result<(), PullError> {
+        let stream = self.stream.insert(link.open(StreamKind::Session).await?);
+        let puller = &mut self.puller;
+        loop {
+            match step(context, puller).await? {
+                Step::Apply(records) => drop(context.store.apply(records).await?),
+                Step::Send(request) => {
+                    let before = context.clock.now();
+                    let met = puller.peer().is_none();
+                    stream.send(&wire::encode(&request)).await?;
+                    let frame = stream.receive().await?.ok_or(PullError::Ended)?;
+                    let response = wire::decode(&frame)?;
+                    handle(context, puller, response).await?;
+                    if let (true, Some(report)) = (met, puller.peer()) {
+                        let after = context.clock.now();
+                        context.status.compared_clocks(id, report.now, before, after);
+                        context.status.reported(id, report, after);
+                    }
+                }
+                Step::Done(report) => {
+                    context.status.finished(id, report, context.clock.now(), true);
+                    stream.finish().await?;
+                    return Ok(());
                 }
             }
-            Step::Done(report) => {
-                context.status.finished(id, report, context.clock.now(), true);
-                stream.finish().await?;
-                return Ok(());
+            if puller.differs() && self.turn.is_none() {
+                self.turn = Some(context.intake.try_take().ok_or(PullError::NotMyTurn)?);
+            }
+            if let Some(turn) = &self.turn {
+                turn.has_brought(puller.tally().records_received);
             }
         }
     }

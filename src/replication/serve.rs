@@ -3,7 +3,7 @@
 use super::{Context, pull};
 use crate::model::{Key, NodeId, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
-use crate::proto::reconcile::{Limits, Reply, SessionError, respond};
+use crate::proto::reconcile::{Answering, Limits, Reply, SessionError, respond};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
 use crate::store::{ReadError, Store, WriteError};
 
@@ -99,8 +99,8 @@ async fn serve_session(
             }
             _ => {}
         }
-        let report = pull::report(context);
-        let answer = move |store: &Store| respond(request, store, report, &Limits::STANDARD);
+        let told = Answering { report: pull::report(context), busy: context.intake.is_busy() };
+        let answer = move |store: &Store| respond(request, store, told, &Limits::STANDARD);
         let response = match context.store.blocking(answer).await? {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {
