@@ -78,11 +78,12 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let mut writer = spawn_writer(writer)?;
     let mut parts = Vec::new();
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
-    let views = match sockets {
-        Some(sockets) => {
-            start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
-        }
-        None => alone(&me),
+    let views = if let Some(sockets) = sockets {
+        start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
+    } else {
+        // there is nobody to wait for, also if it joins a cluster later
+        store.set_bootstrapped().await.map_err(NodeError::FirstWrite)?;
+        alone(&me)
     };
     let state = http::State {
         store,
@@ -260,13 +261,18 @@ fn start_cluster(
     let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
     let (peers_told, peers) = watch::channel(BTreeMap::new());
     let has_seeds = !config.gossip.seeds.is_empty();
-    let (syncing_told, syncing) = watch::channel(has_seeds && store.is_empty());
-    let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
-    let (incoming_sent, incoming) = mpsc::channel(INCOMING_MAX);
-    let known = store.members().map_err(|error| NodeError::Open {
+    let damaged = |error: store::ReadError| NodeError::Open {
         path: config.node.data_dir.display().to_string(),
         error: error.into(),
-    })?;
+    };
+    let waits = has_seeds && !store.is_bootstrapped().map_err(damaged)?;
+    let (syncing_told, syncing) = watch::channel(waits);
+    let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
+    let (incoming_sent, incoming) = mpsc::channel(INCOMING_MAX);
+    let known = store.members().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the members of before are not known; the seeds will tell");
+        Vec::new()
+    });
     let cluster_id = sockets.secret.cluster_id();
     let gossip = Gossip {
         socket: Box::new(sockets.gossip),

@@ -130,16 +130,17 @@ impl Driver {
             let alone = self.machine.is_alone();
             tokio::select! { biased;
                 () = stop.cancelled() => break,
-                received = self.socket.receive(&mut buffer) => match received {
-                    Ok((length, from)) => self.handle(buffer.get(..length), from),
-                    Err(error) => pause_after(&error).await,
-                },
+                // before what is received, so that a flood cannot keep a new node from its seeds
                 seeds = seeds.next(alone) => {
                     let now = self.now();
                     for seed in seeds {
                         self.machine.announce(now, seed);
                     }
                 }
+                received = self.socket.receive(&mut buffer) => match received {
+                    Ok((length, from)) => self.handle(buffer.get(..length), from),
+                    Err(error) => pause_after(&error).await,
+                },
                 () = sleep_until(due) => {}
             }
             // here and not in the last branch, so that a flood of datagrams cannot hold up time

@@ -239,7 +239,7 @@ mod tests {
         let members: Vec<_> = (1..).map(member).zip(states).collect();
         let me = NodeId::from_u128(1);
         let shows = |fingerprint| {
-            let report = Report { fingerprint, records: 0, now: Timestamp::ZERO };
+            let report = Report { fingerprint, records: 0, syncing: false, now: Timestamp::ZERO };
             let report = Some((report, Timestamp::ZERO));
             let known = PeerStatus { report, ..PeerStatus::default() };
             BTreeMap::from([(NodeId::from_u128(2), known)])

@@ -92,6 +92,8 @@ pub struct Report {
     pub fingerprint: [u8; 32],
     /// How many records it holds, dead ones included.
     pub records: u64,
+    /// Whether it still waits for its first data, so that what it has may be a part only.
+    pub syncing: bool,
     /// The reporting node's clock as it spoke.
     pub now: Timestamp,
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::peer::StartError;
 use crate::proto::secret::SecretError;
+use crate::store::WriteError;
 use crate::store::identity::OpenError;
 use crate::store::writer::WriterError;
 
@@ -58,6 +59,9 @@ pub enum NodeError {
     /// The system did not give what a process needs.
     #[error("cannot start: {0}")]
     System(std::io::Error),
+    /// The data directory does not take a first write.
+    #[error("node.data_dir cannot be written to: {0}")]
+    FirstWrite(WriteError),
     /// Storage failed in operation.
     #[error(transparent)]
     Storage(#[from] WriterError),

@@ -181,6 +181,8 @@ impl Digest {
         if to.is_some_and(|to| to <= from) {
             return Ok(Sum::default());
         }
+        // above the highest level there is nothing to go by, and a leaf would be everything
+        let level = level.min(self.height());
         let Some(blocks) = self.blocks_of(level) else { return read_leaf(from, to) };
         let end = to.map_or(Bound::Unbounded, Bound::Excluded);
         let mut inside = blocks.range::<[u8], _>((Bound::Included(from), end)).peekable();

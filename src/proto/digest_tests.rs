@@ -63,9 +63,12 @@ proptest! {
         let from = [b'k', from];
         let to = to.map(|to| [b'k', to]);
         let to = to.as_ref().map(|to| &to[..]);
-        let mut read = |from: &[u8], to: Option<&[u8]>| Ok::<_, Infallible>(naive(&held, from, to));
+        let mut read = |from: &[u8], to: Option<&[u8]>| {
+            assert_eq!(digest.boundaries(1, from, to, 1), 0, "more than one leaf is read");
+            Ok::<_, Infallible>(naive(&held, from, to))
+        };
         prop_assert_eq!(digest.sum(&from, to, &mut read), Ok(naive(&held, &from, to)));
-        for level in 0..=digest.height() {
+        for level in 1..=digest.height() + 1 {
             let pieces = digest.pieces(level, &from, to, &mut read).unwrap();
             let mut total = Sum::default();
             for (at, (start, sum)) in pieces.iter().enumerate() {

@@ -273,7 +273,7 @@ impl Puller {
         // the lowest level that cuts this side's records into a frame of blocks
         let most = self.limits.children_max / 4;
         let few = |level: &u8| replica.boundaries(*level, &[], None, most + 1) <= most;
-        let level = (1..u8::MAX).find(few).unwrap_or(1);
+        let level = (1..u8::MAX).find(few).unwrap_or(1).min(replica.height().max(1));
         self.settle(replica, all, mine.count, theirs.count, level + 1)
     }
 

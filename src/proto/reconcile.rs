@@ -39,6 +39,8 @@ pub trait Replica {
     fn root(&self) -> Sum;
     /// Where a key stands in the digest.
     fn place(&self, key: &[u8]) -> Place;
+    /// The highest level that has blocks.
+    fn height(&self) -> u8;
     /// How many boundaries of a level a range has inside, counted up to `most`.
     fn boundaries(&self, level: u8, from: &[u8], to: Option<&[u8]>, most: usize) -> usize;
     /// The sum of a range.
@@ -200,10 +202,10 @@ fn cut<R: Replica>(
         replica.list(from, to, collect).map_err(SessionError::Store)?;
         return Ok(Piece::Ids(ids));
     }
-    let mut level = level.max(1);
+    let mut level = level.clamp(1, replica.height().max(1));
     let too_many =
         |level| replica.boundaries(level, from, to, limits.children_max + 1) > limits.children_max;
-    while level < u8::MAX && too_many(level) {
+    while level < replica.height() && too_many(level) {
         level += 1;
     }
     let pieces = replica.pieces(level, from, to).map_err(SessionError::Store)?;

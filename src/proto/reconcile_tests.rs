@@ -68,7 +68,12 @@ impl Map {
 
     fn report(&self) -> Report {
         let root = self.digest.root();
-        Report { fingerprint: root.fingerprint(), records: root.count, now: Timestamp::ZERO }
+        Report {
+            fingerprint: root.fingerprint(),
+            records: root.count,
+            syncing: false,
+            now: Timestamp::ZERO,
+        }
     }
 
     fn inside(&self, from: &[u8], to: Option<&[u8]>) -> &[(Key, Element, u64)] {
@@ -91,6 +96,9 @@ impl Replica for Map {
     }
     fn place(&self, key: &[u8]) -> Place {
         self.digest.place(key)
+    }
+    fn height(&self) -> u8 {
+        self.digest.height()
     }
     fn boundaries(&self, level: u8, from: &[u8], to: Option<&[u8]>, most: usize) -> usize {
         self.digest.boundaries(level, from, to, most)

@@ -158,14 +158,17 @@ pub enum Push {
     Report(Report),
 }
 
-/// More than a record's header takes: 16 origins, a content type, two uuids, hash and lengths.
-const HEADER_BYTES_MAX: usize = 1024;
+/// What a record's header usually takes. One with 16 origins and a long content type takes up to four
+/// times as much, for which a frame has room enough beyond the records' own limit.
+const HEADER_BYTES: usize = 256;
+/// The largest window that a packed frame may ask for, as a power of two: 16 MiB. Level 1 uses less.
+const WINDOW_LOG_MAX: u32 = 24;
 
-/// At most this many bytes a record takes in a frame.
+/// About how many bytes a record takes in a frame.
 #[must_use]
 pub fn record_bytes(key_bytes: usize, value_bytes: u64) -> usize {
     let value_bytes = usize::try_from(value_bytes).unwrap_or(usize::MAX);
-    value_bytes.saturating_add(key_bytes).saturating_add(HEADER_BYTES_MAX)
+    value_bytes.saturating_add(key_bytes).saturating_add(HEADER_BYTES)
 }
 
 /// Bytes that are no frame. Nothing was changed.
@@ -219,7 +222,8 @@ pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, WireError> {
 
 fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut plain = Vec::new();
-    let decoder = zstd::stream::read::Decoder::new(packed)?;
+    let mut decoder = zstd::stream::read::Decoder::new(packed)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
     decoder.take(FRAME_BYTES_MAX as u64 + 1).read_to_end(&mut plain)?;
     if plain.len() > FRAME_BYTES_MAX {
         return Err(std::io::Error::other("unpacks to more than a frame may hold"));
@@ -247,7 +251,7 @@ impl WireRecord {
         }
     }
 
-    /// At most this many bytes it takes in a frame.
+    /// About how many bytes it takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
         record_bytes(self.key.as_bytes().len(), self.body.len() as u64)

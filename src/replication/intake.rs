@@ -33,7 +33,8 @@ impl Intake {
 
     /// Whether others should wait before they begin a session that moves records.
     pub(super) fn is_busy(&self) -> bool {
-        self.much.load(Ordering::Relaxed) || *self.syncing.borrow()
+        let moving = self.turn.available_permits() == 0;
+        self.much.load(Ordering::Relaxed) || (moving && *self.syncing.borrow())
     }
 
     /// The turn, when it is free.

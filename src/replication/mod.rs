@@ -108,7 +108,7 @@ impl Replication {
         let (mut incoming, mut requests) = (self.incoming, self.requests);
         let mut members = self.members;
         members.mark_changed();
-        let waited = context.status.wait_for_data(&self.settings.bootstrap_wait);
+        let waited = bootstrap(context.clone());
         tokio::pin!(waited);
         let mut waiting = true;
         let mut next = Box::pin(tokio::time::sleep(links.jittered(self.settings.interval)));
@@ -130,9 +130,24 @@ impl Replication {
                     next.set(tokio::time::sleep(links.jittered(self.settings.interval)));
                 }
                 () = &mut waited, if waiting => waiting = false,
-                Some(ended) = links.tasks.join_next() => ended_with(ended),
+                Some(ended) = links.tasks.join_next() => {
+                    ended_with(ended);
+                    links.running.retain(|_, running| !running.task.is_finished());
+                    let now = members.borrow().clone();
+                    links.follow(&now);
+                }
             }
         }
+    }
+}
+
+/// Waits until this node need not wait for its first data any more, and keeps that for good: what was
+/// cut off in the middle of its first session is still waiting when it starts again.
+async fn bootstrap(context: Context) {
+    let wait = context.settings.bootstrap_wait;
+    context.status.wait_for_data(wait, context.clock.clone()).await;
+    if let Err(error) = context.store.set_bootstrapped().await {
+        tracing::warn!(%error, "cannot keep that this node has its first data");
     }
 }
 
@@ -196,6 +211,7 @@ impl Links {
 
     /// A session with every peer; answers when all are done.
     fn sync_all(&mut self, request: SyncRequest) {
+        let clock = self.context.clock.clone();
         let mut answers = Vec::new();
         for (id, running) in &self.running {
             let (answer, answered) = oneshot::channel();
@@ -204,9 +220,10 @@ impl Links {
         }
         self.tasks.spawn(async move {
             let mut reports = Vec::new();
+            let deadline = clock.instant() + SYNC_WAIT;
             for (id, sent, answered) in answers {
                 let failed = |why: &str| SyncReport::failed(id, why.to_owned());
-                reports.push(match tokio::time::timeout(SYNC_WAIT, answered).await {
+                reports.push(match tokio::time::timeout_at(deadline, answered).await {
                     _ if !sent => failed("too many sessions wait for this peer already"),
                     Ok(Ok(report)) => report,
                     Ok(Err(_)) => failed("the peer went away"),

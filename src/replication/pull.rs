@@ -1,6 +1,7 @@
 //! Drives one reconcile session over a stream of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Context;
 use super::intake::Turn;
@@ -10,6 +11,9 @@ use crate::peer::{Link, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Limits, Puller, Replica, SessionError, Step};
 use crate::proto::wire;
 use crate::store::{ReadError, Store, WriteError};
+
+/// How long a peer may take for one answer. It reads, and it may merge a frame of records.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Why a session ended early. What was merged until then stays merged.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,12 @@ enum PullError {
 /// What this node tells of itself.
 pub(super) fn report(context: &Context) -> Report {
     let root = context.store.root();
-    Report { fingerprint: root.fingerprint(), records: root.count, now: context.clock.now() }
+    Report {
+        fingerprint: root.fingerprint(),
+        records: root.count,
+        syncing: context.status.is_syncing(),
+        now: context.clock.now(),
+    }
 }
 
 /// How a session ended.
@@ -55,7 +64,8 @@ pub(super) async fn pull(
     let mut session = Session::new();
     let mut result = session.run(&context, link.as_ref(), id).await;
     if matches!(result, Err(PullError::NotMyTurn)) {
-        // begun anew, because by then much of the difference is gone
+        // begun anew, because by then much of the difference is gone; the peer need not wait
+        session.stream = None;
         let turn = context.intake.take().await;
         session = Session { turn: Some(turn), ..Session::new() };
         result = session.run(&context, link.as_ref(), id).await;
@@ -121,7 +131,8 @@ impl Session {
                     let before = context.clock.now();
                     let met = puller.peer().is_none();
                     stream.send(&wire::encode(&request)).await?;
-                    let frame = stream.receive().await?.ok_or(PullError::Ended)?;
+                    let frame = stream.receive_within(ANSWER_WAIT).await?;
+                    let frame = frame.ok_or(PullError::Ended)?;
                     let response = wire::decode(&frame)?;
                     handle(context, puller, response).await?;
                     if let (true, Some(report)) = (met, puller.peer()) {
@@ -131,7 +142,7 @@ impl Session {
                     }
                 }
                 Step::Done(report) => {
-                    context.status.finished(id, report, context.clock.now(), true);
+                    context.status.finished(id, report, context.clock.now());
                     stream.finish().await?;
                     return Ok(());
                 }

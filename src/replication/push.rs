@@ -20,6 +20,8 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const REPORT_AFTER: Duration = Duration::from_millis(20);
 /// How often a change that did not come from a client is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a peer may take for one frame. One that takes longer is connected to anew.
+const SEND_WAIT: Duration = Duration::from_secs(30);
 /// How long a report stays good without a change.
 const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
@@ -80,7 +82,9 @@ async fn send(
         let counter = context.metrics.push_records.get_or_create(&[("direction", "sent")]);
         counter.inc_by(records.len() as u64);
     }
-    stream.send(&wire::encode(message)).await
+    let frame = wire::encode(message);
+    let sent = tokio::time::timeout(SEND_WAIT, stream.send(&frame));
+    sent.await.unwrap_or_else(|_| Err(PeerError::Unreachable("it does not take pushes".to_owned())))
 }
 
 /// The commit and those that wait behind it, as much as a frame holds; or how many were missed.

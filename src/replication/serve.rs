@@ -1,11 +1,16 @@
 //! Answers the streams that peers open: merges what they push, and serves their sessions.
 
+use std::time::Duration;
+
 use super::{Context, pull};
 use crate::model::{Key, NodeId, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Answering, Limits, Reply, SessionError, respond};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
 use crate::store::{ReadError, Store, WriteError};
+
+/// How long a stream may be silent: a driver goes on at once, a push stream reports every few seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 const RECEIVED: [(&str, &str); 1] = [("direction", "received")];
 
@@ -61,7 +66,7 @@ async fn merge_pushes(
     id: NodeId,
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
-    while let Some(frame) = stream.receive().await? {
+    while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
         match wire::decode(&frame)? {
             Push::Records(records) => {
                 let count = records.len() as u64;
@@ -88,14 +93,14 @@ async fn serve_session(
     id: NodeId,
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
-    while let Some(frame) = stream.receive().await? {
+    while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
         let request: Request = wire::decode(&frame)?;
         match &request {
             Request::Begin { report, .. } => {
                 context.status.reported(id, *report, context.clock.now());
             }
             Request::End(report) => {
-                context.status.finished(id, *report, context.clock.now(), false);
+                context.status.finished(id, *report, context.clock.now());
             }
             _ => {}
         }

@@ -16,6 +16,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const FORMAT: &str = "format";
 /// The meta entry that holds the [`Identity`](super::identity::Identity).
 pub const IDENTITY: &str = "identity";
+/// The meta entry that says that this node had its first data; absent until then.
+pub const BOOTSTRAPPED: &str = "bootstrapped";
 /// The meta entry that holds the members that were ever met.
 pub const MEMBERS: &str = "members";
 

@@ -159,8 +159,9 @@ impl Store {
     ) -> Result<T, WriteError> {
         let (answer, answered) = oneshot::channel();
         self.jobs.send(job(answer)).await.map_err(|_| WriteError::ShuttingDown)?;
-        // the writer answers every job that it takes; one it could not take any more is refused
-        answered.await.unwrap_or(Err(WriteError::ShuttingDown))
+        // the writer answers every job that it takes, unless it fails
+        let failed = || WriteError::OutcomeUnknown("the writer has failed".to_owned());
+        answered.await.unwrap_or_else(|_| Err(failed()))
     }
 
     /// Whether the writer has stopped, so that nothing can be written any more.
@@ -228,10 +229,25 @@ impl Store {
         self.shared.tree().counts
     }
 
-    /// Whether there are no records, dead ones included.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.counts() == Counts::default()
+    /// Whether this node has had its first data, from its clients or from a peer that had all.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn is_bootstrapped(&self) -> Result<bool, ReadError> {
+        let entry = self.shared.engine.get(Family::Meta, layout::BOOTSTRAPPED.as_bytes())?;
+        Ok(entry.is_some())
+    }
+
+    /// Keeps for good that this node has had its first data.
+    ///
+    /// # Errors
+    /// When the node is stopping or storage failed.
+    pub async fn set_bootstrapped(&self) -> Result<(), WriteError> {
+        if self.is_bootstrapped().map_err(WriteError::Failed)? {
+            return Ok(());
+        }
+        let value = layout::encode_meta(&());
+        self.ask(|answer| Job::Meta { key: layout::BOOTSTRAPPED, value, answer }).await
     }
 
     /// Computes the fingerprint anew from every record, to be compared with [`Self::fingerprint`].

@@ -112,6 +112,10 @@ impl Replica for Store {
         self.shared.tree().digest.place(key)
     }
 
+    fn height(&self) -> u8 {
+        self.shared.tree().digest.height()
+    }
+
     fn boundaries(&self, level: u8, from: &[u8], to: Option<&[u8]>, most: usize) -> usize {
         self.shared.tree().digest.boundaries(level, from, to, most)
     }

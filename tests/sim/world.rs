@@ -91,7 +91,17 @@ struct Node {
 
 struct Up {
     store: Store,
-    tasks: JoinSet<()>,
+    _tasks: JoinSet<()>,
+    clients: JoinSet<()>,
+    no_more: CancellationToken,
+}
+
+impl Up {
+    /// Lets every client finish what it does.
+    async fn stop_clients(&mut self) {
+        self.no_more.cancel();
+        while self.clients.join_next().await.is_some() {}
+    }
 }
 
 struct World {
@@ -167,8 +177,11 @@ impl World {
         }
         self.network.heal();
         for at in 0..NODES {
-            self.crash(at);
-            self.start_without_clients(at);
+            // what is up goes on as it is: it must recover by itself
+            match &mut self.nodes[at].up {
+                Some(up) => up.stop_clients().await,
+                None => self.start_without_clients(at),
+            }
         }
         let healed = Instant::now();
         while !self.all_agree() {
@@ -220,9 +233,10 @@ impl World {
             let rng = StdRng::from_rng(&mut self.rng);
             let (audit, network) = (self.audit.clone(), self.network.clone());
             let Some(up) = &mut self.nodes[at].up else { continue };
-            let client = Client { store: up.store.clone(), audit, network, rng, at };
+            let no_more = up.no_more.clone();
+            let client = Client { store: up.store.clone(), audit, network, rng, at, no_more };
             // without push, less is written, so that sessions have their turn
-            up.tasks.spawn(client.run(if push { 50 } else { 200 }));
+            up.clients.spawn(client.run(if push { 50 } else { 200 }));
         }
     }
 
@@ -277,7 +291,12 @@ impl World {
         };
         tasks.spawn(gossip.run(CancellationToken::new()));
         tasks.spawn(replication.run(CancellationToken::new()));
-        node.up = Some(Up { store, tasks });
+        node.up = Some(Up {
+            store,
+            _tasks: tasks,
+            clients: JoinSet::new(),
+            no_more: CancellationToken::new(),
+        });
     }
 
     fn all_agree(&self) -> bool {
@@ -316,6 +335,7 @@ struct Client {
     network: Network,
     rng: StdRng,
     at: usize,
+    no_more: CancellationToken,
 }
 
 /// Counts a write that is cut off by a crash.
@@ -331,7 +351,7 @@ impl Drop for Pending<'_> {
 
 impl Client {
     async fn run(mut self, pause_ms_max: u64) {
-        loop {
+        while !self.no_more.is_cancelled() {
             let pause = self.rng.random_range(0..pause_ms_max);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             self.act().await;

@@ -17,6 +17,8 @@ use super::engine::{Engine, EngineError, Family, Transaction, Visit};
 
 /// Memory for writes that are not yet in a table file, a family.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Write-ahead logs are kept up to this size together; what they hold is then written to tables.
+const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Log files that RocksDB itself keeps, and how large each grows.
 const INFO_LOGS_MAX: usize = 3;
 const INFO_LOG_BYTES_MAX: usize = 4 << 20;
@@ -69,6 +71,8 @@ impl Rocks {
         options.set_keep_log_file_num(INFO_LOGS_MAX);
         options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
         options.set_max_background_jobs(2);
+        // a family that is seldom written would keep every log since its last write
+        options.set_max_total_wal_size(LOG_BYTES_MAX);
         let cache = Cache::new_lru_cache(cache_bytes);
         // families of a newer format must be opened too, for the format to be read and refused
         let held = OptimisticTransactionDB::<SingleThreaded>::list_cf(&options, dir);
