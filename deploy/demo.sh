@@ -5,11 +5,12 @@
 #
 #   --no-install  install nothing: say what is missing and stop
 #   --http-base   the first of three HTTP ports; see deploy/local.sh for the others
-#   --dir         where keys, logs and data go (default ~/.local/state/kvs-demo)
+#   --dir         where keys, logs and data go (default: that of deploy/local.sh, whose commands
+#                 then work on these nodes without further options)
 #   --bin         use this kvs and build nothing
 #   --down        stop the nodes at the end
 #
-# The first build takes up to 20 minutes on two cores, most of it RocksDB; later ones take seconds.
+# It writes below the keys etc/ and demo/. The first build takes up to 20 minutes on two cores, most of it RocksDB; later ones take seconds.
 # Exit status: 0 every step showed what it should, 1 one did not, 2 usage or something is missing.
 set -euo pipefail
 
@@ -17,7 +18,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 deadline_s=90
 clients=64
 
-dir='' bin='' http_base=8081 down=0 prepare_options=()
+dir='' bin='' http_base=8081 down=0 default_dir=0 prepare_options=()
 while (($# > 0)); do
     case $1 in
         -h | --help)
@@ -49,7 +50,8 @@ done
     printf 'demo.sh: --http-base takes a port, not "%s"\n' "$http_base" >&2
     exit 2
 }
-dir=${dir:-"${XDG_STATE_HOME:-${HOME:?must be set, or give --dir}/.local/state}/kvs-demo"}
+if [[ -z $dir ]]; then default_dir=1; fi
+dir=$(realpath -m "${dir:-"${XDG_STATE_HOME:-${HOME:?must be set, or give --dir}/.local/state}/kvs-local"}")
 
 started=0
 work=$(mktemp -d)
@@ -86,7 +88,7 @@ wait_for() {
     local end=$((SECONDS + deadline_s))
     until "$@"; do
         ((SECONDS < end)) || return 1
-        sleep 0.2
+        sleep 0.1
     done
 }
 
@@ -103,15 +105,29 @@ fingerprints_agree() {
         [[ $one == "$(cluster_field 3 fingerprint)" ]]
 }
 has_value() { [[ $(curl -fs -m 2 "$(url "$1")/kv/$2" 2>/dev/null) == "$3" ]]; }
-alive_at() { curl -fs -m 2 "$(url "$1")/cluster" | grep -oE '"state" *: *"alive"' | wc -l; }
-sees_two_alive() { [[ $(alive_at "$1") == 2 ]]; }
+sees_one_down() { at "$1" members -o json | grep -qE '"state" *: *"down"'; }
+
+# The sum of a metric of node $1 over the lines that hold $2 and $3.
+metric() {
+    curl -fs -m 5 "$(url "$1")/metrics" |
+        awk -v name="$2" -v label="$3" '
+            index($0, name "{") == 1 && index($0, label) { sum += $NF }
+            END { printf "%d", sum }'
+}
+session_bytes() { metric "$1" kvs_peer_bytes_total 'stream="session"'; }
+pushed_records() { metric "$1" kvs_push_records_total 'direction="received"'; }
 
 show_fingerprints() {
-    local i
+    local i fingerprint
     for i in 1 2 3; do
-        say "node $i: $(cluster_field "$i" keys) keys, fingerprint $(cluster_field "$i" fingerprint)"
+        fingerprint=$(cluster_field "$i" fingerprint)
+        say "node $i: $(cluster_field "$i" keys) keys, fingerprint ${fingerprint:0:24}..."
     done
 }
+
+# Since $1, a time in milliseconds, as seconds: 1.2
+since() { awk -v ms=$(($(now_ms) - $1)) 'BEGIN { printf "%.1f", ms / 1000 }'; }
+now_ms() { date +%s%3N; }
 
 # Prints a line now and then, so that a silent compiler is not taken for a dead one.
 heartbeat() {
@@ -141,28 +157,35 @@ build() {
 
 start_cluster() {
     step "Starting three nodes on this machine"
+    if [[ -f $dir/cluster ]]; then say "There is a cluster in $dir already: going on with it."; fi
+    show "deploy/local.sh up"
     if ! cluster up --nodes 3 --http-base "$http_base" --bin "$bin"; then
-        printf '\ndemo.sh: the nodes could not be started, see above. When a port is taken, choose\n' >&2
-        printf 'others: deploy/demo.sh --http-base 9081 --dir %s-9081\n' "$dir" >&2
+        printf '\ndemo.sh: the nodes could not be started, see above. To take other ports and another\n' >&2
+        printf 'directory: deploy/demo.sh --http-base 9081 --dir %s-9081\n' "$dir" >&2
         exit 1
     fi
     started=1
 }
 
 import_step() {
+    local begin before
     step "1. A directory becomes keys, and every node gets all of them"
     show "kvs import /etc --prefix etc        (asking node 2)"
+    begin=$(now_ms)
+    before=$(pushed_records 3)
     at 2 import /etc --prefix etc >"$work/import" 2>"$work/skipped" || {
         tail -n 5 "$work/skipped" >&2
         fail "the import failed"
     }
-    sed 's/^/   /' "$work/import"
-    say "(Skipped, as they should be: links, devices, and files that not everybody may read.)"
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
-    show_fingerprints
+    sed 's/^/   /' "$work/import"
+    say "(Skipped: links, devices, and files that not everybody may read; --private takes those.)"
     (($(cluster_field 1 keys) > 0)) || fail "there are no keys"
-    say "Node 2 took the writes; nodes 1 and 3 hold the same records, proven by one digest of each"
-    say "node's whole content."
+    say "After $(since "$begin") s, import included, all three nodes show one fingerprint:"
+    show_fingerprints
+    say "Only node 2 was asked. A fingerprint is a digest of all that a node holds, so equal ones mean"
+    say "equal content. Node 3 received $(($(pushed_records 3) - before)) records, pushed by node 2 as it \
+took them."
 }
 
 swap_step() {
@@ -182,54 +205,76 @@ swap_step() {
     ((won == 1 && lost == clients - 1)) ||
         fail "expected one 200 and $((clients - 1)) times 412, got (how often, which status): \
 $(sort "$work/swaps" | uniq -c | tr -s ' \n' ' ')"
-    say "All expected the same version, so at most one may succeed. A refusal carries the current"
-    say "value, so that a client goes on without another read:"
-    say "$(grep -l '"swapped" *: *false' "$work"/swap-* | head -n 1 | xargs cat | cut -c 1-300)"
+    say "All expected the same version, so only one may succeed. A refusal (412) carries what is there"
+    say "now, so that a client can try again without another read:"
+    grep -l '"swapped" *: *false' "$work"/swap-* | head -n 1 | xargs cat |
+        sed -E 's/.*("swapped")/     {..., \1/; s/"origin":.*("data")/..., \1/'
+    printf '\n'
 }
 
 pause_step() {
-    local run=$1
+    local run=$1 i begin before bytes
     step "3. A node is cut off, the others serve on, and it catches up when it is back"
+    before=$(session_bytes 3)
     show "deploy/local.sh pause 3"
     cluster pause 3 >/dev/null
+    begin=$(now_ms)
     show "kvs put demo/while-away $run        (asking node 1)"
     at 1 put demo/while-away "$run" >/dev/null || fail "node 1 refuses writes while node 3 is away"
     wait_for has_value 2 demo/while-away "$run" || fail "node 2 did not get the write"
-    say "Written on node 1, read on node 2. Neither asked node 3."
+    say "Written on node 1, read on node 2; neither waited for node 3."
     if has_value 3 demo/while-away "$run"; then fail "node 3 answers though it is paused"; fi
-    say "Node 3 gives no answer, and cannot have what was written after it stopped."
-    wait_for sees_two_alive 1 || fail "node 1 still takes node 3 for alive after $deadline_s s"
-    say "Gossip noticed: node 1 counts 2 alive members."
-    at 2 put demo/still-away "$run" >/dev/null || fail "node 2 refuses writes while node 3 is down"
+    say "Node 3 does not answer. Waiting until gossip notices ..."
+    for i in 1 2; do
+        wait_for sees_one_down "$i" || fail "node $i does not take node 3 for down in $deadline_s s"
+    done
+    say "After $(since "$begin") s nodes 1 and 2 take node 3 for down. They go on with more writes:"
+    show "kvs import deploy --prefix demo/deploy; kvs del demo/lock        (asking node 2)"
+    at 2 import "$root/deploy" --prefix demo/deploy >/dev/null || fail "node 2 refuses writes"
+    at 2 del demo/lock >/dev/null || fail "node 2 refuses a delete"
+    at 2 put demo/still-away "$run" >/dev/null || fail "node 2 refuses writes"
     show "deploy/local.sh resume 3"
     cluster resume 3 >/dev/null
-    wait_for has_value 3 demo/while-away "$run" || fail "node 3 did not catch up in $deadline_s s"
+    begin=$(now_ms)
     wait_for has_value 3 demo/still-away "$run" || fail "node 3 did not catch up in $deadline_s s"
+    wait_for has_value 3 demo/while-away "$run" || fail "node 3 did not catch up in $deadline_s s"
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
-    say "Node 3 is back and holds both writes:"
+    say "Node 3 caught up within $(since "$begin") s of its return, the deletion included:"
     show_fingerprints
+    bytes=$(($(session_bytes 3) - before))
+    say "It compared digests with nodes 1 and 2 and took what it lacked: $bytes bytes, both ways"
+    say "together. All values of the store are $(values_bytes 1) bytes."
+}
+
+# The sizes of all values on node $1 together.
+values_bytes() {
+    at "$1" export | sed -nE 's/.*"content_type":"[^"]*","size":([0-9]+).*/\1/p' |
+        awk '{ sum += $1 } END { printf "%d", sum }'
 }
 
 kill_step() {
     local run=$1 i
     step "4. An acknowledged write survives kill -9"
-    show "kvs put demo/durable $run           (asking node 2), then at once:"
-    at 2 put demo/durable "$run" >/dev/null || fail "the value could not be written"
-    cluster kill 2 >/dev/null
+    show "kvs put demo/durable $run        (asking node 2), and at once:"
     show "deploy/local.sh kill 2; deploy/local.sh kill 1; deploy/local.sh kill 3"
-    cluster kill 1 >/dev/null
-    cluster kill 3 >/dev/null
-    show "deploy/local.sh start 2             (alone: nobody else could give it the value)"
+    at 2 put demo/durable "$run" >/dev/null || fail "the value could not be written"
+    for i in 2 1 3; do cluster kill "$i" >/dev/null; done
+    show "deploy/local.sh start 2        (alone: no other node can give it the value)"
     cluster start 2 >/dev/null || fail "node 2 does not start again"
     has_value 2 demo/durable "$run" || fail "the acknowledged write is gone"
-    say "demo/durable is there: the answer to a write is sent after it is on the disk."
+    show "kvs get demo/durable"
+    say "$(at 2 get demo/durable)"
+    say "It is there: a write is answered only when it is on the disk."
+    show "deploy/local.sh start 1; deploy/local.sh start 3"
     for i in 1 3; do cluster start "$i" >/dev/null || fail "node $i does not start again"; done
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
-    say "Nodes 1 and 3 are back too, and all three agree:"
+    say "All three agree again:"
     show_fingerprints
 }
 
 farewell() {
+    local option=" --dir $dir"
+    if ((default_dir)); then option=; fi
     step "Every step showed what it should"
     if ((down)); then return; fi
     say "Three nodes are running: $(url 1) $(url 2) $(url 3)"
@@ -238,9 +283,10 @@ farewell() {
     say "  curl $(url 3)/kv/etc/hostname"
     say "  curl -X PUT -d hello $(url 1)/kv/greeting && curl $(url 2)/kv/greeting"
     say "  KVS_URL=$(url 1) $bin status"
+    say "README.md, \"A tour\", goes on from here."
     say ""
-    say "Stop:              deploy/local.sh down --dir $dir"
-    say "Stop and delete:   deploy/local.sh wipe --dir $dir"
+    say "Stop:              deploy/local.sh down$option"
+    say "Stop and delete:   deploy/local.sh wipe$option"
 }
 
 main() {

@@ -138,7 +138,7 @@ make_file() {
     local file=$1
     shift
     if [[ -f $file ]]; then return; fi
-    "$bin" "$@" >/dev/null || fail "$bin $* failed, see above"
+    "$bin" "$@" >/dev/null || fail "this command failed: $bin $*"
 }
 
 make_secrets() {
@@ -221,9 +221,9 @@ wait_ready() {
     fi
 }
 
-# How many members node $1 sees alive.
+# How many members node $1 sees alive, itself included.
 members_alive() {
-    curl -fs -m 2 "$(node_url "$1")/cluster" 2>/dev/null |
+    KVS_URL=$(node_url "$1") timeout 5 "$bin" members -o json 2>/dev/null |
         grep -oE '"state" *: *"alive"' | wc -l
 }
 
@@ -291,7 +291,7 @@ cmd_up() {
     done
     for ((i = 1; i <= nodes; i++)); do wait_ready "$i"; done
     wait_members
-    say "$nodes nodes are ready:"
+    if ((nodes == 1)); then say "1 node is ready:"; else say "$nodes nodes are ready:"; fi
     for ((i = 1; i <= nodes; i++)); do say "  n$i  $(node_url "$i")"; done
 }
 
@@ -332,7 +332,7 @@ cmd_down() {
         fi
         rm -f "$(node_dir "$i")/pid"
     done
-    say "all $nodes nodes are stopped; their data is kept in $dir"
+    say "all nodes are stopped ($nodes); their data is kept in $dir"
 }
 
 cmd_wipe() {
@@ -340,9 +340,17 @@ cmd_wipe() {
     cmd_down >/dev/null
     for ((i = 1; i <= nodes; i++)); do rm -rf "$(node_dir "$i")"; done
     rm -rf "$dir/secrets"
-    rm -f "$dir/cluster" "$dir/lock"
-    rmdir "$dir" 2>/dev/null || say "$dir holds other files; they stay"
+    rm -f "$dir/cluster"
+    leave_nothing
+    [[ ! -d $dir ]] || say "$dir holds other files; they stay"
     say "wiped the cluster in $dir"
+}
+
+# Without a cluster, DIR goes too, unless it holds files of somebody else.
+leave_nothing() {
+    if [[ -f $dir/cluster ]]; then return; fi
+    rm -f "$dir/lock"
+    rmdir "$dir" 2>/dev/null || true
 }
 
 is_paused() { [[ $(node_state "$1") == paused ]]; }
@@ -352,7 +360,7 @@ cmd_pause() {
     pid=$(node_pid "$1") || fail "node $1 does not run"
     kill -STOP "$pid"
     wait_for 5 is_paused "$1" || fail "node $1 does not pause"
-    say "node $1 is paused"
+    say "node $1 is paused; the others notice within some seconds"
 }
 
 cmd_resume() {
@@ -367,7 +375,7 @@ cmd_kill() {
     pid=$(node_pid "$1") || fail "node $1 does not run"
     kill -KILL "$pid"
     wait_for 5 is_stopped "$1" || fail "node $1 cannot be killed"
-    say "node $1 is killed"
+    say "node $1 is killed; the others notice within some seconds"
 }
 
 cmd_start() {
@@ -441,6 +449,7 @@ main() {
     if [[ $command == up ]]; then
         [[ -z $index ]] || usage "up takes no \`$index\`"
         mkdir -p "$dir"
+        trap leave_nothing EXIT
     else
         load_cluster
     fi

@@ -15,6 +15,9 @@ kvs_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 prepare_install=1
 prepare_gate=0
 prepare_updated=0
+# What --no-install found missing, and the commands that would install it: told together at the end.
+prepare_missing=()
+prepare_commands=()
 
 prepare_say() { printf 'prepare: %s\n' "$*"; }
 
@@ -27,6 +30,13 @@ prepare_stop() {
         printf '    %s\n' "$@" >&2
     fi
     exit 2
+}
+
+# Notes what is missing and what to run, for the end.
+prepare_note() {
+    prepare_missing+=("$1")
+    shift
+    prepare_commands+=("$@")
 }
 
 # The environment of every build. CC and CXX go through ccache, so that RocksDB is never compiled
@@ -125,7 +135,8 @@ named_packages() {
 }
 
 prepare_packages() {
-    local missing=() names=() command_line
+    local missing=() names=() command_line root_note=
+    if [[ $(id -u) != 0 ]]; then root_note='    # as root'; fi
     mapfile -t missing < <(missing_packages)
     if ((${#missing[@]} == 0)); then
         prepare_say "compiler, libclang, ccache, git, curl: here"
@@ -143,11 +154,12 @@ compiler, libclang with its headers, ccache, git and curl with your system's pac
     mapfile -t names < <(named_packages "${missing[@]}")
     command_line="apt-get install --no-install-recommends ${names[*]}"
     if ((!prepare_install)); then
-        prepare_stop "missing: ${missing[*]}" "apt-get update" "$command_line"
+        prepare_note "${missing[*]}" "apt-get update$root_note" "$command_line$root_note"
+        return
     fi
     if [[ $(id -u) != 0 ]] && ! as_root true; then
         prepare_stop "missing: ${missing[*]}; installing needs root, and sudo cannot be used here" \
-            "apt-get update    # as root" "$command_line    # as root"
+            "apt-get update$root_note" "$command_line$root_note"
     fi
     if ((!prepare_updated)); then
         prepare_say "asking apt what it offers (apt-get update)"
@@ -159,7 +171,8 @@ compiler, libclang with its headers, ccache, git and curl with your system's pac
     fi
     prepare_say "installing ${names[*]}"
     apt_get install -q -y --no-install-recommends "${names[@]}" >/dev/null ||
-        prepare_stop "apt-get could not install them (no network?)" "apt-get update" "$command_line"
+        prepare_stop "apt-get could not install them (no network?)" "apt-get update$root_note" \
+            "$command_line$root_note"
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]} == 0)) ||
         prepare_stop "installed, yet these are still not usable: ${missing[*]}" "$command_line"
@@ -183,10 +196,13 @@ prepare_rust() {
             install="rustup toolchain install stable --profile minimal -c rustfmt -c clippy"
         fi
         if ((!prepare_install)); then
-            prepare_stop "Rust $wanted or newer is missing" "$install"
+            prepare_note "Rust $wanted or newer" "$install"
+            return
         fi
         prepare_say "installing Rust (stable; kvs needs $wanted or newer) with rustup"
-        bash -o pipefail -c "$install" </dev/null || prepare_stop "Rust could not be installed" "$install"
+        bash -o pipefail -c "$install" </dev/null ||
+            prepare_stop "Rust could not be installed, see above (no network?). Install Rust $wanted or \
+newer, with rustup (https://rustup.rs) or otherwise, so that \`cargo\` is on the PATH" "$install"
         build_environment
         # an override or a default of the user may still name an older one
         if ! rust_is_new_enough "$wanted"; then export RUSTUP_TOOLCHAIN=stable; fi
@@ -201,8 +217,13 @@ prepare_rust_components() {
     (cd "$kvs_root" && cargo fmt --version) >/dev/null 2>&1 || missing+=(rustfmt)
     (cd "$kvs_root" && cargo clippy --version) >/dev/null 2>&1 || missing+=(clippy)
     ((${#missing[@]} > 0)) || return 0
-    if ((!prepare_install)) || ! command -v rustup >/dev/null; then
-        prepare_stop "missing: ${missing[*]}" "rustup component add ${missing[*]}"
+    if ! command -v rustup >/dev/null; then
+        prepare_stop "missing: ${missing[*]}; this Rust was not installed with rustup: install them \
+with the package manager it came from, or take the Rust of https://rustup.rs"
+    fi
+    if ((!prepare_install)); then
+        prepare_note "${missing[*]}" "rustup component add ${missing[*]}"
+        return
     fi
     prepare_say "installing ${missing[*]}"
     (cd "$kvs_root" && rustup component add "${missing[@]}") ||
@@ -222,6 +243,11 @@ prepare() {
     build_environment
     prepare_packages
     prepare_rust
+    if ((${#prepare_missing[@]} > 0)); then
+        local list
+        printf -v list '; %s' "${prepare_missing[@]}"
+        prepare_stop "missing, and --no-install was given: ${list#; }" "${prepare_commands[@]}"
+    fi
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then

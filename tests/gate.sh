@@ -3,6 +3,8 @@
 #
 #   tests/gate.sh [--no-install]
 #
+#   --no-install   install nothing: say what is missing and stop
+#
 # Takes up to 60 minutes on a fresh machine with two cores (RocksDB is compiled once), 15 later.
 # Exit status: 0 passed, 1 a phase failed, 2 the machine lacks something (and what to do about it).
 set -euo pipefail
@@ -17,7 +19,6 @@ esac
 
 # shellcheck source=deploy/prepare.sh
 . deploy/prepare.sh
-exec </dev/null
 export CARGO_TERM_PROGRESS_WHEN=never
 colour=auto
 if [[ ! -t 1 ]]; then
@@ -82,6 +83,8 @@ check_advisories() { cargo deny --locked --offline --log-level error check advis
 
 phase prepare "make the machine ready as said above, then run tests/gate.sh again" \
     prepare --gate "$@"
+# from here on nobody is asked anything
+exec </dev/null
 phase "format" "run: cargo fmt" cargo fmt --check -- --color "$colour"
 if command -v shellcheck >/dev/null; then
     phase "scripts" "mend what shellcheck names above" check_scripts

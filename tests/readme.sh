@@ -49,6 +49,11 @@ trap at_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# a copy: a build that runs meanwhile must not change what is tried here
+mkdir "$work/bin"
+cp "$bin" "$work/bin/kvs"
+bin=$work/bin/kvs
+
 # The tour's commands, one a line, with this run's ports in the place of the README's.
 tour_commands() {
     awk '/^<!-- run: tour -->$/ { wanted = 1; next }
@@ -78,8 +83,6 @@ expect() {
 run_tour() {
     local line commands=() checked=0
     mapfile -t commands < <(tour_commands)
-    mkdir -p "$work/bin"
-    ln -s "$bin" "$work/bin/kvs"
     export PATH="$work/bin:$PATH" XDG_STATE_HOME="$work/state" KVS_URL="http://127.0.0.1:$http_base"
     deploy/local.sh up --nodes 3 --http-base "$http_base" --bin "$bin"
     for line in "${commands[@]}"; do

@@ -2,7 +2,7 @@
 //!
 //! The order reads nothing but the two versions, so every node decides alike, whatever it knows of
 //! the membership. The last step of the contract's order, the record hash, is taken in
-//! [`merge`](super::merge), which sees the records.
+//! [`merge`](super::merge()), which sees the records.
 
 use std::cmp::Ordering;
 

@@ -1,7 +1,7 @@
 //! Replication: pushes fresh commits to every alive peer, and reconciles with them.
 //!
-//! [`Replication::run`] owns one task a peer ([`link`]) and one a stream that a peer opened
-//! ([`serve`]). What arrives goes through the store's one writer like everything else; nothing is
+//! [`Replication::run`] owns one task a peer (`link`) and one a stream that a peer opened
+//! (`serve`). What arrives goes through the store's one writer like everything else; nothing is
 //! forwarded. Knows nothing of HTTP, of gossip, or of how frames travel.
 
 mod intake;

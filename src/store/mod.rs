@@ -1,7 +1,7 @@
 //! The one door to the data.
 //!
 //! Reads go to the engine; every change, of a client or from a peer, goes through the one
-//! [`Writer`](writer::Writer), which decides, commits with sync and only then lets anybody see it.
+//! [`Writer`], which decides, commits with sync and only then lets anybody see it.
 //! Knows nothing of HTTP or of peers.
 
 mod ask;
