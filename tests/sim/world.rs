@@ -94,6 +94,7 @@ struct Up {
     _tasks: JoinSet<()>,
     clients: JoinSet<()>,
     no_more: CancellationToken,
+    syncing: watch::Receiver<bool>,
 }
 
 impl Up {
@@ -151,6 +152,7 @@ impl World {
         rng.fill_bytes(&mut entropy);
         let mut config = Config::defaults().expect("valid defaults");
         config.sync.interval = Duration::from_secs(2);
+        config.sync.bootstrap_wait = Duration::from_secs(1);
         config.sync.push = rng.random_bool(0.8);
         // small, so that slow peers miss pushes
         config.sync.push_queue_max = 16;
@@ -233,8 +235,9 @@ impl World {
             let rng = StdRng::from_rng(&mut self.rng);
             let (audit, network) = (self.audit.clone(), self.network.clone());
             let Some(up) = &mut self.nodes[at].up else { continue };
-            let no_more = up.no_more.clone();
-            let client = Client { store: up.store.clone(), audit, network, rng, at, no_more };
+            let (no_more, syncing) = (up.no_more.clone(), up.syncing.clone());
+            let store = up.store.clone();
+            let client = Client { store, audit, network, rng, at, no_more, syncing };
             // without push, less is written, so that sessions have their turn
             up.clients.spawn(client.run(if push { 50 } else { 200 }));
         }
@@ -265,6 +268,9 @@ impl World {
             seeds: others.map(|other| address(other).to_string()).collect(),
             ..self.config.gossip.clone()
         };
+        // as HTTP would, clients wait while a node waits for its first data
+        let waits = !store.is_bootstrapped().expect("memory does not fail");
+        let (syncing_told, syncing) = watch::channel(waits);
         let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
         let gossip = Gossip {
             socket,
@@ -287,7 +293,7 @@ impl World {
             metrics,
             peers: watch::channel(BTreeMap::new()).0,
             requests: mpsc::channel(1).1,
-            syncing: watch::channel(false).0,
+            syncing: syncing_told,
         };
         tasks.spawn(gossip.run(CancellationToken::new()));
         tasks.spawn(replication.run(CancellationToken::new()));
@@ -296,18 +302,23 @@ impl World {
             _tasks: tasks,
             clients: JoinSet::new(),
             no_more: CancellationToken::new(),
+            syncing,
         });
     }
 
     fn all_agree(&self) -> bool {
-        let prints: Vec<_> =
-            self.nodes.iter().map(|n| n.up.as_ref().map(|up| up.store.fingerprint())).collect();
+        let serves = |up: &&Up| !*up.syncing.borrow();
+        let print = |node: &Node| node.up.as_ref().filter(serves).map(|up| up.store.fingerprint());
+        let prints: Vec<_> = self.nodes.iter().map(print).collect();
         prints.iter().all(|print| print.is_some() && *print == prints[0])
     }
 
     fn describe(&self) -> String {
         let describe = |(at, node): (usize, &Node)| match &node.up {
-            Some(up) => format!("node {at}: {:?}", up.store.counts()),
+            Some(up) => {
+                let (counts, syncing) = (up.store.counts(), *up.syncing.borrow());
+                format!("node {at}: {counts:?}, syncing: {syncing}")
+            }
             None => format!("node {at} is down"),
         };
         self.nodes.iter().enumerate().map(describe).collect::<Vec<_>>().join("\n")
@@ -336,6 +347,7 @@ struct Client {
     rng: StdRng,
     at: usize,
     no_more: CancellationToken,
+    syncing: watch::Receiver<bool>,
 }
 
 /// Counts a write that is cut off by a crash.
@@ -354,7 +366,9 @@ impl Client {
         while !self.no_more.is_cancelled() {
             let pause = self.rng.random_range(0..pause_ms_max);
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            self.act().await;
+            if !*self.syncing.borrow() {
+                self.act().await;
+            }
         }
     }
 
