@@ -45,10 +45,22 @@ build_environment() {
     : "${HOME:?must be set: caches live below it}"
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kvs/target}"
     export CC="ccache cc" CXX="ccache c++"
+    mark_other_clone
     local cargo_bin="${CARGO_HOME:-$HOME/.cargo}/bin"
     if ! command -v cargo >/dev/null && [[ -x $cargo_bin/cargo ]]; then
         export PATH="$cargo_bin:$PATH"
     fi
+}
+
+# Clones share what is built, and cargo tells their sources apart by time alone: what another clone
+# built later counts as built from these. So after another clone's turn, this crate is built anew.
+mark_other_clone() {
+    local mark="$CARGO_TARGET_DIR/.built-from"
+    if [[ -f $mark && $(<"$mark") != "$kvs_root" ]]; then
+        find "$kvs_root/src" "$kvs_root/tests" -name '*.rs' -exec touch {} +
+    fi
+    mkdir -p "$CARGO_TARGET_DIR"
+    printf '%s\n' "$kvs_root" >"$mark"
 }
 
 # Runs a command as root, or fails when this user cannot become root.

@@ -297,7 +297,7 @@ fn start_cluster(
         dialer: endpoint.clone(),
         incoming,
         members: members.clone(),
-        me: me.id,
+        me: me.clone(),
         settings: config.sync.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),

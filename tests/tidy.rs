@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const FUNCTION_LINES_MAX: usize = 70;
@@ -268,8 +268,9 @@ fn places<'a>(code: &'a str, path: &'a str) -> impl Iterator<Item = usize> + 'a 
     })
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// Where cargo runs the tests; not where it compiled them, as clones may share what is built.
+fn root() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs this"))
 }
 
 /// All files of the repository that are not ignored, as paths from its root; without git, all

@@ -51,7 +51,7 @@ pub struct Replication {
     /// Who is alive, from gossip.
     pub members: watch::Receiver<Vec<(Member, MemberState)>>,
     /// This node.
-    pub me: NodeId,
+    pub me: Member,
     /// `[sync]`
     pub settings: config::Sync,
     /// Time and entropy.
@@ -156,7 +156,7 @@ struct Links {
     running: BTreeMap<NodeId, Running>,
     tasks: JoinSet<()>,
     rng: StdRng,
-    me: NodeId,
+    me: Member,
     context: Context,
 }
 
@@ -169,10 +169,12 @@ impl Links {
     /// Starts a task for each alive peer and ends those of the others. A suspected peer keeps what
     /// it has: it may refute the suspicion.
     fn follow(&mut self, members: &[(Member, MemberState)]) {
-        let others = || members.iter().filter(|(member, _)| member.id != self.me);
+        let others = || members.iter().filter(|(member, _)| member.id != self.me.id);
         self.context.store.set_others(others().next().is_some());
         let reachable: BTreeMap<NodeId, &Member> = others()
             .filter(|(_, state)| *state != MemberState::Down)
+            // whoever was at this node's address before it is gone
+            .filter(|(member, _)| member.peer != self.me.peer)
             .map(|(member, _)| (member.id, member))
             .collect();
         self.running.retain(|id, running| {

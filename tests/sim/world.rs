@@ -287,7 +287,7 @@ impl World {
             dialer: self.network.dialer(address(at)),
             incoming,
             members,
-            me: me.id,
+            me,
             settings: self.config.sync.clone(),
             clock,
             metrics,
