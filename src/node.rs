@@ -260,12 +260,7 @@ fn start_cluster(
 ) -> Result<Views, NodeError> {
     let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
     let (peers_told, peers) = watch::channel(BTreeMap::new());
-    let has_seeds = !config.gossip.seeds.is_empty();
-    let damaged = |error: store::ReadError| NodeError::Open {
-        path: config.node.data_dir.display().to_string(),
-        error: error.into(),
-    };
-    let waits = has_seeds && !store.is_bootstrapped().map_err(damaged)?;
+    let waits = waits_for_data(config, store)?;
     let (syncing_told, syncing) = watch::channel(waits);
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
     let (incoming_sent, incoming) = mpsc::channel(INCOMING_MAX);
@@ -319,6 +314,15 @@ fn start_cluster(
     let keeping = keep_members(store.clone(), known, members.clone(), stop.clone());
     start("the member table", Box::pin(keeping), stop);
     Ok(Views { members, peers, sync, syncing })
+}
+
+/// Whether this node must have data of a peer before it serves.
+fn waits_for_data(config: &Config, store: &Store) -> Result<bool, NodeError> {
+    let damaged = |error: store::ReadError| NodeError::Open {
+        path: config.node.data_dir.display().to_string(),
+        error: error.into(),
+    };
+    Ok(!config.gossip.seeds.is_empty() && !store.is_bootstrapped().map_err(damaged)?)
 }
 
 /// The views of a node without a cluster.

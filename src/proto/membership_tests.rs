@@ -544,7 +544,8 @@ fn the_bytes_are_golden() {
     wire::encode_update(&update, &mut bytes).unwrap();
     let v6 = "01fd000001000200030004000500060007fb";
     let expected = format!(
-        "ff0000000000000000000000000000033f{}fdffffffffffff1f0000{v6}ffff{v6}feff{v6}fdff20{}010201",
+        "ff0000000000000000000000000000033f{}fdffffffffffff1f0000{v6}ffff{v6}feff{v6}fdff20{}\
+         010201",
         "6e".repeat(63),
         "31".repeat(32)
     );

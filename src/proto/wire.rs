@@ -158,10 +158,11 @@ pub enum Push {
     Report(Report),
 }
 
-/// What a record's header usually takes. One with 16 origins and a long content type takes up to four
-/// times as much, for which a frame has room enough beyond the records' own limit.
+/// What a record's header usually takes. One with 16 origins and a long content type takes up to
+/// four times as much, for which a frame has room enough beyond the records' own limit.
 const HEADER_BYTES: usize = 256;
-/// The largest window that a packed frame may ask for, as a power of two: 16 MiB. Level 1 uses less.
+/// The largest window that a packed frame may ask for, as a power of two: 16 MiB. Level 1 uses
+/// less.
 const WINDOW_LOG_MAX: u32 = 24;
 
 /// About how many bytes a record takes in a frame.

@@ -1,7 +1,8 @@
 //! Keeps a node that is far behind from taking in the same records from several peers at once.
 //!
-//! Of the sessions that this node drives, one at a time moves records; and while it takes in much, it
-//! asks others that would begin one to wait. Sessions that find nothing different are never held up.
+//! Of the sessions that this node drives, one at a time moves records; and while it takes in much,
+//! it asks others that would begin one to wait. Sessions that find nothing different are never held
+//! up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -141,8 +141,8 @@ impl Replication {
     }
 }
 
-/// Waits until this node need not wait for its first data any more, and keeps that for good: what was
-/// cut off in the middle of its first session is still waiting when it starts again.
+/// Waits until this node need not wait for its first data any more, and keeps that for good: what
+/// was cut off in the middle of its first session is still waiting when it starts again.
 async fn bootstrap(context: Context) {
     let wait = context.settings.bootstrap_wait;
     context.status.wait_for_data(wait, context.clock.clone()).await;

@@ -9,7 +9,8 @@ use crate::proto::reconcile::{Answering, Limits, Reply, SessionError, respond};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
 use crate::store::{ReadError, Store, WriteError};
 
-/// How long a stream may be silent: a driver goes on at once, a push stream reports every few seconds.
+/// How long a stream may be silent: a driver goes on at once, a push stream reports every few
+/// seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 const RECEIVED: [(&str, &str); 1] = [("direction", "received")];

@@ -59,7 +59,8 @@ impl Status {
         self.change(id, |status| status.clock_skew_ms = Some(millis(theirs) - middle));
     }
 
-    /// A session with a peer ended well: this side has all that the peer had, and the other way round.
+    /// A session with a peer ended well: this side has all that the peer had, and the other way
+    /// round.
     pub(super) fn finished(&self, id: NodeId, report: Report, now: Timestamp) {
         self.change(id, |status| {
             keep_later(&mut status.report, report, now);
@@ -70,8 +71,8 @@ impl Status {
         }
     }
 
-    /// Ends the waiting for data once `wait` is over and no peer has lately told of any. Resolves when
-    /// the node does not wait any more, for this or another reason.
+    /// Ends the waiting for data once `wait` is over and no peer has lately told of any. Resolves
+    /// when the node does not wait any more, for this or another reason.
     pub(super) async fn wait_for_data(&self, wait: Duration, clock: Clock) {
         let mut syncing = self.syncing.subscribe();
         let began = clock.instant();
@@ -97,8 +98,8 @@ fn has_data(report: &Report) -> bool {
     report.records > 0 && !report.syncing
 }
 
-/// Reports come over several streams. An older one does not take the place of a newer one, unless the
-/// peer's clock was set back by more than they may be apart.
+/// Reports come over several streams. An older one does not take the place of a newer one, unless
+/// the peer's clock was set back by more than they may be apart.
 fn keep_later(held: &mut Option<(Report, Timestamp)>, report: Report, now: Timestamp) {
     let older =
         |held: &Report| report.now < held.now && held.now.since(report.now) < REPORTS_APART_MAX;
