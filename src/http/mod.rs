@@ -21,6 +21,9 @@ mod kv;
 mod metrics;
 mod path;
 mod query;
+#[cfg(test)]
+#[path = "rig_tests.rs"]
+mod rig;
 mod routes;
 mod scan;
 mod server;

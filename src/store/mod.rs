@@ -11,6 +11,9 @@ mod group;
 pub mod identity;
 mod layout;
 pub mod memory;
+#[cfg(test)]
+#[path = "racing_tests.rs"]
+pub(crate) mod racing;
 pub mod rocks;
 mod scan;
 mod tree;
