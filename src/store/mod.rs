@@ -17,6 +17,7 @@ pub(crate) mod racing;
 pub mod rocks;
 mod scan;
 mod tree;
+mod write;
 pub mod writer;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -65,6 +66,8 @@ struct Shared {
     identity: Identity,
     /// Whether there are other members: set by the node, read by the writer.
     others: std::sync::atomic::AtomicBool,
+    /// Turns for comparing contents.
+    comparisons: tokio::sync::Semaphore,
 }
 
 /// A handle to the data of this node. Cheap to clone.
@@ -101,6 +104,7 @@ impl Store {
             feed: Feed::new(settings.feed_commits_max),
             identity,
             others: std::sync::atomic::AtomicBool::new(false),
+            comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
         });
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
         let writer = Writer::new(shared.clone(), queue, metrics, settings);
@@ -116,15 +120,6 @@ impl Store {
     /// Says whether there are other members, which bounds how far ahead timestamps may lie.
     pub fn set_others(&self, others: bool) {
         self.shared.others.store(others, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// Decides and, if it is accepted, performs one write. When this returns `Ok`, the write is
-    /// durable. Dropping the future does not undo the write.
-    ///
-    /// # Errors
-    /// Why it was not accepted; see [`WriteError`] for whether anything changed.
-    pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
-        self.ask(|answer| Job::Write { write, answer }).await
     }
 
     /// Merges records from a peer. When this returns `Ok`, all of them are durable or were beaten

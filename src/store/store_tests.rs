@@ -14,7 +14,7 @@ use super::rocks::Rocks;
 use super::*;
 use crate::clock::Fixed;
 use crate::model::{
-    Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, merge,
+    Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, json, merge,
 };
 
 const START: u64 = 1_800_000_000_000_000;
@@ -147,6 +147,44 @@ async fn of_64_swaps_that_expect_one_version_exactly_one_wins() {
         for current in refused {
             assert_eq!(current.header, won[0].header, "the refusal shows the winner");
         }
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_swaps_of_one_json_counter_each_counts_once() {
+    on_both(|opened, _| async move {
+        opened.store.write(put("a", b"0")).await.unwrap();
+        let json = |text: String| Expected::Json(json::Text::new(text.into()).unwrap());
+        let add = |store: Store| async move {
+            loop {
+                let entry = store.get(&key("a")).await.unwrap().unwrap();
+                let text = String::from_utf8(entry.body.unwrap().to_vec()).unwrap();
+                let next = text.parse::<u32>().unwrap() + 1;
+                let swap = put("a", next.to_string().as_bytes());
+                // another text of the same number
+                match store.write(expecting(swap, json(format!(" {text}.0 ")))).await {
+                    Ok(_) => return,
+                    Err(WriteError::PreconditionFailed { current }) => {
+                        assert_ne!(current.unwrap().body.unwrap(), text, "equal, and refused");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let all: Vec<_> = (0..32).map(|_| tokio::spawn(add(opened.store.clone()))).collect();
+        for one in all {
+            one.await.unwrap();
+        }
+        let entry = opened.store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!(entry.body.unwrap(), "32");
+        let mut both = expecting(put("a", b"x"), json("32".to_owned()));
+        both.conditions.push(Condition::Expect(Expected::Uuid(Uuid::nil())));
+        let refused = opened.store.write(both).await;
+        assert!(matches!(refused, Err(WriteError::PreconditionFailed { current: Some(_) })));
+        let absent = opened.store.write(expecting(put("b", b"x"), json("1".to_owned()))).await;
+        assert!(matches!(absent, Err(WriteError::PreconditionFailed { current: None })));
         opened.close();
     })
     .await;
