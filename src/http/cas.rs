@@ -15,7 +15,7 @@ use super::error::Error;
 use super::json::{self, Members};
 use super::query::Query;
 use super::routes::Resource;
-use super::{App, Ctx, body, path, write};
+use super::{App, Ctx, LARGE_BYTES_MIN, body, path, write};
 use crate::model::json::Text;
 use crate::model::{Condition, ContentType, Expected, Timestamp};
 use crate::store::{Change, Write};
@@ -27,8 +27,6 @@ const BASE: &str = "/cas";
 const READING_FACTOR: usize = 4;
 /// The same from then on.
 const READ_FACTOR: usize = 2;
-/// A body up to this size is no matter.
-const SMALL_BYTES_MAX: usize = 64 << 10;
 
 pub(super) const RESOURCE: Resource =
     Resource { base: BASE, template: "/cas/{key}", has_rest: true, methods };
@@ -48,13 +46,14 @@ async fn swap(ctx: Ctx, request: Request) -> Result<Response, Error> {
     write::check_encoding(request.headers())?;
     app.check_serving()?;
     let (body, mut held) = body::json(app, request.into_body()).await?;
-    let large = body.len() > SMALL_BYTES_MAX;
-    if large {
-        app.budget.hold_more(&mut held, (READING_FACTOR - 1) * body.len()).await?;
+    let size = body.len();
+    if size >= LARGE_BYTES_MIN {
+        app.budget.hold_more(&mut held, (READING_FACTOR - 1) * size).await?;
     }
-    let swap = Swap::parse(&body, app.state.config.limits.value_bytes_max)?;
-    if large {
-        app.budget.shrink(&mut held, READ_FACTOR * body.len());
+    let value_bytes_max = app.state.config.limits.value_bytes_max;
+    let swap = app.work(size, move || Swap::parse(&body, value_bytes_max)).await?;
+    if size >= LARGE_BYTES_MIN {
+        app.budget.shrink(&mut held, READ_FACTOR * size);
     }
     let conditions = vec![Condition::Expect(swap.expected)];
     let write = Write { key: key.clone(), change: swap.change, conditions };

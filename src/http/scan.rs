@@ -13,7 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::envelope::Envelope;
+use super::body::Held;
+use super::envelope::{Envelope, MEMORY_FACTOR, text_bytes};
 use super::error::Error;
 use super::query::Query;
 use super::routes::Resource;
@@ -26,6 +27,8 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// How much content one step of a stream reads at once.
 const STEP_BYTES_MAX: usize = 1 << 20;
+/// The most that an item takes besides its content: key and type, every character escaped.
+const ITEM_BYTES_MAX: usize = 8 << 10;
 const NDJSON_ESSENCE: &str = "application/x-ndjson";
 const NDJSON: HeaderValue = HeaderValue::from_static(NDJSON_ESSENCE);
 
@@ -59,30 +62,59 @@ async fn scan(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let mut response = if wants_lines(request.headers()) {
         lines(app, asked).await?
     } else {
-        page(app, &asked).await?
+        page(app, asked).await?
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
-async fn page(app: &App, asked: &Asked) -> Result<Response, Error> {
+async fn page(app: &App, mut asked: Asked) -> Result<Response, Error> {
     let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
     let content = asked.values.then_some(app.state.config.limits.body_bytes_max);
-    let mut after = asked.after.clone();
-    let page = loop {
-        let page = app.state.store.scan(&asked.prefix, after.as_ref(), limit, content).await?;
+    let (page, held) = loop {
+        let (page, held) = read(app, &asked, limit, content).await?;
         // all that was found died meanwhile: read on, as an empty page looks like the end
         match page.next {
-            Some(next) if page.items.is_empty() => after = Some(next),
-            _ => break page,
+            Some(next) if page.items.is_empty() => asked.after = Some(next),
+            _ => break (page, held),
         }
     };
-    let listing = Listing {
-        prefix: asked.prefix.as_str(),
-        items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
-        next: page.next.as_ref().map(cursor),
+    let (prefix, size) = (asked.prefix, content_bytes(&page));
+    let text = move || {
+        let listing = Listing {
+            prefix: prefix.as_str(),
+            items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
+            next: page.next.as_ref().map(cursor),
+        };
+        answer::text(&listing, page_text_bytes(&page))
     };
-    answer::json(StatusCode::OK, &listing)
+    let text = app.work(size, text).await?;
+    Ok(answer::json_bytes(StatusCode::OK, answer::fitted(app, text, held)))
+}
+
+/// Reads a page, with the memory for it and for its text, which is taken before.
+async fn read(
+    app: &App,
+    asked: &Asked,
+    limit: usize,
+    content: Option<usize>,
+) -> Result<(Page, Option<Held>), Error> {
+    // a page has one item at least, however large
+    let value_bytes_max = app.state.config.limits.value_bytes_max;
+    let all = limit.saturating_mul(value_bytes_max);
+    let most = content.map_or(0, |max| all.min(max.max(value_bytes_max)));
+    let held = app.room(MEMORY_FACTOR * most + limit * ITEM_BYTES_MAX).await?;
+    let page = app.state.store.scan(&asked.prefix, asked.after.as_ref(), limit, content).await?;
+    Ok((page, held))
+}
+
+fn content_bytes(page: &Page) -> usize {
+    page.items.iter().filter_map(|(_, entry)| entry.body.as_ref()).map(Bytes::len).sum()
+}
+
+fn page_text_bytes(page: &Page) -> usize {
+    let bytes = page.items.iter().map(|(_, entry)| entry.body.as_ref().map_or(0, Bytes::len));
+    bytes.map(text_bytes).sum()
 }
 
 /// All items, one a line. The first step is read before the answer begins, so that a failure there
@@ -131,16 +163,15 @@ impl Lines {
     async fn step(&mut self) -> Result<Option<Bytes>, Error> {
         // a step whose values all died while they were read is no end
         while !self.ended && self.left > 0 {
-            let Asked { prefix, after, values, .. } = &self.asked;
-            let content = values.then_some(STEP_BYTES_MAX);
+            let content = self.asked.values.then_some(STEP_BYTES_MAX);
             let limit = self.left.min(LIMIT_MAX);
-            let page = self.app.state.store.scan(prefix, after.as_ref(), limit, content).await?;
-            let lines = render(&page)?;
+            let (page, held) = read(&self.app, &self.asked, limit, content).await?;
             self.left -= page.items.len().min(self.left);
             self.ended = page.next.is_none();
-            self.asked.after = page.next;
+            self.asked.after.clone_from(&page.next);
+            let lines = self.app.work(content_bytes(&page), move || render(&page)).await?;
             if !lines.is_empty() {
-                return Ok(Some(Bytes::from(lines)));
+                return Ok(Some(answer::fitted(&self.app, lines, held)));
             }
         }
         Ok(None)
@@ -148,7 +179,7 @@ impl Lines {
 }
 
 fn render(page: &Page) -> Result<Vec<u8>, Error> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity(page_text_bytes(page));
     for (key, entry) in &page.items {
         let envelope = Envelope::of(key, entry);
         envelope.write_line(&mut lines).map_err(|e| Error::Internal(e.to_string()))?;

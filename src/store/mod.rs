@@ -183,13 +183,22 @@ impl Store {
         Ok(live.then_some(Entry { header: record.header, body: Some(record.body) }))
     }
 
+    /// The live value of `key`, its bytes only where they are kept with the header.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub fn peek(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
+        let live = stored.header.is_live(self.shared.clock.now());
+        Ok(live.then_some(Entry { header: stored.header, body: stored.body }))
+    }
+
     /// The header of the live value of `key`.
     ///
     /// # Errors
     /// When storage fails or the record is damaged.
     pub fn head(&self, key: &Key) -> Result<Option<Header>, ReadError> {
-        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
-        Ok(stored.header.is_live(self.shared.clock.now()).then_some(stored.header))
+        Ok(self.peek(key)?.map(|entry| entry.header))
     }
 
     /// The record of `key`, dead or alive, as replication sends it.
