@@ -114,6 +114,7 @@ pub struct Limits {
     pub value_bytes_max: usize,
     pub body_bytes_max: usize,
     pub body_memory_bytes_max: usize,
+    pub answer_memory_bytes_max: usize,
     pub connections_max: usize,
     #[serde(deserialize_with = "span")]
     pub request_timeout: Duration,
@@ -285,6 +286,7 @@ impl Config {
         const TIB: usize = 1 << 40;
         let limits = &self.limits;
         let body_memory_min = limits.value_bytes_max.max(limits.body_bytes_max);
+        let answer_memory = limits.answer_memory_bytes_max;
         let numbers = [
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
             ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB),
@@ -292,6 +294,7 @@ impl Config {
             ("limits.value_bytes_max", limits.value_bytes_max, 1, 16 * MIB),
             ("limits.body_bytes_max", limits.body_bytes_max, 1024, 64 * MIB),
             ("limits.body_memory_bytes_max", limits.body_memory_bytes_max, body_memory_min, TIB),
+            ("limits.answer_memory_bytes_max", answer_memory, 3 * body_memory_min, TIB),
             ("limits.connections_max", limits.connections_max, 1, 1_000_000),
         ];
         for (key, value, min, max) in numbers {

@@ -10,9 +10,11 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::error::{CliError, Current, Refusal};
+use super::lines::present;
 use super::output::{self, Output};
 use crate::model::{Key, Prefix};
 
@@ -239,26 +241,35 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 fn read_refusal(status: u16, retry_after: Option<Duration>, body: Vec<u8>) -> Refusal {
-    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let text = |name: &str| problem.get(name).and_then(Value::as_str).map(str::to_owned);
-    let code = text("code");
-    let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| {
+    let problem: Problem<'_> = serde_json::from_slice(&body).unwrap_or_default();
+    let detail = problem.detail.or(problem.title).unwrap_or_else(|| {
         let start: String =
             String::from_utf8_lossy(&body).trim().chars().take(STRANGE_CHARS_MAX).collect();
         if start.is_empty() { "no reason given; is this a kvs node?".to_owned() } else { start }
     });
-    let current = match problem.get("current") {
-        None => Current::Unknown,
-        Some(current) => match (
-            current.get("uuid").and_then(Value::as_str),
-            current.get("timestamp").and_then(Value::as_u64),
-        ) {
-            (Some(uuid), Some(timestamp)) => Current::Version { uuid: uuid.to_owned(), timestamp },
-            _ if current.is_null() => Current::None,
-            _ => Current::Unknown,
-        },
+    let current = match problem.current.map(|raw| serde_json::from_str(raw.get())) {
+        Some(Ok(Some(CurrentVersion { uuid, timestamp }))) => Current::Version { uuid, timestamp },
+        Some(Ok(None)) => Current::None,
+        None | Some(Err(_)) => Current::Unknown,
     };
-    Refusal { status, code, detail, current, retry_after, body }
+    Refusal { status, code: problem.code, detail, current, retry_after, body }
+}
+
+/// What matters of a problem document (RFC 9457). The rest is skipped and not parsed: `current` may
+/// hold any JSON, numbers included that no machine type holds.
+#[derive(Default, Deserialize)]
+struct Problem<'a> {
+    code: Option<String>,
+    title: Option<String>,
+    detail: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    current: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CurrentVersion {
+    uuid: String,
+    timestamp: u64,
 }
 
 /// What lies at the bottom of a failed request, as in `Connection refused (os error 111)`.

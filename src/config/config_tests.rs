@@ -61,6 +61,7 @@ fn ranges_and_pairs_are_checked() {
         ("sync.interval", "soon", "is not a duration"),
         ("limits.value_bytes_max", "16777217", "out of range"),
         ("limits.body_memory_bytes_max", "1024", "out of range"),
+        ("limits.answer_memory_bytes_max", "75497471", "take 75497472 to"),
         ("http.listen", "0.0.0.0:80", "http.insecure"),
         ("http.listen", "nowhere", "listen"),
         ("node.name", "a b", "node.name"),

@@ -4,9 +4,12 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::App;
+use super::body::Held;
 use super::error::Error;
 use crate::model::{Key, Timestamp};
 use crate::store::Written;
@@ -19,9 +22,42 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Respon
     Ok(json_bytes(status, body))
 }
 
+/// `value` as JSON text; `bytes` is about how long it gets, so that memory is taken once.
+pub(super) fn text<T: Serialize>(value: &T, bytes: usize) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut text, value).map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(text)
+}
+
+/// `bytes` together with the memory that is held for them. It is given back when the last of them
+/// was handed to the system, or the connection is gone: not before, wherever they are buffered.
+pub(super) fn with_room(bytes: Bytes, held: Option<Held>) -> Bytes {
+    struct Kept {
+        bytes: Bytes,
+        _held: Held,
+    }
+    impl AsRef<[u8]> for Kept {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    match held {
+        Some(held) => Bytes::from_owner(Kept { bytes, _held: held }),
+        None => bytes,
+    }
+}
+
+/// Text that was made of content for which `held` was taken: keeps no more than the text needs.
+pub(super) fn fitted(app: &App, text: Vec<u8>, mut held: Option<Held>) -> Bytes {
+    if let Some(held) = &mut held {
+        app.answers.shrink(held, text.capacity());
+    }
+    with_room(Bytes::from(text), held)
+}
+
 /// JSON text as the body of an answer.
-pub(super) fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub(super) fn json_bytes(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response

@@ -67,7 +67,7 @@ impl Budget {
     }
 
     /// Gives back what `bytes` do not need.
-    fn shrink(&self, held: &mut Held, bytes: usize) {
+    pub(super) fn shrink(&self, held: &mut Held, bytes: usize) {
         let excess = held.0.num_permits().saturating_sub(self.units(bytes) as usize);
         drop(held.0.split(excess));
     }

@@ -15,15 +15,18 @@ use super::error::Error;
 use super::json::{self, Members};
 use super::query::Query;
 use super::routes::Resource;
-use super::{App, Ctx, body, path, write};
+use super::{App, Ctx, LARGE_BYTES_MIN, body, path, write};
+use crate::model::json::Text;
 use crate::model::{Condition, ContentType, Expected, Timestamp};
 use crate::store::{Change, Write};
 
 const BASE: &str = "/cas";
 
-/// How many times the size of its text a parsed JSON value may take: an array of digits becomes a
-/// tree of numbers with a text each.
-const JSON_TREE_FACTOR: usize = 32;
+/// How many times its size a large body takes while it is read, itself included: the places of its
+/// members, and what is decoded from base64.
+const READING_FACTOR: usize = 4;
+/// The same from then on.
+const READ_FACTOR: usize = 2;
 
 pub(super) const RESOURCE: Resource =
     Resource { base: BASE, template: "/cas/{key}", has_rest: true, methods };
@@ -43,11 +46,16 @@ async fn swap(ctx: Ctx, request: Request) -> Result<Response, Error> {
     write::check_encoding(request.headers())?;
     app.check_serving()?;
     let (body, mut held) = body::json(app, request.into_body()).await?;
-    let swap = Swap::parse(&body, app.state.config.limits.value_bytes_max)?;
-    if swap.tree_bytes > 0 {
-        app.budget.hold_more(&mut held, swap.tree_bytes).await?;
+    let size = body.len();
+    if size >= LARGE_BYTES_MIN {
+        app.budget.hold_more(&mut held, (READING_FACTOR - 1) * size).await?;
     }
-    let conditions = vec![Condition::Expect(swap.expected.read()?)];
+    let value_bytes_max = app.state.config.limits.value_bytes_max;
+    let swap = app.work(size, move || Swap::parse(&body, value_bytes_max)).await?;
+    if size >= LARGE_BYTES_MIN {
+        app.budget.shrink(&mut held, READ_FACTOR * size);
+    }
+    let conditions = vec![Condition::Expect(swap.expected)];
     let write = Write { key: key.clone(), change: swap.change, conditions };
     let written = write::commit(app, write, Some(held))
         .await
@@ -58,26 +66,7 @@ async fn swap(ctx: Ctx, request: Request) -> Result<Response, Error> {
 /// A checked body.
 struct Swap {
     change: Change,
-    expected: Expectation,
-    /// What reading the expectation may take in memory beyond the body.
-    tree_bytes: usize,
-}
-
-/// An expectation, with JSON still as text.
-enum Expectation {
-    Ready(Expected),
-    Json(Bytes),
-}
-
-impl Expectation {
-    fn read(self) -> Result<Expected, Error> {
-        match self {
-            Self::Ready(expected) => Ok(expected),
-            Self::Json(text) => serde_json::from_slice(&text)
-                .map(Expected::Json)
-                .map_err(|e| Error::BadJson(e.to_string())),
-        }
-    }
+    expected: Expected,
 }
 
 impl Swap {
@@ -120,11 +109,7 @@ impl Swap {
                 ));
             }
         };
-        let tree_bytes = match &expected {
-            Expectation::Json(text) => text.len().saturating_mul(JSON_TREE_FACTOR),
-            Expectation::Ready(_) => 0,
-        };
-        Ok(Self { change, expected, tree_bytes })
+        Ok(Self { change, expected })
     }
 }
 
@@ -133,7 +118,7 @@ fn text_of(raw: &RawValue, body: &Bytes) -> Bytes {
     body.slice_ref(raw.get().as_bytes())
 }
 
-fn parse_expected(raw: &RawValue, body: &Bytes) -> Result<Expectation, Error> {
+fn parse_expected(raw: &RawValue, body: &Bytes) -> Result<Expected, Error> {
     let mut members = Members::of(raw, "expected")?;
     let uuid = members.take("uuid").map(parse_uuid).transpose()?;
     let timestamp = members.take("timestamp").map(parse_timestamp).transpose()?;
@@ -142,14 +127,15 @@ fn parse_expected(raw: &RawValue, body: &Bytes) -> Result<Expectation, Error> {
     let absent = members.take("absent");
     let exists = members.take("exists");
     members.finish()?;
-    let ready = match (uuid, timestamp, data, base64, absent, exists) {
+    let expected = match (uuid, timestamp, data, base64, absent, exists) {
         (Some(uuid), None, None, None, None, None) => Expected::Uuid(uuid),
         (None, Some(timestamp), None, None, None, None) => Expected::Timestamp(timestamp),
         (Some(uuid), Some(timestamp), None, None, None, None) => {
             Expected::Version { uuid, timestamp }
         }
         (None, None, Some(data), None, None, None) => {
-            return Ok(Expectation::Json(text_of(data, body)));
+            let text = Text::new(text_of(data, body));
+            Expected::Json(text.map_err(|e| Error::BadJson(e.to_string()))?)
         }
         (None, None, None, Some(base64), None, None) => {
             // the body is bounded, and so is what it decodes to
@@ -171,7 +157,7 @@ fn parse_expected(raw: &RawValue, body: &Bytes) -> Result<Expectation, Error> {
             ));
         }
     };
-    Ok(Expectation::Ready(ready))
+    Ok(expected)
 }
 
 fn parse_uuid(raw: &RawValue) -> Result<Uuid, Error> {

@@ -3,9 +3,9 @@
 //! Content is shown as JSON where its type says JSON and the bytes are acceptable JSON (as the API
 //! itself would take them), verbatim; else in base64. Nothing is parsed into a tree.
 
-use base64::Engine;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -27,9 +27,26 @@ pub(super) struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data_base64: Option<String>,
+    data_base64: Option<Base64<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<bool>,
+}
+
+/// Bytes that are shown in base64, written straight to where the text goes.
+struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+/// How many times the size of its content an envelope takes: the content, and the text of it.
+pub(super) const MEMORY_FACTOR: usize = 3;
+
+/// About how long the text of an envelope gets whose content has `bytes`.
+pub(super) fn text_bytes(bytes: usize) -> usize {
+    bytes / 3 * 4 + 1024
 }
 
 impl<'a> Envelope<'a> {
@@ -66,7 +83,7 @@ impl<'a> Envelope<'a> {
             };
             envelope.data = if is_json { verbatim(body) } else { None };
             if envelope.data.is_none() {
-                envelope.data_base64 = Some(STANDARD.encode(body));
+                envelope.data_base64 = Some(Base64(body));
             }
         }
         envelope

@@ -63,7 +63,7 @@ pub(super) enum Error {
     ClockSkewed(u64),
     /// The node is stopping.
     ShuttingDown,
-    /// No memory for the body for a while.
+    /// No memory for the body, or for the answer, for a while.
     Overloaded,
     /// A failure that is not the client's; the text is for the log.
     Internal(String),
@@ -162,7 +162,7 @@ impl Error {
             )
             .into(),
             Self::ShuttingDown => "this node is stopping; use another one".into(),
-            Self::Overloaded => "no memory for the request's body; try again".into(),
+            Self::Overloaded => "no memory for the request or its answer; try again".into(),
             Self::Internal(_) => "the request failed; its id finds the log line".into(),
             Self::OutcomeUnknown(_) => {
                 "storage failed, and whether the write took place is unknown; read the key before \

@@ -9,16 +9,18 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::{self, Accepted};
-use super::envelope::Envelope;
+use super::body::Held;
+use super::envelope::{Envelope, MEMORY_FACTOR, text_bytes};
 use super::error::Error;
 use super::query::Query;
 use super::routes::Resource;
-use super::{App, Ctx, body, etag, path, write};
+use super::{App, Ctx, LARGE_BYTES_MIN, body, etag, path, write};
 use crate::model::condition::Current;
 use crate::model::{Condition, Content, Header, Key, Tags};
 use crate::store::{CURRENT_BYTES_MAX, Change, Entry, Write};
@@ -63,15 +65,45 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
         response.headers_mut().insert(CONTENT_LENGTH, size);
         return Ok(response);
     }
-    let entry = app.state.store.get(&key).await?.ok_or(Error::KeyNotFound)?;
+    let (entry, held) = fetch(app, &key, if envelope { MEMORY_FACTOR } else { 1 }).await?;
     if envelope {
-        let mut response = answer::json(StatusCode::OK, &Envelope::of(&key, &entry))?;
-        response.headers_mut().insert(ETAG, etag::of(entry.header.version.uuid));
+        let tag = etag::of(entry.header.version.uuid);
+        let size = body_bytes(&entry);
+        let text = move || answer::text(&Envelope::of(&key, &entry), text_bytes(size));
+        let text = app.work(size, text).await?;
+        let mut response = answer::json_bytes(StatusCode::OK, answer::fitted(app, text, held));
+        response.headers_mut().insert(ETAG, tag);
         return Ok(response);
     }
-    let mut response = Response::new(Body::from(entry.body.unwrap_or_default()));
-    *response.headers_mut() = value_headers(app, &entry.header);
+    let headers = value_headers(app, &entry.header);
+    let body = answer::with_room(entry.body.unwrap_or_default(), held);
+    let mut response = Response::new(Body::from(body));
+    *response.headers_mut() = headers;
     Ok(response)
+}
+
+fn body_bytes(entry: &Entry) -> usize {
+    entry.body.as_ref().map_or(0, Bytes::len)
+}
+
+/// The live value, and the memory for an answer of `factor` times its size, which is taken before a
+/// large value is read.
+async fn fetch(app: &App, key: &Key, factor: usize) -> Result<(Entry, Option<Held>), Error> {
+    loop {
+        let found = app.state.store.peek(key)?.ok_or(Error::KeyNotFound)?;
+        let size = usize::try_from(found.header.content.size()).unwrap_or(usize::MAX);
+        let bytes = size.saturating_mul(factor);
+        if found.body.is_some() && bytes < LARGE_BYTES_MIN {
+            return Ok((found, None));
+        }
+        drop(found);
+        let held = app.room(bytes).await?;
+        let entry = app.state.store.get(key).await?.ok_or(Error::KeyNotFound)?;
+        // a larger value came in between: room for that one, or for none
+        if body_bytes(&entry) <= size {
+            return Ok((entry, held));
+        }
+    }
 }
 
 /// Decides a conditional read by the header alone: a 304, a refusal, or `None` to go on. A value

@@ -8,6 +8,8 @@
 
 mod answer;
 mod body;
+#[cfg(test)]
+mod budget_tests;
 mod cas;
 mod cluster;
 mod connection;
@@ -21,6 +23,9 @@ mod kv;
 mod metrics;
 mod path;
 mod query;
+#[cfg(test)]
+#[path = "rig_tests.rs"]
+mod rig;
 mod routes;
 mod scan;
 mod server;
@@ -73,10 +78,17 @@ impl fmt::Debug for State {
     }
 }
 
+/// From this size on, memory is counted and work is done on a thread of its own.
+const LARGE_BYTES_MIN: usize = 64 << 10;
+
 /// What every handler is handed.
 struct App {
     state: State,
+    /// Memory for the bodies of requests.
     budget: body::Budget,
+    /// Memory for answers until they are sent: of its own, so that who reads slowly keeps nobody
+    /// from writing.
+    answers: body::Budget,
     /// Writes whose client left before the answer; they run to their end.
     detached: Mutex<JoinSet<()>>,
 }
@@ -86,8 +98,25 @@ type Ctx = axum::extract::State<Arc<App>>;
 
 impl App {
     fn new(state: State) -> Self {
-        let budget = body::Budget::new(state.config.limits.body_memory_bytes_max, body::ROOM_WAIT);
-        Self { state, budget, detached: Mutex::new(JoinSet::new()) }
+        let limits = &state.config.limits;
+        let budget = body::Budget::new(limits.body_memory_bytes_max, body::ROOM_WAIT);
+        let answers = body::Budget::new(limits.answer_memory_bytes_max, body::ROOM_WAIT);
+        Self { state, budget, answers, detached: Mutex::new(JoinSet::new()) }
+    }
+
+    /// Waits a while for the memory of an answer of `bytes`, if that is worth counting.
+    async fn room(&self, bytes: usize) -> Result<Option<body::Held>, error::Error> {
+        if bytes < LARGE_BYTES_MIN { Ok(None) } else { self.answers.hold(bytes).await.map(Some) }
+    }
+
+    /// Runs `work` on `bytes` of content: in place where that takes no time, else where it does not
+    /// hold up other requests.
+    async fn work<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if bytes < LARGE_BYTES_MIN { work() } else { self.state.store.blocking(|_| work()).await }
     }
 
     /// Lets reads and writes through, unless this node has no data yet.

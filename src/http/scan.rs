@@ -13,7 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::envelope::Envelope;
+use super::body::Held;
+use super::envelope::{Envelope, MEMORY_FACTOR, text_bytes};
 use super::error::Error;
 use super::query::Query;
 use super::routes::Resource;
@@ -26,6 +27,8 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// How much content one step of a stream reads at once.
 const STEP_BYTES_MAX: usize = 1 << 20;
+/// The most that an item takes besides its content: key and type, every character escaped.
+const ITEM_BYTES_MAX: usize = 8 << 10;
 const NDJSON_ESSENCE: &str = "application/x-ndjson";
 const NDJSON: HeaderValue = HeaderValue::from_static(NDJSON_ESSENCE);
 
@@ -59,23 +62,59 @@ async fn scan(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let mut response = if wants_lines(request.headers()) {
         lines(app, asked).await?
     } else {
-        page(app, &asked).await?
+        page(app, asked).await?
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
-async fn page(app: &App, asked: &Asked) -> Result<Response, Error> {
+async fn page(app: &App, mut asked: Asked) -> Result<Response, Error> {
     let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
     let content = asked.values.then_some(app.state.config.limits.body_bytes_max);
-    let page = app.state.store.scan(&asked.prefix, asked.after.as_ref(), limit, content).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let listing = Listing {
-        prefix: asked.prefix.as_str(),
-        items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
-        next: last.map(|(key, _)| cursor(key)),
+    let (page, held) = loop {
+        let (page, held) = read(app, &asked, limit, content).await?;
+        // all that was found died meanwhile: read on, as an empty page looks like the end
+        match page.next {
+            Some(next) if page.items.is_empty() => asked.after = Some(next),
+            _ => break (page, held),
+        }
     };
-    answer::json(StatusCode::OK, &listing)
+    let (prefix, size) = (asked.prefix, content_bytes(&page));
+    let text = move || {
+        let listing = Listing {
+            prefix: prefix.as_str(),
+            items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
+            next: page.next.as_ref().map(cursor),
+        };
+        answer::text(&listing, page_text_bytes(&page))
+    };
+    let text = app.work(size, text).await?;
+    Ok(answer::json_bytes(StatusCode::OK, answer::fitted(app, text, held)))
+}
+
+/// Reads a page, with the memory for it and for its text, which is taken before.
+async fn read(
+    app: &App,
+    asked: &Asked,
+    limit: usize,
+    content: Option<usize>,
+) -> Result<(Page, Option<Held>), Error> {
+    // a page has one item at least, however large
+    let value_bytes_max = app.state.config.limits.value_bytes_max;
+    let all = limit.saturating_mul(value_bytes_max);
+    let most = content.map_or(0, |max| all.min(max.max(value_bytes_max)));
+    let held = app.room(MEMORY_FACTOR * most + limit * ITEM_BYTES_MAX).await?;
+    let page = app.state.store.scan(&asked.prefix, asked.after.as_ref(), limit, content).await?;
+    Ok((page, held))
+}
+
+fn content_bytes(page: &Page) -> usize {
+    page.items.iter().filter_map(|(_, entry)| entry.body.as_ref()).map(Bytes::len).sum()
+}
+
+fn page_text_bytes(page: &Page) -> usize {
+    let bytes = page.items.iter().map(|(_, entry)| entry.body.as_ref().map_or(0, Bytes::len));
+    bytes.map(text_bytes).sum()
 }
 
 /// All items, one a line. The first step is read before the answer begins, so that a failure there
@@ -122,23 +161,25 @@ struct Lines {
 impl Lines {
     /// The next lines, `None` at the end.
     async fn step(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.ended || self.left == 0 {
-            return Ok(None);
+        // a step whose values all died while they were read is no end
+        while !self.ended && self.left > 0 {
+            let content = self.asked.values.then_some(STEP_BYTES_MAX);
+            let limit = self.left.min(LIMIT_MAX);
+            let (page, held) = read(&self.app, &self.asked, limit, content).await?;
+            self.left -= page.items.len().min(self.left);
+            self.ended = page.next.is_none();
+            self.asked.after.clone_from(&page.next);
+            let lines = self.app.work(content_bytes(&page), move || render(&page)).await?;
+            if !lines.is_empty() {
+                return Ok(Some(answer::fitted(&self.app, lines, held)));
+            }
         }
-        let Asked { prefix, after, values, .. } = &self.asked;
-        let content = values.then_some(STEP_BYTES_MAX);
-        let limit = self.left.min(LIMIT_MAX);
-        let page = self.app.state.store.scan(prefix, after.as_ref(), limit, content).await?;
-        let lines = render(&page)?;
-        self.left -= page.items.len().min(self.left);
-        self.ended = !page.more || page.items.is_empty();
-        self.asked.after = page.items.into_iter().next_back().map(|(key, _)| key);
-        Ok((!lines.is_empty()).then(|| Bytes::from(lines)))
+        Ok(None)
     }
 }
 
 fn render(page: &Page) -> Result<Vec<u8>, Error> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity(page_text_bytes(page));
     for (key, entry) in &page.items {
         let envelope = Envelope::of(key, entry);
         envelope.write_line(&mut lines).map_err(|e| Error::Internal(e.to_string()))?;
@@ -198,48 +239,5 @@ fn names_lines(range: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(path: &str, query: &str) -> Result<Asked, Error> {
-        Asked::parse(path, Some(query))
-    }
-
-    #[test]
-    fn parameters_are_checked() {
-        let plain = asked("/scan", "").unwrap();
-        assert!(plain.limit.is_none() && plain.after.is_none() && !plain.values);
-        let full = asked("/scan/a", "limit=1000&values=true&after=YS9i").unwrap();
-        assert_eq!((full.limit, full.values), (Some(1000), true));
-        assert_eq!(full.after.unwrap().as_str(), "a/b");
-        for bad in ["limit=0", "limit=1001", "limit=x", "limit=+1", "limit=", "values=1", "values"]
-        {
-            assert!(matches!(asked("/scan", bad), Err(Error::BadRequest(_))), "{bad}");
-        }
-        assert!(matches!(asked("/scan", "x=1"), Err(Error::UnknownField(_))));
-    }
-
-    #[test]
-    fn a_cursor_is_a_key_below_the_prefix() {
-        let key = Key::parse("a/ü").unwrap();
-        let prefix = Prefix::parse("a").unwrap();
-        assert_eq!(parse_cursor(&cursor(&key), &prefix).unwrap(), key);
-        let other = cursor(&Key::parse("b/c").unwrap());
-        for bad in ["", "!", "YQ", "a/b", "YS9i=", "YS8v", &other] {
-            assert!(matches!(parse_cursor(bad, &prefix), Err(Error::BadCursor)), "{bad}");
-        }
-    }
-
-    #[test]
-    fn lines_are_for_those_who_name_them() {
-        let wants = |accept: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, accept.parse().unwrap());
-            wants_lines(&headers)
-        };
-        assert!(wants("application/x-ndjson"));
-        assert!(wants("application/json;q=0.5, Application/X-NDJSON; q=1"));
-        assert!(!wants("*/*") && !wants("application/json") && !wants("application/x-ndjson;q=0"));
-        assert!(!wants_lines(&HeaderMap::new()));
-    }
-}
+#[path = "scan_tests.rs"]
+mod tests;

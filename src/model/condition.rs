@@ -1,12 +1,13 @@
 //! Compare-and-swap conditions, and the one function that decides them.
 //!
 //! Every conditional write, whatever its form, ends here: the writer loads the live current record
-//! of the key, this decides, nothing in between. A dead record is no current record.
+//! of the key, this decides, nothing in between. What must see the value is decided beforehand and
+//! becomes [`Condition::Record`]. A dead record is no current record.
 
 use bytes::Bytes;
-use serde_json::Value;
 use uuid::Uuid;
 
+use super::record::RecordHash;
 use super::{Content, Header, Timestamp, json};
 
 /// What a client expects the current record to be.
@@ -23,8 +24,8 @@ pub enum Expected {
         /// Its timestamp.
         timestamp: Timestamp,
     },
-    /// A value that parses as JSON and equals this one.
-    Json(Value),
+    /// A value that is acceptable JSON and means the same as this one.
+    Json(json::Text),
     /// A value of exactly these bytes.
     Bytes(Bytes),
     /// No live value.
@@ -51,6 +52,8 @@ pub enum Condition {
     Match(Tags),
     /// `If-None-Match` (RFC 9110, section 13.1.2): no tag names the live value.
     NoneMatch(Tags),
+    /// The live record is the one with this hash, in every field.
+    Record(RecordHash),
 }
 
 /// The live current record, as the decision sees it.
@@ -83,6 +86,7 @@ impl Condition {
             Self::Expect(expected) => expected.holds(current),
             Self::Match(tags) => named(tags),
             Self::NoneMatch(tags) => !named(tags),
+            Self::Record(hash) => current.is_some_and(|c| c.header.hash() == *hash),
         }
     }
 }
@@ -99,10 +103,7 @@ impl Expected {
             Self::Version { uuid, timestamp } => {
                 version.uuid == *uuid && version.timestamp == *timestamp
             }
-            Self::Json(expected) => current
-                .body
-                .and_then(|body| serde_json::from_slice::<Value>(body).ok())
-                .is_some_and(|value| json::equal(&value, expected)),
+            Self::Json(expected) => current.body.is_some_and(|body| expected.equals(body)),
             Self::Bytes(bytes) => match &current.header.content {
                 Content::Value { size, hash, .. } => {
                     *size == bytes.len() as u64 && blake3::hash(bytes) == *hash

@@ -118,8 +118,10 @@ pub const CURRENT_BYTES_MAX: u64 = 64 << 10;
 pub struct Page {
     /// Live values in key order.
     pub items: Vec<(Key, Entry)>,
-    /// Whether there are more after the last item.
-    pub more: bool,
+    /// The last key that was visited when there may be more after it; `None` at the end. A value
+    /// that died while the page was read is visited and is no item, so a page may be short, or
+    /// empty, and not be the last.
+    pub next: Option<Key>,
 }
 
 /// How many records there are.

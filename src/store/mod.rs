@@ -11,9 +11,13 @@ mod group;
 pub mod identity;
 mod layout;
 pub mod memory;
+#[cfg(test)]
+#[path = "racing_tests.rs"]
+pub(crate) mod racing;
 pub mod rocks;
 mod scan;
 mod tree;
+mod write;
 pub mod writer;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -62,6 +66,8 @@ struct Shared {
     identity: Identity,
     /// Whether there are other members: set by the node, read by the writer.
     others: std::sync::atomic::AtomicBool,
+    /// Turns for comparing contents.
+    comparisons: tokio::sync::Semaphore,
 }
 
 /// A handle to the data of this node. Cheap to clone.
@@ -98,6 +104,7 @@ impl Store {
             feed: Feed::new(settings.feed_commits_max),
             identity,
             others: std::sync::atomic::AtomicBool::new(false),
+            comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
         });
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
         let writer = Writer::new(shared.clone(), queue, metrics, settings);
@@ -113,15 +120,6 @@ impl Store {
     /// Says whether there are other members, which bounds how far ahead timestamps may lie.
     pub fn set_others(&self, others: bool) {
         self.shared.others.store(others, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// Decides and, if it is accepted, performs one write. When this returns `Ok`, the write is
-    /// durable. Dropping the future does not undo the write.
-    ///
-    /// # Errors
-    /// Why it was not accepted; see [`WriteError`] for whether anything changed.
-    pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
-        self.ask(|answer| Job::Write { write, answer }).await
     }
 
     /// Merges records from a peer. When this returns `Ok`, all of them are durable or were beaten
@@ -186,13 +184,22 @@ impl Store {
         Ok(live.then_some(Entry { header: record.header, body: Some(record.body) }))
     }
 
+    /// The live value of `key`, its bytes only where they are kept with the header.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub fn peek(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
+        let live = stored.header.is_live(self.shared.clock.now());
+        Ok(live.then_some(Entry { header: stored.header, body: stored.body }))
+    }
+
     /// The header of the live value of `key`.
     ///
     /// # Errors
     /// When storage fails or the record is damaged.
     pub fn head(&self, key: &Key) -> Result<Option<Header>, ReadError> {
-        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
-        Ok(stored.header.is_live(self.shared.clock.now()).then_some(stored.header))
+        Ok(self.peek(key)?.map(|entry| entry.header))
     }
 
     /// The record of `key`, dead or alive, as replication sends it.

@@ -14,7 +14,8 @@ use crate::proto::reconcile::{Listed, Replica};
 impl Store {
     /// Live values below `prefix` after the key `after`, at most `limit` of them. With
     /// `content_bytes_max` the items carry their bytes, and the page ends early once these add up
-    /// to that (a page has at least one item); without it, items come without bytes.
+    /// to that (one item is always read, whatever its size); without it, items come without bytes.
+    /// The scan goes on after [`Page::next`], which alone tells the end.
     ///
     /// # Errors
     /// When storage fails or a record is damaged.
@@ -71,13 +72,33 @@ impl Store {
             ControlFlow::Continue(())
         })?;
         damaged?;
+        self.page(found, more, content_bytes_max)
+    }
+
+    /// The page of what was found. A value that grew meanwhile ends it early.
+    fn page(
+        &self,
+        found: Vec<(Key, Stored)>,
+        more: bool,
+        content_bytes_max: Option<usize>,
+    ) -> Result<Page, ReadError> {
+        let last = found.len().saturating_sub(1);
         let mut items = Vec::with_capacity(found.len());
-        for (key, stored) in found {
-            if let Some(entry) = self.entry(&key, stored, content_bytes_max.is_some())? {
+        let (mut next, mut content_bytes) = (None, 0);
+        for (at, (key, stored)) in found.into_iter().enumerate() {
+            let entry = self.entry(&key, stored, content_bytes_max.is_some())?;
+            let bytes = entry.as_ref().and_then(|entry| entry.body.as_ref()).map_or(0, Bytes::len);
+            content_bytes += bytes;
+            let full = content_bytes_max.is_some_and(|max| content_bytes >= max);
+            next = (more || at < last).then(|| key.clone());
+            if let Some(entry) = entry {
                 items.push((key, entry));
             }
+            if full {
+                break;
+            }
         }
-        Ok(Page { items, more })
+        Ok(Page { items, next })
     }
 
     /// The entry with its bytes where they are wanted; `None` when a large value died meanwhile.

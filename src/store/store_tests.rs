@@ -14,7 +14,7 @@ use super::rocks::Rocks;
 use super::*;
 use crate::clock::Fixed;
 use crate::model::{
-    Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, merge,
+    Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, json, merge,
 };
 
 const START: u64 = 1_800_000_000_000_000;
@@ -153,6 +153,44 @@ async fn of_64_swaps_that_expect_one_version_exactly_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_swaps_of_one_json_counter_each_counts_once() {
+    on_both(|opened, _| async move {
+        opened.store.write(put("a", b"0")).await.unwrap();
+        let json = |text: String| Expected::Json(json::Text::new(text.into()).unwrap());
+        let add = |store: Store| async move {
+            loop {
+                let entry = store.get(&key("a")).await.unwrap().unwrap();
+                let text = String::from_utf8(entry.body.unwrap().to_vec()).unwrap();
+                let next = text.parse::<u32>().unwrap() + 1;
+                let swap = put("a", next.to_string().as_bytes());
+                // another text of the same number
+                match store.write(expecting(swap, json(format!(" {text}.0 ")))).await {
+                    Ok(_) => return,
+                    Err(WriteError::PreconditionFailed { current }) => {
+                        assert_ne!(current.unwrap().body.unwrap(), text, "equal, and refused");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let all: Vec<_> = (0..32).map(|_| tokio::spawn(add(opened.store.clone()))).collect();
+        for one in all {
+            one.await.unwrap();
+        }
+        let entry = opened.store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!(entry.body.unwrap(), "32");
+        let mut both = expecting(put("a", b"x"), json("32".to_owned()));
+        both.conditions.push(Condition::Expect(Expected::Uuid(Uuid::nil())));
+        let refused = opened.store.write(both).await;
+        assert!(matches!(refused, Err(WriteError::PreconditionFailed { current: Some(_) })));
+        let absent = opened.store.write(expecting(put("b", b"x"), json("1".to_owned()))).await;
+        assert!(matches!(absent, Err(WriteError::PreconditionFailed { current: None })));
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_timestamp_alone_is_refused_after_a_twin_was_displaced() {
     on_both(|opened, _| async move {
         let store = &opened.store;
@@ -203,20 +241,41 @@ async fn a_page_ends_at_its_limits_and_goes_on_behind_the_last_key() {
         let names = |page: &Page| page.items.iter().map(|(k, _)| k.to_string()).collect::<Vec<_>>();
         let page = store.scan(&prefix, None, 3, None).await.unwrap();
         assert_eq!(
-            (names(&page), page.more),
+            (names(&page), page.next.is_some()),
             (vec!["p/0".into(), "p/1".into(), "p/2".into()], true)
         );
         assert!(page.items.iter().all(|(_, entry)| entry.body.is_none()));
         let rest = store.scan(&prefix, Some(&key("p/2")), 100, None).await.unwrap();
-        assert_eq!((names(&rest).len(), rest.more), (6, false));
+        assert_eq!((names(&rest).len(), rest.next.is_some()), (6, false));
         let full = store.scan(&prefix, None, 100, Some(250)).await.unwrap();
-        assert_eq!((full.items.len(), full.more), (2, true));
+        assert_eq!((full.items.len(), full.next.is_some()), (2, true));
         assert!(full.items.iter().all(|(_, entry)| entry.body.as_ref().unwrap().len() == 100));
         let one = store.scan(&prefix, None, 100, Some(1)).await.unwrap();
-        assert_eq!((one.items.len(), one.more), (1, true), "a page has at least one item");
+        assert_eq!(
+            (one.items.len(), one.next.is_some()),
+            (1, true),
+            "a page has at least one item"
+        );
         opened.close();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_says_where_to_go_on_though_its_values_died_while_it_was_read() {
+    let engine = Arc::new(racing::Racing::default());
+    let opened = Opened::new(engine.clone(), &Fixed::new(START, 1));
+    for n in 0..4 {
+        opened.store.write(put(&format!("p/{n}"), &[0; 100])).await.unwrap();
+    }
+    let prefix = crate::model::Prefix::parse("p").unwrap();
+    engine.remove_after_scan(&["p/0", "p/1"]);
+    let page = opened.store.scan(&prefix, None, 2, Some(1000)).await.unwrap();
+    assert_eq!((page.items.len(), page.next.as_ref()), (0, Some(&key("p/1"))));
+    engine.remove_after_scan(&["p/2", "p/3"]);
+    let page = opened.store.scan(&prefix, page.next.as_ref(), 2, Some(1000)).await.unwrap();
+    assert!(page.items.is_empty() && page.next.is_none(), "that was the last of it");
+    opened.close();
 }
 
 #[tokio::test(flavor = "multi_thread")]
