@@ -106,9 +106,8 @@ fn a_redirect_is_not_followed() {
 #[test]
 fn a_refusal_is_understood_whatever_the_current_value_is() {
     for data in [r#"{"$serde_json::private::Number":"x"}"#, "1E400", r#"{"a":[null]}"#] {
-        let body = format!(
-            r#"{{"code":"precondition_failed","detail":"d","current":{{"uuid":"u","timestamp":5,"data":{data}}}}}"#
-        );
+        let current = format!(r#"{{"uuid":"u","timestamp":5,"data":{data}}}"#);
+        let body = format!(r#"{{"code":"precondition_failed","current":{current}}}"#);
         let refusal = read_refusal(412, None, body.into_bytes());
         assert_eq!(refusal.code.as_deref(), Some("precondition_failed"), "{data}");
         assert!(matches!(refusal.current, Current::Version { timestamp: 5, .. }), "{data}");

@@ -134,8 +134,7 @@ fn parse_expected(raw: &RawValue, body: &Bytes) -> Result<Expected, Error> {
             Expected::Version { uuid, timestamp }
         }
         (None, None, Some(data), None, None, None) => {
-            let text = Text::new(text_of(data, body));
-            Expected::Json(text.map_err(|e| Error::BadJson(e.to_string()))?)
+            Expected::Json(Text::of_checked(text_of(data, body)))
         }
         (None, None, None, Some(base64), None, None) => {
             // the body is bounded, and so is what it decodes to

@@ -5,13 +5,16 @@
 //! their exact decimal value instead of by a rounded float, because a compare-and-swap rests on it.
 //! Nothing becomes a tree: trees take many times the memory of the text, and the tree of
 //! `serde_json` reads some objects as numbers. Time is linear in the text, unless two objects order
-//! their members differently; then it is at most that times the depth.
+//! their members differently; then the members are sorted.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
+
+/// An array or object of this size is found by its place, not walked through.
+const LONG_BYTES_MIN: usize = 256;
 
 /// How deep arrays and objects may be nested.
 pub const DEPTH_MAX: usize = 128;
@@ -21,6 +24,9 @@ pub const DEPTH_MAX: usize = 128;
 /// # Errors
 /// What is wrong and where.
 pub fn check(bytes: &[u8]) -> Result<(), serde_json::Error> {
+    if u32::try_from(bytes.len()).is_err() {
+        return Err(serde_json::Error::custom("longer than 4 GiB"));
+    }
     let raw: &RawValue = serde_json::from_slice(bytes)?;
     Cursor { text: raw.get(), at: 0 }.check(DEPTH_MAX)
 }
@@ -40,6 +46,12 @@ impl Text {
         Ok(Self(bytes))
     }
 
+    /// A part of a text that was checked as a whole.
+    #[must_use]
+    pub fn of_checked(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// Whether `bytes` are an acceptable JSON text too and mean the same: objects whatever the
     /// order of their members, numbers by their exact value (`1`, `1.0` and `1e0` are equal, two
     /// integers that round to one float are not), strings whatever their escapes.
@@ -49,7 +61,10 @@ impl Text {
         self.0 == bytes
             || (check(bytes).is_ok()
                 && match (std::str::from_utf8(&self.0), std::str::from_utf8(bytes)) {
-                    (Ok(a), Ok(b)) => equal(&mut Cursor::new(a), &mut Cursor::new(b)),
+                    (Ok(a), Ok(b)) => {
+                        let long = (&*long_containers(a), &*long_containers(b));
+                        equal(&mut Cursor::new(a), &mut Cursor::new(b), long)
+                    }
                     _ => false,
                 })
     }
@@ -116,11 +131,21 @@ impl<'a> Cursor<'a> {
         !self.take(end) && self.peek() != 0
     }
 
-    /// Steps over a value.
-    fn skip(&mut self) {
+    /// Steps over a value; `long` are the places of those that are not walked through.
+    fn skip(&mut self, long: &[Place]) {
         let mut depth = 0_usize;
         loop {
-            match self.peek() {
+            let next = self.peek();
+            let known = matches!(next, b'[' | b'{')
+                .then(|| long.binary_search_by_key(&place(self.at), |known| known.from).ok());
+            if let Some(known) = known.flatten().and_then(|at| long.get(at)) {
+                self.at = known.to as usize;
+                if depth == 0 {
+                    return;
+                }
+                continue;
+            }
+            match next {
                 0 => return,
                 b'[' | b'{' => {
                     depth += 1;
@@ -158,8 +183,9 @@ impl<'a> Cursor<'a> {
                 self.at += 1;
                 let mut members = Vec::new();
                 while self.more(b'}') {
-                    members.push(self.at);
-                    check_string(self.name())?;
+                    let name = self.name_place();
+                    check_string(self.slice(name))?;
+                    members.push(name);
                     self.check(depth_left)?;
                 }
                 self.check_names(members)?;
@@ -170,35 +196,87 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// The name of the member that begins at `at`.
-    fn name_at(&self, at: usize) -> Cow<'a, str> {
-        decoded(Self { at, ..*self }.scalar())
+    /// The name of the member that begins here; steps over it and the colon behind it.
+    fn name_place(&mut self) -> Place {
+        let from = self.at;
+        let length = self.name().len();
+        Place { from: place(from), to: place(from + length) }
     }
 
-    fn check_names(&self, mut members: Vec<usize>) -> Result<(), serde_json::Error> {
-        members.sort_unstable_by(|a, b| self.name_at(*a).cmp(&self.name_at(*b)));
-        let mut pairs = members.iter().zip(members.iter().skip(1));
-        match pairs.find(|(a, b)| self.name_at(**a) == self.name_at(**b)) {
+    fn slice(&self, place: Place) -> &'a str {
+        self.text.get(place.from as usize..place.to as usize).unwrap_or_default()
+    }
+
+    fn name_in(&self, name: Place) -> Cow<'a, str> {
+        decoded(self.slice(name))
+    }
+
+    fn sort(&self, names: &mut [Place]) {
+        names.sort_unstable_by(|a, b| self.name_in(*a).cmp(&self.name_in(*b)));
+    }
+
+    fn check_names(&self, mut names: Vec<Place>) -> Result<(), serde_json::Error> {
+        self.sort(&mut names);
+        let mut pairs = names.iter().zip(names.iter().skip(1));
+        match pairs.find(|(a, b)| self.name_in(**a) == self.name_in(**b)) {
             Some((twice, _)) => {
-                let name = self.name_at(*twice);
+                let name = self.name_in(*twice);
                 Err(serde_json::Error::custom(format_args!("duplicate member `{name}`")))
             }
             None => Ok(()),
         }
     }
 
-    /// From the first member of an object: where its members begin, in the order of their names.
-    /// Steps over the object.
-    fn members(&mut self) -> Vec<usize> {
-        let mut members = Vec::new();
+    /// From the first member of an object: the names of its members, in their order. Steps over the
+    /// object.
+    fn members(&mut self, ends: &[Place]) -> Vec<Place> {
+        let mut names = Vec::new();
         while self.more(b'}') {
-            members.push(self.at);
-            self.name();
-            self.skip();
+            names.push(self.name_place());
+            self.skip(ends);
         }
-        members.sort_unstable_by(|a, b| self.name_at(*a).cmp(&self.name_at(*b)));
-        members
+        self.sort(&mut names);
+        names
     }
+}
+
+/// A part of a text.
+#[derive(Clone, Copy)]
+struct Place {
+    from: u32,
+    to: u32,
+}
+
+/// [`check`] takes no text in which a place would not fit.
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// Where the long arrays and objects of a text are, in the order in which they begin: so that none
+/// is read to its end again at every level around it.
+fn long_containers(text: &str) -> Vec<Place> {
+    let mut cursor = Cursor::new(text);
+    let (mut open, mut found) = (Vec::new(), Vec::new());
+    loop {
+        match cursor.peek() {
+            0 => break,
+            b'[' | b'{' => {
+                open.push(cursor.at);
+                cursor.at += 1;
+            }
+            b']' | b'}' => {
+                cursor.at += 1;
+                let from = open.pop().unwrap_or_default();
+                if cursor.at - from >= LONG_BYTES_MIN {
+                    found.push(Place { from: place(from), to: place(cursor.at) });
+                }
+            }
+            b',' | b':' => cursor.at += 1,
+            _ => drop(cursor.scalar()),
+        }
+    }
+    found.sort_unstable_by_key(|container| container.from);
+    found
 }
 
 /// Refuses a string that names half a character (`\ud800`).
@@ -215,8 +293,11 @@ fn decoded(quoted: &str) -> Cow<'_, str> {
     Cow::Borrowed(inner.unwrap_or(quoted))
 }
 
+/// The long containers of both texts.
+type Long<'a> = (&'a [Place], &'a [Place]);
+
 /// Compares two values. Equal ones are stepped over; after unequal ones the cursors stand anywhere.
-fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>) -> bool {
+fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>, long: Long<'_>) -> bool {
     let (kind_a, kind_b) = (a.peek(), b.peek());
     let number = |kind: u8| kind == b'-' || kind.is_ascii_digit();
     match (kind_a, kind_b) {
@@ -224,7 +305,7 @@ fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>) -> bool {
             (a.at, b.at) = (a.at + 1, b.at + 1);
             loop {
                 match (a.more(b']'), b.more(b']')) {
-                    (true, true) if equal(a, b) => {}
+                    (true, true) if equal(a, b, long) => {}
                     (false, false) => return true,
                     _ => return false,
                 }
@@ -232,7 +313,7 @@ fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>) -> bool {
         }
         (b'{', b'{') => {
             (a.at, b.at) = (a.at + 1, b.at + 1);
-            equal_objects(a, b)
+            equal_objects(a, b, long)
         }
         (b'"', b'"') => decoded(a.scalar()) == decoded(b.scalar()),
         _ if number(kind_a) && number(kind_b) => {
@@ -245,7 +326,7 @@ fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>) -> bool {
 
 /// Compares two objects from their first members. As long as both give their members in one order,
 /// they are read side by side.
-fn equal_objects(a: &mut Cursor<'_>, b: &mut Cursor<'_>) -> bool {
+fn equal_objects(a: &mut Cursor<'_>, b: &mut Cursor<'_>, long: Long<'_>) -> bool {
     loop {
         match (a.more(b'}'), b.more(b'}')) {
             (true, true) => {}
@@ -256,16 +337,17 @@ fn equal_objects(a: &mut Cursor<'_>, b: &mut Cursor<'_>) -> bool {
             (a.at, b.at) = (from_a, from_b);
             break;
         }
-        if !equal(a, b) {
+        if !equal(a, b, long) {
             return false;
         }
     }
-    let (members_a, members_b) = (a.members(), b.members());
+    let (members_a, members_b) = (a.members(long.0), b.members(long.1));
     let mut pairs = members_a.iter().zip(&members_b);
     members_a.len() == members_b.len()
         && pairs.all(|(at_a, at_b)| {
-            let (mut a, mut b) = (Cursor { at: *at_a, ..*a }, Cursor { at: *at_b, ..*b });
-            decoded(a.name()) == decoded(b.name()) && equal(&mut a, &mut b)
+            let at = |name: &Place| name.from as usize;
+            let (mut a, mut b) = (Cursor { at: at(at_a), ..*a }, Cursor { at: at(at_b), ..*b });
+            decoded(a.name()) == decoded(b.name()) && equal(&mut a, &mut b, long)
         })
 }
 

@@ -79,6 +79,25 @@ fn no_object_is_taken_for_a_number() {
 }
 
 #[test]
+fn long_containers_in_another_order_are_compared_in_little_time() {
+    let long = format!("[{}1]", "1,".repeat(100_000));
+    let other = format!("[{}2]", "1,".repeat(100_000));
+    let first =
+        |inner: &str| format!("{}{inner}{}", r#"{"a":[0],"b":"#.repeat(120), "}".repeat(120));
+    let last =
+        |inner: &str| format!("{}{inner}{}", r#"{"b":"#.repeat(120), r#","a":[0]}"#.repeat(120));
+    assert!(equal_texts(&first(&long), &last(&long)));
+    assert!(!equal_texts(&first(&long), &last(&other)));
+    // 120 levels, each read again at every level around it, would be read 7,000 times
+    let text = last(&long);
+    let places = long_containers(&text);
+    assert_eq!(places.len(), 121);
+    let mut cursor = Cursor::new(&text);
+    cursor.skip(&places);
+    assert_eq!(cursor.at, text.len());
+}
+
+#[test]
 fn what_is_no_acceptable_json_equals_nothing() {
     for bad in [&b""[..], b"{", b"1 1", b"\xff", br#"{"a":1,"a":1}"#] {
         assert!(!text("1").equals(bad) && !text(r#"{"a":1}"#).equals(bad));
