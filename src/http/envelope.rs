@@ -1,7 +1,9 @@
 //! The ENVELOPE of the contract: a live value with all that is known of it, as JSON.
 //!
-//! Content is shown as JSON where its type says JSON and the bytes are acceptable JSON (as the API
-//! itself would take them), verbatim; else in base64. Nothing is parsed into a tree.
+//! Content is shown as JSON where its type says JSON, the bytes are acceptable JSON (as the API
+//! itself would take them) and the reader gets exactly these bytes back; else in base64, because
+//! white space around a JSON text, and line breaks where an envelope is one line, would be lost.
+//! Nothing is parsed into a tree.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -58,13 +60,28 @@ impl<'a> Envelope<'a> {
 
     /// The envelope with content, where the entry carries it.
     pub(super) fn of(key: &'a Key, entry: &'a Entry) -> Self {
+        Self::with_content(key, entry, verbatim)
+    }
+
+    /// The same, fit for one line: JSON that has line breaks comes in base64.
+    pub(super) fn of_line(key: &'a Key, entry: &'a Entry) -> Self {
+        Self::with_content(key, entry, |body| {
+            verbatim(body).filter(|json| !json.get().contains(['\n', '\r']))
+        })
+    }
+
+    fn with_content(
+        key: &'a Key,
+        entry: &'a Entry,
+        as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
+    ) -> Self {
         let mut envelope = Self::bare(key, &entry.header);
         if let Some(body) = &entry.body {
             let is_json = match &entry.header.content {
                 Content::Value { content_type, .. } => content_type.is_json(),
                 Content::Tombstone => false,
             };
-            envelope.data = if is_json { verbatim(body) } else { None };
+            envelope.data = if is_json { as_json(body) } else { None };
             if envelope.data.is_none() {
                 envelope.data_base64 = Some(STANDARD.encode(body));
             }
@@ -80,25 +97,19 @@ impl<'a> Envelope<'a> {
         Self { omitted: Some(true), ..Self::bare(key, &entry.header) }
     }
 
-    /// Writes it as one line: line breaks can stand only between the tokens of `data`, where a
-    /// space means the same.
+    /// Writes it and a line break. Made by [`Self::of_line`], it has no other.
     pub(super) fn write_line(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        let from = to.len();
         serde_json::to_writer(&mut *to, self)?;
-        for byte in to.iter_mut().skip(from) {
-            if matches!(byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
         to.push(b'\n');
         Ok(())
     }
 }
 
-/// The bytes as JSON text, if they are.
+/// The bytes as JSON text, if they are, and nothing but it: without white space around.
 fn verbatim(body: &[u8]) -> Option<&RawValue> {
     json::check(body).ok()?;
-    serde_json::from_slice(body).ok()
+    let text: &RawValue = serde_json::from_slice(body).ok()?;
+    (text.get().len() == body.len()).then_some(text)
 }
 
 #[cfg(test)]
@@ -165,13 +176,39 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line() {
-        let (key, entry) = (Key::parse("k").unwrap(), entry("application/json", b"[\r\n1,\n2]"));
-        let mut line = Vec::new();
-        Envelope::of(&key, &entry).write_line(&mut line).unwrap();
-        let first = line.iter().position(|b| *b == b'\n');
-        assert_eq!(first, Some(line.len() - 1));
-        let back: serde_json::Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!(back["data"].as_array().map(Vec::len), Some(2));
+    fn white_space_around_json_is_kept_in_base64() {
+        for body in [&b" 1"[..], b"1\n", b"\t{}", b"[]\r\n", b" null "] {
+            let text = text(&entry("application/json", body));
+            let encoded = STANDARD.encode(body);
+            assert!(text.ends_with(&format!(r#""data_base64":"{encoded}"}}"#)), "{text}");
+        }
+        // white space inside survives, line breaks too
+        let text = text(&entry("application/json", b"[1,\n 2]"));
+        assert!(text.ends_with("\"data\":[1,\n 2]}"), "{text}");
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_loses_nothing() {
+        #[derive(serde::Deserialize)]
+        struct Shown<'a> {
+            #[serde(borrow)]
+            data: Option<&'a RawValue>,
+            data_base64: Option<String>,
+        }
+        let key = Key::parse("k").unwrap();
+        for body in [&b"[\r\n1,\n2]"[..], b"{\"a\":\r1}", b"[1, 2]", b"\"\\n\"", b"1\n", b""] {
+            let entry = entry("application/json", body);
+            let mut line = Vec::new();
+            Envelope::of_line(&key, &entry).write_line(&mut line).unwrap();
+            let end = line.iter().position(|b| matches!(b, b'\n' | b'\r'));
+            assert_eq!(end, Some(line.len() - 1));
+            let shown: Shown<'_> = serde_json::from_slice(&line).unwrap();
+            let back = match (shown.data, shown.data_base64) {
+                (Some(json), None) => json.get().as_bytes().to_vec(),
+                (None, Some(text)) => STANDARD.decode(text).unwrap(),
+                both => panic!("{both:?}"),
+            };
+            assert_eq!(back, body);
+        }
     }
 }
