@@ -1,6 +1,7 @@
 //! Drives one reconcile session over a stream of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Context;
 use crate::model::NodeId;
@@ -9,6 +10,10 @@ use crate::peer::{Link, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Limits, Puller, Replica, SessionError, Step};
 use crate::proto::wire;
 use crate::store::{ReadError, Store, WriteError};
+
+/// How long a peer may be silent while an answer is awaited. A peer that is gone is noticed sooner,
+/// by its connection; this is for one that lives and does not answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Why a session ended early. What was merged until then stays merged.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +86,7 @@ async fn run(
                 let before = context.clock.now();
                 let met = puller.peer().is_none();
                 stream.send(&wire::encode(&request)).await?;
-                let frame = stream.receive().await?.ok_or(PullError::Ended)?;
+                let frame = stream.receive_within(ANSWER_WAIT).await?.ok_or(PullError::Ended)?;
                 let response = wire::decode(&frame)?;
                 handle(context, puller, response).await?;
                 if let (true, Some(report)) = (met, puller.peer()) {
