@@ -76,12 +76,23 @@ pub struct Peer {
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum Durability {
     /// After it is on the disk.
     Sync,
     /// After the operating system has it.
     Os,
+}
+
+impl TryFrom<String> for Durability {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "sync" => Ok(Self::Sync),
+            "os" => Ok(Self::Os),
+            _ => Err(format!("`{text}` is no durability; take \"sync\" or \"os\"")),
+        }
+    }
 }
 
 /// `[storage]`

@@ -65,7 +65,7 @@ fn ranges_and_pairs_are_checked() {
         ("http.listen", "0.0.0.0:80", "http.insecure"),
         ("http.listen", "nowhere", "listen"),
         ("node.name", "a b", "node.name"),
-        ("storage.durability", "maybe", "durability"),
+        ("storage.durability", "maybe", "take \"sync\" or \"os\""),
         ("clustering_enabled", "true", "gossip.key_file"),
     ] {
         let error = load("", &[], &[(key, value)]).unwrap_err();

@@ -181,7 +181,7 @@ impl Lines {
 fn render(page: &Page) -> Result<Vec<u8>, Error> {
     let mut lines = Vec::with_capacity(page_text_bytes(page));
     for (key, entry) in &page.items {
-        let envelope = Envelope::of(key, entry);
+        let envelope = Envelope::of_line(key, entry);
         envelope.write_line(&mut lines).map_err(|e| Error::Internal(e.to_string()))?;
     }
     Ok(lines)

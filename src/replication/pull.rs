@@ -88,7 +88,12 @@ pub(super) async fn pull(
     };
     count("sent", tally.records_sent);
     count("received", tally.records_received);
-    if let Err(error) = &result {
+    if let Err(error @ (PullError::Malformed(_) | PullError::Session(SessionError::Malformed(_)))) =
+        &result
+    {
+        context.metrics.peer_refused.get_or_create(&[("reason", "malformed")]).inc();
+        tracing::warn!(peer = %id, %error, "a session with this peer was ended");
+    } else if let Err(error) = &result {
         tracing::debug!(peer = %id, %error, "a session ended early; it will be begun again");
     }
     let report = SyncReport {

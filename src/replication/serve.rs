@@ -46,8 +46,11 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
             tracing::debug!(peer = %from.name, why, "a stream ended");
         }
         Err(error) => {
-            if matches!(error, ServeError::Malformed(_) | ServeError::Peer(PeerError::Malformed(_)))
-            {
+            // a frame that is cut or too long has been counted where it was read
+            if matches!(
+                error,
+                ServeError::Malformed(_) | ServeError::Session(SessionError::Malformed(_))
+            ) {
                 context.metrics.peer_refused.get_or_create(&[("reason", "malformed")]).inc();
             }
             tracing::warn!(peer = %from.name, %error, "a stream of this peer was ended");

@@ -1,0 +1,246 @@
+//! What holds for the API as a whole: JSON strictness, routes and methods, headers, and the refusal
+//! of what this version does not have.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Site, client::text, raw};
+
+#[tokio::test]
+async fn json_bodies_are_read_strictly() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+    let deep = format!(r#"{{"expected":{{"absent":true}},"data":{}}}"#, nested(128));
+    for (body, code) in [
+        ("", "bad_json"),
+        ("{", "bad_json"),
+        ("{} {}", "bad_json"),
+        ("\u{feff}{}", "bad_json"),
+        ("[]", "bad_request"),
+        ("null", "bad_request"),
+        ("{}", "bad_request"),
+        // duplicates, at every level
+        (r#"{"expected":{"absent":true},"data":1,"data":1}"#, "bad_json"),
+        (r#"{"expected":{"absent":true,"absent":true},"data":1}"#, "bad_json"),
+        (r#"{"expected":{"absent":true},"data":{"a":[{"b":1,"b":2}]}}"#, "bad_json"),
+        (r#"{"expected":{"absent":true},"data":1,"d\u0061ta":1}"#, "bad_json"),
+        // unknown members, at every level that has known ones
+        (r#"{"expected":{"absent":true},"data":1,"Data":1}"#, "unknown_field"),
+        (r#"{"expected":{"absent":true,"size":1},"data":1}"#, "unknown_field"),
+        (r#"{"expected":{"absent":true},"data":1,"ttl":5}"#, "unknown_field"),
+        (r#"{"expected":{"absent":true},"data":1,"uuid":"x"}"#, "unknown_field"),
+        // wrong types and combinations
+        (r#"{"data":1}"#, "bad_request"),
+        (r#"{"expected":{},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"absent":true}}"#, "bad_request"),
+        (r#"{"expected":[],"data":1}"#, "bad_request"),
+        (r#"{"expected":null,"data":1}"#, "bad_request"),
+        (r#"{"expected":{"absent":false},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"exists":1},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"absent":true,"exists":true},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"uuid":5},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"uuid":"x"},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"timestamp":"1"},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"timestamp":1.5},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"timestamp":9007199254740992},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"data":1,"data_base64":"MQ=="},"data":1}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data":1,"delete":true}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data":1,"data_base64":""}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"delete":false}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data":1,"content_type":"a/b"}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data_base64":"aGk"}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data_base64":"aG-_"}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data_base64":7}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data_base64":"","content_type":"x"}"#, "bad_request"),
+        (deep.as_str(), "bad_json"),
+    ] {
+        let answer = client.post("/cas/k", body.to_owned()).await;
+        assert_eq!(answer.code(), code, "{body}: {}", answer.text());
+        answer.refused(400, code);
+    }
+    let bytes = b"{\"expected\":{\"absent\":true},\"data\":\"\xff\"}".to_vec();
+    client.post("/cas/k", bytes).await.refused(400, "bad_json");
+    client.get("/kv/k").await.refused(404, "key_not_found");
+    // whatever its Content-Type, the body is read as JSON
+    let good = format!(r#" {{"expected" : {{"absent":true}} ,"data":{}}} "#, nested(100));
+    let headers = [("content-type", "text/plain")];
+    client.send(Method::POST, "/cas/k", &headers, good).await.expect(200);
+    assert_eq!(client.get("/kv/k").await.text(), nested(100));
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_told_apart() {
+    let node = Site::alone().node("n1", &[]).await;
+    for path in ["/", "/nope", "/kvx/a", "/KV/a", "/health", "/metrics/x", "/cluster/x", "/kv%2Fa"]
+    {
+        for method in ["GET", "PUT", "DELETE"] {
+            let answer = raw::ask(node.http, method, path).await;
+            answer.refused(404, "no_such_route");
+        }
+    }
+    for (path, allowed) in [
+        ("/kv/a", "DELETE,GET,HEAD,PUT"),
+        ("/cas/a", "POST"),
+        ("/scan", "GET,HEAD"),
+        ("/scan/a", "GET,HEAD"),
+        ("/cluster", "GET,HEAD"),
+        ("/cluster/sync", "POST"),
+        ("/health/live", "GET,HEAD"),
+        ("/health/ready", "GET,HEAD"),
+        ("/metrics", "GET,HEAD"),
+    ] {
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "BREW"] {
+            if allowed.split(',').any(|known| known == method) {
+                continue;
+            }
+            let answer = raw::ask(node.http, method, path).await;
+            let answer = answer.refused(405, "method_not_allowed");
+            let mut listed: Vec<_> =
+                answer.header("allow").expect("Allow").split(',').map(str::trim).collect();
+            listed.sort_unstable();
+            assert_eq!(listed.join(","), allowed, "{method} {path}");
+        }
+    }
+    // the name of a key of this form, and no route
+    raw::ask(node.http, "GET", "/kv/kv%2Fa").await.refused(404, "key_not_found");
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_refused_everywhere() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    for (method, path) in [
+        (Method::GET, "/kv/a?x=1"),
+        (Method::PUT, "/kv/a?x=1"),
+        (Method::DELETE, "/kv/a?x=1"),
+        (Method::POST, "/cas/a?x=1"),
+        (Method::GET, "/scan?x=1"),
+        (Method::GET, "/scan/a?all=true"),
+        (Method::GET, "/cluster?x"),
+        (Method::POST, "/cluster/sync?x=1"),
+        (Method::GET, "/health/live?x=1"),
+        (Method::GET, "/health/ready?x=1"),
+        (Method::GET, "/metrics?x=1"),
+    ] {
+        let problem = client.send(method, path, &[], "").await.refused(400, "unknown_field").json();
+        let name = path.split(['?', '=']).nth(1).expect("a parameter");
+        assert!(text(&problem["detail"]).contains(&format!("`{name}`")), "{problem}");
+    }
+    for bad in ["/scan?limit=1&limit=2", "/scan?limit=%", "/kv/a?format=%ff"] {
+        client.get(bad).await.refused(400, "bad_request");
+    }
+}
+
+/// Nothing of it may be taken for a plain write: that would be another promise than the client
+/// asked for.
+#[tokio::test]
+async fn what_this_version_does_not_have_is_refused_and_changes_nothing() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let id = Uuid::from_u128(7).to_string();
+    let retry = [("idempotency-key", id.as_str())];
+    for method in [Method::PUT, Method::DELETE] {
+        let answer = client.send(method, "/kv/a", &retry, "x").await.refused(400, "bad_request");
+        assert!(text(&answer.json()["detail"]).contains("Idempotency-Key"));
+    }
+    let swap = json!({ "expected": { "absent": true }, "data": 1 }).to_string();
+    client.send(Method::POST, "/cas/a", &retry, swap).await.refused(400, "bad_request");
+    for member in ["ttl", "uuid"] {
+        let swap = json!({ "expected": { "absent": true }, "data": 1, member: "5s" });
+        client.post_json("/cas/a", &swap).await.refused(400, "unknown_field");
+    }
+    for query in ["ttl=5s", "ttl=keep"] {
+        client.put(&format!("/kv/a?{query}"), "x").await.refused(400, "unknown_field");
+    }
+    client.get("/kv/a").await.refused(404, "key_not_found");
+    client.put("/kv/a/b", "x").await.expect(201);
+    for path in ["/txn", "/ls", "/history/a", "/superseded", "/watch", "/admin/import"] {
+        client.get(path).await.refused(404, "no_such_route");
+        client.post(path, "{}").await.refused(404, "no_such_route");
+    }
+    client.delete("/scan/a").await.refused(405, "method_not_allowed");
+    client.delete("/scan").await.refused(405, "method_not_allowed");
+    assert_eq!(client.get("/kv/a/b").await.expect(200).text(), "x");
+}
+
+#[tokio::test]
+async fn every_answer_names_the_node_and_the_request() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    client.put("/kv/a", "x").await.expect(201);
+    let answers = [
+        (200, client.get("/kv/a").await),
+        (404, client.get("/kv/b").await),
+        (404, client.get("/nope").await),
+        (405, client.post("/kv/a", "").await),
+        (400, client.post("/cas/a", "{").await),
+        (413, client.put("/kv/a", vec![0; (16 << 20) + 1]).await),
+        (200, client.get("/scan").await),
+        (200, client.get("/cluster").await),
+        (200, client.get("/metrics").await),
+        (200, client.get("/health/live").await),
+        (200, client.get("/health/ready").await),
+        (400, raw::exchange(node.http, b"garbage\r\n\r\n").await),
+        (400, raw::exchange(node.http, b"GET / HTTP/3.9\r\n\r\n").await),
+    ];
+    let mut ids = Vec::new();
+    for (status, answer) in answers {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.header("kvs-node"), Some(node.id.as_str()), "{status}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        ids.push(answer.header("x-request-id").expect("an id").to_owned());
+        if status >= 400 {
+            let code = answer.code();
+            assert!(!code.is_empty());
+            answer.refused(status, &code);
+        }
+    }
+    assert!(ids.iter().all(|id| Uuid::parse_str(id).is_ok()));
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "each request has an id of its own");
+    // a sane id of the client's comes back, another is replaced
+    let given = client.send(Method::GET, "/kv/a", &[("x-request-id", "mine-1")], "").await;
+    assert_eq!(given.header("x-request-id"), Some("mine-1"));
+    let given = client.send(Method::GET, "/kv/a", &[("x-request-id", "a b")], "").await;
+    assert!(Uuid::parse_str(given.header("x-request-id").expect("an id")).is_ok());
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_served() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    assert_eq!(client.get("/health/live").await.expect(200).json(), json!({ "status": "live" }));
+    assert_eq!(client.get("/health/ready").await.expect(200).json(), json!({ "status": "ready" }));
+    let puts = [("method", "PUT"), ("route", "/kv/{key}"), ("status", "201")];
+    assert_eq!(client.metric("kvs_http_requests_total", &puts).await, 0);
+    client.put("/kv/a", "x").await.expect(201);
+    assert_eq!(client.metric("kvs_http_requests_total", &puts).await, 1);
+    assert_eq!(client.metric("kvs_store_records", &[("state", "live")]).await, 1);
+    client.delete("/kv/a").await.expect(200);
+    assert_eq!(client.metric("kvs_store_records", &[("state", "live")]).await, 0);
+    assert_eq!(client.metric("kvs_store_records", &[("state", "dead")]).await, 1);
+    let answer = client.get("/metrics").await;
+    assert!(
+        answer.header("content-type").is_some_and(|t| t.starts_with("application/openmetrics"))
+    );
+    assert!(answer.text().ends_with("# EOF\n"));
+    let cluster = client.cluster().await;
+    assert_eq!((&cluster["keys"], &cluster["tombstones"]), (&json!(0), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_node_alone_is_its_own_cluster() {
+    let node = Site::alone().node("n1", &[]).await;
+    let cluster = node.client.cluster().await;
+    assert_eq!(cluster["cluster_id"], Value::Null);
+    assert_eq!((&cluster["converged"], &cluster["node"]["syncing"]), (&json!(true), &json!(false)));
+    let members = cluster["members"].as_array().expect("members");
+    assert_eq!(members.len(), 1);
+    assert_eq!((&members[0]["id"], &members[0]["state"]), (&json!(node.id), &json!("alive")));
+    assert_eq!(members[0]["http"], json!(node.http.to_string()));
+    assert_eq!(node.client.sync().await, json!({ "peers": [] }));
+}

@@ -1,0 +1,115 @@
+//! kill -9 at any moment: nothing that was acknowledged is lost, and the digest is that of the
+//! data.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvs::clock::Clock;
+use kvs::store::{Settings, Store, rocks::Rocks};
+use kvs::telemetry::Metrics;
+use rand::RngExt;
+
+use super::load::Load;
+use crate::support::{Node, SOON, Site, cluster::converged, peer, scale};
+
+const ROUNDS: usize = 20;
+const CLUSTER_ROUNDS: usize = 6;
+/// Acknowledgements until a round's kill, at most.
+const ACKS_MAX: usize = 400;
+
+/// The fingerprint of the data in a stopped node's directory, computed from every record.
+fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
+    let engine = Rocks::open(&data_dir.join("db"), 8 << 20, true).expect("the database opens");
+    let settings = Settings {
+        blob_threshold_bytes: 4096,
+        clock_drift_max: Duration::from_secs(60),
+        feed_commits_max: 16,
+        digest_key,
+        cluster: None,
+    };
+    let opened = Store::open(Arc::new(engine), Clock::system(), Metrics::new(), &settings);
+    let (store, _writer) = opened.expect("the store opens");
+    let recomputed = store.recomputed_fingerprint().expect("every record is whole");
+    blake3::Hash::from_bytes(recomputed).to_hex().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_by_a_kill_and_the_digest_is_that_of_the_data() {
+    let mut rng = Clock::system().rng();
+    let mut load = Load::new();
+    let mut node = Site::alone().node("n1", &[]).await;
+    for round in 0..ROUNDS * scale() {
+        let running = load.start(&node.client);
+        running.reaches(rng.random_range(1..ACKS_MAX)).await;
+        node.kill();
+        load.take(running.end().await);
+        node = node.restart().await;
+        load.verify(&node.client).await;
+        // opened by a scan; or followed write by write, and stopped in order
+        let fingerprint = if round % 2 == 0 {
+            let fingerprint = node.client.fingerprint().await;
+            node.kill();
+            fingerprint
+        } else {
+            let running = load.start(&node.client);
+            running.reaches(ACKS_MAX / 4).await;
+            load.take(running.stop().await);
+            let fingerprint = node.client.fingerprint().await;
+            node.stop().await;
+            fingerprint
+        };
+        assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "round {round}");
+        node = node.restart().await;
+        assert_eq!(node.client.fingerprint().await, fingerprint, "round {round}");
+        load.verify(&node.client).await;
+    }
+    assert!(load.writes() > ROUNDS, "{} writes", load.writes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_killed_under_load_comes_back_with_all_that_it_acknowledged() {
+    let site = Site::clustered();
+    let key = peer::secret(&site).digest_key();
+    let mut load = Load::new();
+    let mut rng = Clock::system().rng();
+    let mut cluster = site.cluster(2).await;
+    for round in 0..CLUSTER_ROUNDS * scale() {
+        // the one that takes the writes, or the one that they are pushed to
+        let killed = round % 2;
+        let running = load.start(&cluster.nodes[0].client);
+        running.reaches(rng.random_range(1..ACKS_MAX)).await;
+        cluster.nodes[killed].kill();
+        load.take(if killed == 0 { running.end().await } else { running.stop().await });
+        cluster.replace(killed, Node::restart).await;
+        // at once on the node that acknowledged them, and soon on both
+        load.verify(&cluster.nodes[0].client).await;
+        cluster.converged().await;
+        load.verify(&cluster.nodes[1].client).await;
+    }
+    let fingerprint = cluster.nodes[0].client.fingerprint().await;
+    for node in &mut cluster.nodes {
+        node.stop().await;
+        assert_eq!(recomputed(&node.place.data_dir(), key), fingerprint);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_killed_whole_comes_back_whole() {
+    let site = Site::clustered();
+    let mut load = Load::new();
+    let mut cluster = site.cluster(3).await;
+    let running = load.start(&cluster.nodes[1].client);
+    running.reaches(ACKS_MAX).await;
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    load.take(running.end().await);
+    let mut nodes = Vec::new();
+    for node in std::mem::take(&mut cluster.nodes) {
+        nodes.push(node.restart().await);
+    }
+    load.verify(&nodes[1].client).await;
+    converged(&nodes.iter().collect::<Vec<_>>(), SOON).await;
+    for node in &nodes {
+        load.verify(&node.client).await;
+    }
+}

@@ -1,0 +1,265 @@
+//! Values: their limits, their bytes, their headers.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::{Node, Site, client::text, raw};
+
+const VALUE_BYTES_MAX: usize = 16 << 20;
+const ASK: &str = "Expect: 100-continue";
+
+/// Bytes that neither repeat nor compress.
+pub fn noise(bytes: usize, seed: u64) -> Bytes {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
+    noise.into()
+}
+
+/// Sends a chunked body of `bytes` in all and gives the answer; stops sending when it is refused.
+async fn put_chunked(node: &Node, path: &str, bytes: usize) -> crate::support::Answer {
+    let mut stream = TcpStream::connect(node.http).await.expect("a connection");
+    let head = raw::head("PUT", path, &["Transfer-Encoding: chunked"]);
+    stream.write_all(head.as_bytes()).await.expect("the node takes it");
+    let block = vec![b'x'; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let size = left.min(block.len());
+        let chunk = [format!("{size:x}\r\n").as_bytes(), &block[..size], b"\r\n"].concat();
+        if stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+        left -= size;
+    }
+    // where it was refused, nobody reads the end
+    let _ = stream.write_all(b"0\r\n\r\n").await;
+    raw::parse(&raw::read_all(&mut stream).await)
+}
+
+#[tokio::test]
+async fn values_from_empty_to_16_mib_come_back_byte_for_byte() {
+    let node = Site::alone().node("n1", &[]).await;
+    // around the sizes at which they are kept elsewhere
+    for (number, size) in [0, 1, 4095, 4096, 4097, 65_536, VALUE_BYTES_MAX].into_iter().enumerate()
+    {
+        let (path, value) = (format!("/kv/v/{number}"), noise(size, 1));
+        node.client.put(&path, value.clone()).await.expect(201);
+        let read = node.client.get(&path).await.expect(200);
+        assert!(read.body == value, "{size} bytes");
+        assert_eq!(read.header("content-length"), Some(size.to_string().as_str()));
+        // replaced by another of the same size, then by a small one
+        let other = noise(size, 2);
+        node.client.put(&path, other.clone()).await.expect(200);
+        assert!(node.client.get(&path).await.body == other);
+        node.client.put(&path, "small").await.expect(200);
+        assert_eq!(node.client.get(&path).await.text(), "small");
+    }
+    let chunked = put_chunked(&node, "/kv/chunked", VALUE_BYTES_MAX).await;
+    assert_eq!(chunked.expect(201).json()["key"], "chunked");
+    assert_eq!(node.client.get("/kv/chunked").await.body.len(), VALUE_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_large_is_refused_whatever_the_client_sends_first() {
+    let node = Site::alone().node("n1", &[]).await;
+    let too_large = vec![b'x'; VALUE_BYTES_MAX + 1];
+    // the client sends all before it reads: the answer is there all the same
+    let answer = node.client.put("/kv/k", too_large).await.refused(413, "value_too_large");
+    assert!(text(&answer.json()["detail"]).contains(&VALUE_BYTES_MAX.to_string()));
+    put_chunked(&node, "/kv/k", VALUE_BYTES_MAX + 1).await.refused(413, "value_too_large");
+    // announced, and never sent; who asks first is not told to go on
+    for headers in [&["Content-Length: 99999999999"][..], &["Content-Length: 16777217", ASK]] {
+        let head = raw::head("PUT", "/kv/k", headers);
+        raw::exchange(node.http, head.as_bytes()).await.refused(413, "value_too_large");
+    }
+    node.client.get("/kv/k").await.refused(404, "key_not_found");
+    // a JSON text with its quotes, and base64
+    let swap = |data: Value| json!({ "expected": { "absent": true }, "data": data });
+    let text = swap("x".repeat(VALUE_BYTES_MAX - 1).into());
+    node.client.post_json("/cas/k", &text).await.refused(413, "value_too_large");
+    let text = swap("x".repeat(VALUE_BYTES_MAX - 2).into());
+    node.client.post_json("/cas/text", &text).await.expect(200);
+    for (bytes, status) in [(VALUE_BYTES_MAX, 200), (VALUE_BYTES_MAX + 1, 413)] {
+        let encoded = BASE64_STANDARD.encode(vec![b'x'; bytes]);
+        let swap = json!({ "expected": { "absent": true }, "data_base64": encoded });
+        let answer = node.client.post_json("/cas/bytes", &swap).await.expect(status);
+        assert!(status == 200 || answer.code() == "value_too_large");
+    }
+    assert_eq!(node.client.get("/kv/bytes").await.body.len(), VALUE_BYTES_MAX);
+    let more = vec![b' '; (24 << 20) + 1];
+    node.client.post("/cas/k", more).await.refused(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn what_is_refused_does_not_grow_the_memory() {
+    let site = Site::alone();
+    let node = site.node("n1", &[]).await;
+    node.client.put("/kv/k", noise(1 << 20, 1)).await.expect(201);
+    let before = node.memory_peak();
+    for _ in 0..5 {
+        // announced: none of it is read
+        node.client.put("/kv/k", vec![b'x'; 24 << 20]).await.refused(413, "value_too_large");
+    }
+    let grown = node.memory_peak() - before;
+    assert!(grown < 4 << 20, "{grown} bytes more for values of 24 MiB");
+    let node = site.set("limits.value_bytes_max", 1 << 20).node("n2", &[]).await;
+    node.client.put("/kv/k", noise(1 << 20, 1)).await.expect(201);
+    let before = node.memory_peak();
+    for _ in 0..5 {
+        // not announced: no more of it is kept than the limit
+        put_chunked(&node, "/kv/k", 30 << 20).await.refused(413, "value_too_large");
+    }
+    let grown = node.memory_peak() - before;
+    assert!(grown < 8 << 20, "{grown} bytes more for values of 30 MiB");
+    assert_eq!(node.client.get("/kv/k").await.body.len(), 1 << 20);
+}
+
+#[tokio::test]
+async fn many_large_bodies_at_once_stay_within_their_budget() {
+    let site = Site::alone().set("limits.body_memory_bytes_max", 48 << 20);
+    let node = site.node("n1", &[]).await;
+    let before = node.memory_peak();
+    let value = noise(VALUE_BYTES_MAX, 3);
+    let puts = (0..12).map(|number| {
+        let (client, value) = (node.client.clone(), value.clone());
+        async move { client.put(&format!("/kv/{number}"), value).await.status }
+    });
+    let statuses = futures_util::future::join_all(puts).await;
+    assert!(statuses.iter().all(|status| [201, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&201));
+    let grown = node.memory_peak() - before;
+    // what the engine buffers of the accepted ones comes on top
+    assert!(grown < 400 << 20, "{} MiB more", grown >> 20);
+    for (number, status) in statuses.iter().enumerate() {
+        let read = node.client.get(&format!("/kv/{number}")).await;
+        let expected = if *status == 201 { 200 } else { 404 };
+        assert_eq!(read.status, expected, "acknowledged or not there at all");
+    }
+}
+
+#[tokio::test]
+async fn a_value_has_the_headers_of_the_contract() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let put = [("content-type", "text/plain; charset=utf-8")];
+    let written = client.send(Method::PUT, "/kv/a", &put, "hello").await.expect(201);
+    let answer = written.json();
+    let names: Vec<_> = answer.as_object().expect("an object").keys().cloned().collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+    assert_eq!((&answer["key"], &answer["scope"]), (&json!("a"), &json!("local")));
+    assert_eq!(answer["origin"], json!(node.id));
+    let tag = format!("\"{}\"", written.uuid());
+    assert_eq!(written.header("etag"), Some(tag.as_str()));
+    for read in [client.get("/kv/a").await, client.head("/kv/a").await] {
+        assert_eq!(read.status, 200);
+        for (name, value) in [
+            ("content-type", "text/plain; charset=utf-8"),
+            ("content-length", "5"),
+            ("etag", tag.as_str()),
+            ("kvs-timestamp", &written.timestamp().to_string()),
+            ("kvs-origin", node.id.as_str()),
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", "sandbox"),
+            ("cache-control", "no-cache"),
+        ] {
+            assert_eq!(read.header(name), Some(value), "{name}");
+        }
+        let modified = read.header("last-modified").expect("a date");
+        let modified = httpdate::parse_http_date(modified).expect("an HTTP date");
+        let seconds = modified.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        assert_eq!(seconds, written.timestamp() / 1_000_000);
+        assert!(read.header("kvs-expires-at").is_none());
+    }
+    assert!(client.head("/kv/a").await.body.is_empty());
+    client.put("/kv/plain", "x").await.expect(201);
+    let read = client.get("/kv/plain").await;
+    assert_eq!(read.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(client.head("/kv/none").await.status, 404);
+    let deleted = client.delete("/kv/a").await.expect(200).json();
+    assert_eq!((&deleted["deleted"], &deleted["scope"]), (&json!(true), &json!("local")));
+    client.delete("/kv/a").await.refused(404, "key_not_found");
+    client.get("/kv/a").await.refused(404, "key_not_found");
+}
+
+#[tokio::test]
+async fn encodings_and_content_types_are_checked() {
+    let node = Site::alone().node("n1", &[]).await;
+    let put = async |header: &str, value: &str| {
+        node.client.send(Method::PUT, "/kv/k", &[(header, value)], "x").await
+    };
+    for bad in ["gzip", "br", "identity, gzip"] {
+        put("content-encoding", bad).await.refused(415, "unsupported_media");
+        let swap = [("content-encoding", bad)];
+        let answer = node.client.send(Method::POST, "/cas/k", &swap, "{}").await;
+        answer.refused(415, "unsupported_media");
+    }
+    for bad in ["text", "text/", "a b/c", "text/plain/x"] {
+        put("content-type", bad).await.refused(400, "bad_request");
+    }
+    let long = format!("text/{}", "x".repeat(252));
+    put("content-type", &long).await.refused(400, "bad_request");
+    node.client.get("/kv/k").await.refused(404, "key_not_found");
+    put("content-encoding", "identity").await.expect(201);
+    put("content-type", &long[..256]).await.expect(200);
+    assert_eq!(node.client.get("/kv/k").await.header("content-type"), Some(&long[..256]));
+}
+
+#[tokio::test]
+async fn an_envelope_shows_everything_and_loses_no_byte() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let first = client.put_json("/kv/e", r#"{"b": 1.0, "a":[ ]}"#).await.expect(201);
+    let second = client.put_json("/kv/e", r#"{"b": 1.50,"a":[ ]}"#).await.expect(200);
+    let answer = client.get("/kv/e?format=envelope").await.expect(200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("etag"), Some(format!("\"{}\"", second.uuid()).as_str()));
+    let shown = answer.text();
+    let joined = client.cluster().await["node"]["joined_at"].clone();
+    let expected = format!(
+        concat!(
+            r#"{{"key":"e","uuid":"{}","timestamp":{},"origin":"{}","origin_joined_at":{joined},"#,
+            r#""parent":"{}","expires_at":null,"content_type":"application/json","size":19,"#,
+            r#""data":{{"b": 1.50,"a":[ ]}}}}"#
+        ),
+        second.uuid(),
+        second.timestamp(),
+        node.id,
+        first.uuid(),
+        joined = joined,
+    );
+    assert_eq!(shown, expected);
+    // what would not survive as JSON, or is none, comes in base64
+    for (content_type, value, data) in [
+        ("application/json", " 1", None),
+        ("application/json", "1\n", None),
+        ("application/json", "{\"a\":1,\"a\":2}", None),
+        ("application/json", "{", None),
+        ("application/json", "", None),
+        ("text/plain", "1", None),
+        ("application/json", "[1,\n 2]", Some("[1,\n 2]")),
+        ("application/merge-patch+json", "null", Some("null")),
+        ("application/json; charset=utf-8", "18446744073709551617", Some("18446744073709551617")),
+    ] {
+        let headers = [("content-type", content_type)];
+        client.send(Method::PUT, "/kv/e", &headers, value).await.expect(200);
+        let shown = client.get("/kv/e?format=envelope").await.expect(200);
+        let envelope = shown.json();
+        match data {
+            Some(data) => assert!(shown.text().contains(&format!(r#""data":{data}}}"#)), "{data}"),
+            None => {
+                let encoded = BASE64_STANDARD.encode(value);
+                assert_eq!(envelope["data_base64"], Value::String(encoded));
+            }
+        }
+        let both = (envelope.get("data").is_some(), envelope.get("data_base64").is_some());
+        assert_eq!(both, (data.is_some(), data.is_none()));
+        assert_eq!(envelope["size"].as_u64(), Some(value.len() as u64));
+    }
+    client.get("/kv/e?format=full").await.refused(400, "bad_request");
+    client.get("/kv/e?form=envelope").await.refused(400, "unknown_field");
+    client.get("/kv/none?format=envelope").await.refused(404, "key_not_found");
+}

@@ -1,0 +1,18 @@
+//! What the tests over real processes share: nodes and clusters of them, an HTTP client, the
+//! command line, a peer that can misbehave, and waiting.
+//!
+//! Everything here speaks to the product from outside; what it promises is in the tests.
+
+pub mod client;
+pub mod cluster;
+pub mod command;
+pub mod impostor;
+pub mod node;
+pub mod peer;
+pub mod raw;
+pub mod wait;
+
+pub use client::{Answer, Client};
+pub use cluster::{Cluster, Site};
+pub use node::Node;
+pub use wait::{SOON, ensure, eventually, scale};

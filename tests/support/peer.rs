@@ -1,0 +1,195 @@
+//! A peer that holds a real certificate of the cluster and then sends what it likes.
+//!
+//! It speaks QUIC and the hello by itself, as the product's own endpoint would not send frames that
+//! are cut or too long.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvs::clock::Clock;
+use kvs::model::{Member, NodeId, Timestamp};
+use kvs::proto::secret::Secret;
+use kvs::proto::wire::{self, Push, Request, Response, WireRecord};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::cluster::Site;
+use super::node::Node;
+
+const WAIT: Duration = Duration::from_secs(30);
+const PUSH: u8 = 1;
+const SESSION: u8 = 2;
+const FRAME_BYTES_MAX: usize = 17 << 20;
+
+/// The hello, as `src/peer/hello.rs` decodes it behind its format byte.
+#[derive(Serialize)]
+struct Hello {
+    protocol: u16,
+    #[serde(with = "uuid::serde::compact")]
+    cluster_id: Uuid,
+    member: Member,
+}
+
+/// A connection to one node, on which the hellos have been exchanged.
+pub struct Peer {
+    connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Peer {
+    /// Connects to `to` as a node of `site` named `name`.
+    pub async fn connect(site: &Site, name: &str, to: &Node) -> Self {
+        let peer = Self::dial(site, name, to).await.expect("the certificate is good");
+        let answer = peer.says_hello(secret(site).cluster_id(), name).await;
+        assert!(answer.is_some_and(|bytes| bytes.first() == Some(&1)), "a hello comes back");
+        peer
+    }
+
+    /// Connects without a hello.
+    pub async fn dial(site: &Site, name: &str, to: &Node) -> Result<Self, String> {
+        site.certify(name);
+        Self::dial_certified_by(site, name, to).await
+    }
+
+    /// The same with the certificate of `name` as it lies there.
+    pub async fn dial_certified_by(site: &Site, name: &str, to: &Node) -> Result<Self, String> {
+        let mut endpoint =
+            Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a UDP socket");
+        endpoint.set_default_client_config(client_config(site, name));
+        let address = to.peer.expect("it is clustered");
+        let connecting = endpoint.connect(address, &to.place.name).expect("a name");
+        let connection = timeout(WAIT, connecting).await.expect("an answer");
+        let connection = connection.map_err(|e| e.to_string())?;
+        Ok(Self { connection, _endpoint: endpoint })
+    }
+
+    /// Says a hello of that cluster under that name; gives the one that comes back.
+    pub async fn says_hello(&self, cluster_id: Uuid, name: &str) -> Option<Vec<u8>> {
+        let hello = Hello { protocol: 1, cluster_id, member: stranger(name) };
+        let config = bincode::config::standard();
+        let mut bytes = vec![1];
+        bytes.extend(bincode::serde::encode_to_vec(hello, config).expect("plain data"));
+        self.first_stream(&framed(&bytes)).await
+    }
+
+    /// Sends `bytes` as all of a first stream; gives the frame that comes back, if one does.
+    pub async fn first_stream(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (mut to, mut from) = self.connection.open_bi().await.ok()?;
+        to.write_all(bytes).await.ok()?;
+        // it may have been refused already
+        let _ = to.finish();
+        read_frame(&mut from).await
+    }
+
+    /// Opens a stream with these bytes, of any meaning.
+    pub async fn open_with(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let opened = timeout(WAIT, self.connection.open_bi()).await.expect("it allows one");
+        let (mut to, from) = opened.expect("the connection is open");
+        to.write_all(bytes).await.expect("it takes them");
+        (to, from)
+    }
+
+    pub async fn open_push(&self) -> (SendStream, RecvStream) {
+        self.open_with(&framed(&[PUSH])).await
+    }
+
+    pub async fn open_session(&self) -> (SendStream, RecvStream) {
+        self.open_with(&framed(&[SESSION])).await
+    }
+
+    /// Pushes records, and waits until the node has dealt with them or ended the stream.
+    pub async fn push(&self, records: Vec<WireRecord>) {
+        let (mut to, _from) = self.open_push().await;
+        let frame = framed(&wire::encode(&Push::Records(records)));
+        to.write_all(&frame).await.expect("it takes them");
+        to.finish().expect("the stream is open");
+        // acknowledged, or stopped
+        let _ = timeout(WAIT, to.stopped()).await.expect("it takes note");
+    }
+
+    /// One request of a session on a stream of its own, and the answer.
+    pub async fn ask(&self, requests: &[Request]) -> Vec<Response> {
+        let (mut to, mut from) = self.open_session().await;
+        let mut answers = Vec::new();
+        for request in requests {
+            to.write_all(&framed(&wire::encode(request))).await.expect("it takes it");
+            let frame = read_frame(&mut from).await.expect("an answer");
+            answers.push(wire::decode(&frame).expect("a response"));
+        }
+        answers
+    }
+
+    /// Waits until the node has ended the connection, and gives the reason.
+    pub async fn closed(&self) -> String {
+        timeout(WAIT, self.connection.closed()).await.expect("it is closed").to_string()
+    }
+
+    /// Whether the connection still serves.
+    pub fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+}
+
+/// A member that no node has met.
+fn stranger(name: &str) -> Member {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    Member {
+        id: NodeId::from_bytes(Clock::system().random()),
+        name: name.to_owned(),
+        joined_at: Timestamp::saturating(1),
+        started_at: Timestamp::ZERO,
+        gossip: nowhere,
+        peer: nowhere,
+        http: nowhere,
+        software: "test".to_owned(),
+    }
+}
+
+/// The secret that the nodes of `site` share.
+pub fn secret(site: &Site) -> Secret {
+    let text = fs::read_to_string(site.file("secret")).expect("the secret is there");
+    Secret::parse(&text).expect("a secret")
+}
+
+/// `bytes` as a frame.
+pub fn framed(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).expect("a short frame");
+    [&length.to_le_bytes(), bytes].concat()
+}
+
+async fn read_frame(from: &mut RecvStream) -> Option<Vec<u8>> {
+    let reading = async {
+        let mut length = [0; 4];
+        from.read_exact(&mut length).await.ok()?;
+        let length = u32::from_le_bytes(length) as usize;
+        assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
+        let mut frame = vec![0; length];
+        from.read_exact(&mut frame).await.ok()?;
+        Some(frame)
+    };
+    timeout(WAIT, reading).await.expect("an answer or an end")
+}
+
+fn client_config(site: &Site, name: &str) -> quinn::ClientConfig {
+    let read = |file: &str| fs::read(site.file(file)).expect("the file is there");
+    let certificate = |file: &str| CertificateDer::from_pem_slice(&read(file)).expect("PEM");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate("ca.pem")).expect("an authority");
+    let key = PrivateKeyDer::from_pem_slice(&read(&format!("{name}-key.pem"))).expect("PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate(&format!("{name}.pem"))], key)
+        .expect("a key that goes with it");
+    tls.alpn_protocols = vec![b"kvs/1".to_vec()];
+    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")))
+}

@@ -1,0 +1,60 @@
+//! HTTP byte by byte, for what no client library would send.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::client::Answer;
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Sends `request` as it is and reads until the node closes the connection.
+pub async fn exchange(to: SocketAddr, request: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    stream.write_all(request).await.expect("the node takes it");
+    parse(&read_all(&mut stream).await)
+}
+
+/// The same where `request` is one without a body, given as method and raw path.
+pub async fn ask(to: SocketAddr, method: &str, path: &str) -> Answer {
+    exchange(to, head(method, path, &[]).as_bytes()).await
+}
+
+/// The head of a request after which the connection ends.
+pub fn head(method: &str, path: &str, headers: &[&str]) -> String {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")
+}
+
+/// Everything until the node closes the connection; a reset ends it too.
+pub async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let reading = async { while let Ok(1..) = stream.read_buf(&mut bytes).await {} };
+    timeout(WAIT, reading).await.expect("the node closes the connection");
+    bytes
+}
+
+/// Reads one answer.
+#[track_caller]
+pub fn parse(bytes: &[u8]) -> Answer {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let shown = || String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+    let end = end.unwrap_or_else(|| panic!("no answer: {:?}", shown()));
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
+    let status = status.and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").expect("a header");
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        headers.append(name, HeaderValue::from_str(value).expect("a value"));
+    }
+    let body = Bytes::copy_from_slice(&bytes[end + 4..]);
+    Answer { status: status.unwrap_or_else(|| panic!("no status: {:?}", shown())), headers, body }
+}
