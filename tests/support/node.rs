@@ -249,9 +249,19 @@ impl Node {
 
     /// The largest amount of memory that it ever had, in bytes.
     pub fn memory_peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it has now, in bytes.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn memory_now(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
         let kib = line.trim().strip_suffix(" kB").expect("in kB").trim();
         kib.parse::<u64>().expect("a number") * 1024
     }
