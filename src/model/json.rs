@@ -1,6 +1,6 @@
 //! JSON as the contract wants it: no duplicate members, bounded depth, exact equality.
 //!
-//! `serde_json` judges the syntax; what is added is read off the text itself, by a [`Cursor`] that
+//! `serde_json` judges the syntax; what is added is read off the text itself, by a cursor that
 //! trusts that judgement: duplicate members and depth, and an equality that compares numbers by
 //! their exact decimal value instead of by a rounded float, because a compare-and-swap rests on it.
 //! Nothing becomes a tree: trees take many times the memory of the text, and the tree of
