@@ -210,6 +210,24 @@ async fn every_answer_names_the_node_and_the_request() {
 }
 
 #[tokio::test]
+async fn requests_that_come_together_are_answered_in_order() {
+    let node = Site::alone().node("n1", &[]).await;
+    let mut all = String::new();
+    for n in 0..50 {
+        all += &format!("PUT /kv/{n} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{n:02}");
+        all += &format!("GET /kv/{n} HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    all += &raw::head("GET", "/kv/none", &[]);
+    let first = raw::exchange(node.http, all.as_bytes()).await.expect(201);
+    let rest = first.text();
+    assert_eq!(rest.matches("HTTP/1.1 201 Created").count(), 49);
+    assert_eq!(rest.matches("HTTP/1.1 200 OK").count(), 50);
+    assert_eq!(rest.matches("HTTP/1.1 404 Not Found").count(), 1);
+    let read: Vec<_> = (0..50).filter_map(|n| rest.find(&format!("\r\n\r\n{n:02}"))).collect();
+    assert!(read.len() == 50 && read.is_sorted(), "each read shows the write before it");
+}
+
+#[tokio::test]
 async fn health_and_metrics_are_served() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;

@@ -91,6 +91,14 @@ async fn a_request_that_never_ends_is_cut_after_a_while_and_at_once_by_a_second_
 }
 
 #[tokio::test]
+async fn a_hang_up_is_no_stop() {
+    let node = Site::alone().node("n1", &[]).await;
+    node.signal("HUP");
+    node.logs(&["SIGHUP"]).await;
+    node.client.put("/kv/a", "x").await.expect(201);
+}
+
+#[tokio::test]
 async fn a_slow_client_is_told_and_does_not_hold_a_connection() {
     let site = Site::alone().set("limits.request_timeout", "300ms");
     let node = site.node("n1", &[]).await;
