@@ -2,7 +2,8 @@
 //!
 //! Each test starts nodes of its own on free ports, in a temporary directory, with certificates and
 //! secrets that the command line made. It waits for conditions, never for a guess. Whatever a test
-//! is about, a log with a panic or an error fails it; when it fails, the ends of the logs are shown.
+//! is about, a log with a panic or an error fails it; when it fails, the ends of the logs are
+//! shown.
 //!
 //! `KVS_TEST_SCALE=N` makes the long ones N times longer, `KVS_TEST_BIN=FILE` tests another binary
 //! than that of this build.
