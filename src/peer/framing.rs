@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::PeerError;
 use crate::telemetry::Metrics;
 
-/// The longest frame: the largest value, its header and some room.
-pub const FRAME_BYTES_MAX: usize = 17 << 20;
+pub use crate::proto::wire::FRAME_BYTES_MAX;
 /// The longest hello.
 pub(super) const HELLO_BYTES_MAX: usize = 4 << 10;
 /// The bytes of a frame's length.

@@ -23,8 +23,8 @@ struct Slot {
     before: Option<(RecordHash, Content)>,
     /// The entry as the group has it so far.
     now: Option<Stored>,
-    /// Whether the group wrote it.
-    written: bool,
+    /// The hash of the record that the group wrote last, if it wrote one.
+    written: Option<RecordHash>,
 }
 
 /// Limits that decisions know.
@@ -70,7 +70,7 @@ impl<'a> Group<'a> {
         let bytes = self.transaction.get_for_update(Family::Records, key.as_bytes())?;
         let now = bytes.map(|b| Stored::decode_for(key.as_bytes(), &b)).transpose()?;
         let before = now.as_ref().map(|s| (s.header.hash(), s.header.content.clone()));
-        let slot = Slot { before, now: now.clone(), written: false };
+        let slot = Slot { before, now: now.clone(), written: None };
         self.slots.insert(key.clone(), slot);
         Ok(now)
     }
@@ -198,11 +198,12 @@ impl<'a> Group<'a> {
         }
         let inline = (!apart).then_some(record.body);
         let stored = Stored { header: record.header, displaced_twin, body: inline.clone() };
-        let bytes = stored.encode(&stored.header.hash());
+        let hash = stored.header.hash();
+        let bytes = stored.encode(&hash);
         self.transaction.put(Family::Records, key.as_bytes(), &bytes)?;
         if let Some(slot) = self.slots.get_mut(key) {
             slot.now = Some(stored);
-            slot.written = true;
+            slot.written = Some(hash);
         }
         Ok(inline)
     }
@@ -218,9 +219,8 @@ impl<'a> Group<'a> {
     /// say.
     pub(super) fn commit(self) -> Result<(Vec<Effect>, Vec<Commit>), EngineError> {
         self.transaction.commit()?;
-        let effects = self.slots.into_iter().filter(|(_, slot)| slot.written);
-        let effects = effects.filter_map(|(key, slot)| {
-            let new = slot.now.map(|now| (now.header.hash(), now.header.content))?;
+        let effects = self.slots.into_iter().filter_map(|(key, slot)| {
+            let new = (slot.written?, slot.now?.header.content);
             Some(Effect { key, old: slot.before, new })
         });
         Ok((effects.collect(), self.commits))
