@@ -2,6 +2,7 @@
 //! order. Knows every part and holds no logic of any.
 
 mod error;
+pub mod members;
 mod signals;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use crate::replication::Replication;
 use crate::store::identity::{Identity, OpenError};
 use crate::store::rocks::Rocks;
 use crate::store::writer::{Writer, WriterError};
-use crate::store::{self, Store, WriteError};
+use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 pub use error::NodeError;
 use signals::Signals;
@@ -311,7 +312,7 @@ fn start_cluster(
     let stop = CancellationToken::new();
     start("replication", Box::pin(replication.run(stop.clone())), stop);
     let stop = CancellationToken::new();
-    let keeping = keep_members(store.clone(), known, members.clone(), stop.clone());
+    let keeping = members::keep(store.clone(), known, members.clone(), stop.clone());
     start("the member table", Box::pin(keeping), stop);
     Ok(Views { members, peers, sync, syncing })
 }
@@ -338,37 +339,6 @@ fn alone(me: &Member) -> Views {
         peers: watch::channel(BTreeMap::new()).1,
         sync,
         syncing: watch::channel(false).1,
-    }
-}
-
-/// Keeps the members that were ever met, so that a node that starts again knows whom to look for.
-async fn keep_members(
-    store: Store,
-    known: Vec<Member>,
-    mut members: watch::Receiver<Vec<(Member, MemberState)>>,
-    stop: CancellationToken,
-) {
-    let mut kept = known;
-    members.mark_changed();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            changed = members.changed() => if changed.is_err() {
-                // gossip has ended; the node is about to
-                return stop.cancelled().await;
-            },
-        }
-        let now: Vec<Member> =
-            members.borrow_and_update().iter().map(|(member, _)| member.clone()).collect();
-        if now == kept {
-            continue;
-        }
-        match store.put_members(&now).await {
-            Ok(()) => kept = now,
-            Err(WriteError::ShuttingDown) => {}
-            Err(error) => tracing::warn!(%error, "cannot keep the members"),
-        }
     }
 }
 

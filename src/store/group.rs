@@ -48,6 +48,16 @@ pub(super) struct Group<'a> {
     now: Timestamp,
     slots: BTreeMap<Key, Slot>,
     commits: Vec<Commit>,
+    /// Why the transaction cannot be committed: one of its changes took place in part only.
+    spoiled: Option<ReadError>,
+}
+
+/// Why a group did not come about.
+pub(super) enum CommitError {
+    /// Nothing of it was written.
+    Nothing(ReadError),
+    /// Whether it was written is unknown until the store is opened again.
+    Unknown(ReadError),
 }
 
 impl<'a> Group<'a> {
@@ -59,6 +69,7 @@ impl<'a> Group<'a> {
             now: shared.clock.now(),
             slots: BTreeMap::new(),
             commits: Vec::new(),
+            spoiled: None,
         }
     }
 
@@ -102,8 +113,7 @@ impl<'a> Group<'a> {
         let previous =
             live.map(|stored| (stored.header.version.uuid, stored.header.version.timestamp));
         let record = Record { header: header.clone(), body };
-        let inline =
-            self.put(&write.key, held.as_ref(), record, false).map_err(WriteError::Failed)?;
+        let inline = self.put(&write.key, held.as_ref(), record, false)?;
         self.commits.push(Commit { key: write.key.clone(), header: header.clone(), body: inline });
         Ok(Written { header, previous })
     }
@@ -168,8 +178,7 @@ impl<'a> Group<'a> {
                     let twin = held.as_ref().is_some_and(|stored| {
                         stored.header.version.timestamp == record.header.version.timestamp
                     });
-                    self.put(key, held.as_ref(), record.clone(), twin)
-                        .map_err(WriteError::Failed)?;
+                    self.put(key, held.as_ref(), record.clone(), twin)?;
                     applied.replaced += 1;
                 }
             }
@@ -184,23 +193,23 @@ impl<'a> Group<'a> {
         held: Option<&Stored>,
         record: Record,
         displaced_twin: bool,
-    ) -> Result<Option<Bytes>, ReadError> {
+    ) -> Result<Option<Bytes>, WriteError> {
         let new_at = layout::blob_key(key, &record.header);
         if let Some(held) = held.filter(|held| held.body.is_none()) {
             let old_at = layout::blob_key(key, &held.header);
             if old_at != new_at {
-                self.transaction.delete(Family::Values, &old_at)?;
+                self.change(|transaction| transaction.delete(Family::Values, &old_at))?;
             }
         }
         let apart = record.body.len() >= self.rules.blob_threshold_bytes;
         if apart {
-            self.transaction.put(Family::Values, &new_at, &record.body)?;
+            self.change(|transaction| transaction.put(Family::Values, &new_at, &record.body))?;
         }
         let inline = (!apart).then_some(record.body);
         let stored = Stored { header: record.header, displaced_twin, body: inline.clone() };
         let hash = stored.header.hash();
         let bytes = stored.encode(&hash);
-        self.transaction.put(Family::Records, key.as_bytes(), &bytes)?;
+        self.change(|transaction| transaction.put(Family::Records, key.as_bytes(), &bytes))?;
         if let Some(slot) = self.slots.get_mut(key) {
             slot.now = Some(stored);
             slot.written = Some(hash);
@@ -210,15 +219,29 @@ impl<'a> Group<'a> {
 
     /// Keeps an entry that is no record.
     pub(super) fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), WriteError> {
-        self.transaction
-            .put(Family::Meta, key.as_bytes(), value)
-            .map_err(|e| WriteError::Failed(e.into()))
+        self.change(|transaction| transaction.put(Family::Meta, key.as_bytes(), value))
+    }
+
+    /// One change in the transaction. When it fails, the others of the same write must not be
+    /// committed without it.
+    fn change(
+        &mut self,
+        change: impl FnOnce(&mut dyn Transaction) -> Result<(), EngineError>,
+    ) -> Result<(), WriteError> {
+        change(self.transaction.as_mut()).map_err(|error| {
+            let error = ReadError::from(error);
+            self.spoiled.get_or_insert(error.clone());
+            WriteError::Failed(error)
+        })
     }
 
     /// Makes it all durable and readable; gives what it did to each key, and what the feed is to
     /// say.
-    pub(super) fn commit(self) -> Result<(Vec<Effect>, Vec<Commit>), EngineError> {
-        self.transaction.commit()?;
+    pub(super) fn commit(self) -> Result<(Vec<Effect>, Vec<Commit>), CommitError> {
+        if let Some(error) = self.spoiled {
+            return Err(CommitError::Nothing(error));
+        }
+        self.transaction.commit().map_err(|error| CommitError::Unknown(error.into()))?;
         let effects = self.slots.into_iter().filter_map(|(key, slot)| {
             let new = (slot.written?, slot.now?.header.content);
             Some(Effect { key, old: slot.before, new })

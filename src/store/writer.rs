@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::group::{Effect, Group, Rules};
+use super::feed::Commit;
+use super::group::{CommitError, Effect, Group, Rules};
 use super::{Applied, Change, Settings, Shared, Write, WriteError, Written};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
@@ -70,6 +71,23 @@ enum Decided {
     Meta(Answer<()>, Result<(), WriteError>),
 }
 
+/// A group after its commit, which may have failed.
+struct Committed {
+    decided: Vec<Decided>,
+    outcome: Result<(Vec<Effect>, Vec<Commit>), CommitError>,
+}
+
+/// Where the work on a group may be held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Its first job is here; nothing is decided yet.
+    BeforeCommit,
+    /// It is durable, or failed to be; neither the digest nor anybody who waits knows of it.
+    AfterCommit,
+    /// Everybody knows.
+    Published,
+}
+
 /// Storage failed under the writer. Whether the last group took place is unknown until the store is
 /// opened again, so the writer stops for good.
 #[derive(Debug, thiserror::Error)]
@@ -106,24 +124,31 @@ impl Writer {
     /// When storage fails; jobs that were not answered are then refused.
     pub fn run_blocking(mut self) -> Result<(), WriterError> {
         while let Some(first) = self.queue.blocking_recv() {
-            self.serve(first)?;
+            let group = self.commit(first);
+            self.publish(group)?;
         }
         Ok(())
     }
 
-    /// The same as a task, for a runtime of one thread (the simulator's).
+    /// The same as a task, for a runtime of one thread (the simulator's). `hold` may keep it
+    /// waiting, as a slow disk or a busy machine would.
     ///
     /// # Errors
     /// As [`Self::run_blocking`].
-    pub async fn run(mut self) -> Result<(), WriterError> {
+    pub async fn run(mut self, mut hold: impl AsyncFnMut(Moment)) -> Result<(), WriterError> {
         while let Some(first) = self.queue.recv().await {
-            self.serve(first)?;
+            hold(Moment::BeforeCommit).await;
+            let group = self.commit(first);
+            hold(Moment::AfterCommit).await;
+            let published = self.publish(group);
+            hold(Moment::Published).await;
+            published?;
         }
         Ok(())
     }
 
-    /// Takes what is waiting behind `first` and serves it as one group.
-    fn serve(&mut self, first: Job) -> Result<(), WriterError> {
+    /// Takes what is waiting behind `first`, decides it as one group, and commits that.
+    fn commit(&mut self, first: Job) -> Committed {
         let mut bytes = first.bytes();
         let mut jobs = vec![first];
         while bytes < GROUP_BYTES_MAX && jobs.len() < GROUP_JOBS_MAX {
@@ -139,15 +164,23 @@ impl Writer {
         let began = shared.clock.instant();
         let committed = group.commit();
         self.metrics.store_commit_seconds.observe(began.elapsed().as_secs_f64());
-        let outcome = committed.map_err(|e| e.to_string()).and_then(|(effects, commits)| {
-            self.follow(effects).map_err(|e| e.to_string())?;
+        Committed { decided, outcome: committed }
+    }
+
+    /// Brings the digest, the feed and those who wait up to what was committed.
+    fn publish(&self, group: Committed) -> Result<(), WriterError> {
+        let outcome = group.outcome.and_then(|(effects, commits)| {
+            self.follow(effects).map_err(CommitError::Unknown)?;
             for commit in commits {
-                shared.feed.publish(commit);
+                self.shared.feed.publish(commit);
             }
             Ok(())
         });
-        self.answer(decided, outcome.as_ref().err());
-        outcome.map_err(WriterError)
+        self.answer(group.decided, outcome.as_ref().err());
+        match outcome {
+            Err(CommitError::Unknown(error)) => Err(WriterError(error.to_string())),
+            Ok(()) | Err(CommitError::Nothing(_)) => Ok(()),
+        }
     }
 
     /// Brings digest and counts to what was committed.
@@ -180,8 +213,8 @@ impl Writer {
         }
     }
 
-    /// Answers every job; after a failed commit nobody can say what became of the accepted ones.
-    fn answer(&self, decided: Vec<Decided>, failure: Option<&String>) {
+    /// Answers every job.
+    fn answer(&self, decided: Vec<Decided>, failure: Option<&CommitError>) {
         let count = |kind, outcome| {
             self.metrics.store_writes.get_or_create(&[("kind", kind), ("outcome", outcome)]).inc();
         };
@@ -212,12 +245,16 @@ fn decide(group: &mut Group<'_>, job: Job) -> Decided {
     }
 }
 
-/// When the commit failed, nobody can say what became of the accepted ones, and a refusal may rest
-/// on one of them.
-fn settle<T>(result: Result<T, WriteError>, failure: Option<&String>) -> Result<T, WriteError> {
+/// Without a commit nothing was accepted; when it failed, nobody can say what became of what was. A
+/// refusal does not stand either: it may rest on what was accepted before it.
+fn settle<T>(
+    result: Result<T, WriteError>,
+    failure: Option<&CommitError>,
+) -> Result<T, WriteError> {
     match failure {
-        Some(failure) => Err(WriteError::OutcomeUnknown(failure.clone())),
         None => result,
+        Some(CommitError::Nothing(error)) => Err(WriteError::Failed(error.clone())),
+        Some(CommitError::Unknown(error)) => Err(WriteError::OutcomeUnknown(error.to_string())),
     }
 }
 

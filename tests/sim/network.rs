@@ -1,6 +1,7 @@
-//! The network between simulated nodes: datagrams and streams with delay, loss and cuts.
+//! The network between simulated nodes: datagrams with delay, loss, duplication and reordering;
+//! connections that break; cuts, and nodes that stand still.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,41 +11,53 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kvs::gossip::Datagrams;
 use kvs::model::Member;
-use kvs::peer::{Counters, Dialer, Incoming, Link, PeerError, Stream, StreamKind};
+use kvs::peer::{Dialer, Incoming, PeerError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that one direction of a stream holds under way.
-const PIPE_BYTES: usize = 64 << 10;
+use crate::plan::Noise;
+use crate::streams::SimLink;
 
-/// The faults of one seed.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
-    /// The part of datagrams that is lost; streams break at a tenth of it for each chunk.
-    pub loss: f64,
-    /// The longest delay of a datagram or a chunk.
-    pub delay_ms_max: u64,
-}
+/// After this long without a word a connection is given up, as `peer/tls.rs` has it.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How often what is held up looks whether it may go on.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a lost chunk takes to be sent again, besides the delay.
+const SENT_AGAIN: Duration = Duration::from_millis(50);
+
+/// A direction between two gossip addresses.
+pub type Way = (SocketAddr, SocketAddr);
 
 struct Node {
+    member: Member,
     datagrams: mpsc::Sender<(Vec<u8>, SocketAddr)>,
     streams: mpsc::Sender<Incoming>,
 }
 
 struct State {
     rng: StdRng,
-    faults: Faults,
+    noise: Noise,
     /// By gossip address; peer addresses have the next port.
     nodes: BTreeMap<SocketAddr, Node>,
-    /// Pairs of gossip addresses between which nothing goes, by direction.
-    cuts: Vec<(SocketAddr, SocketAddr)>,
-    /// What breaks when a node dies or a link is cut.
+    /// What is cut, by the number of the cut. Cuts may overlap.
+    cuts: BTreeMap<u64, BTreeSet<Way>>,
+    paused: BTreeSet<SocketAddr>,
+    /// Open connections: both ends, and what breaks them.
     open: Vec<(SocketAddr, SocketAddr, CancellationToken)>,
-    lost: u64,
+    next_cut: u64,
+    tally: Tally,
     trace: blake3::Hasher,
+}
+
+/// What happened on the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub lost: u64,
+    pub duplicated: u64,
+    pub broken: u64,
 }
 
 /// Shared by everything in one simulation.
@@ -60,14 +73,16 @@ fn gossip_of(peer: SocketAddr) -> SocketAddr {
 }
 
 impl Network {
-    pub fn new(seed: u64, faults: Faults) -> Self {
+    pub fn new(seed: u64, noise: Noise) -> Self {
         Self(Arc::new(Mutex::new(State {
             rng: StdRng::seed_from_u64(seed),
-            faults,
+            noise,
             nodes: BTreeMap::new(),
-            cuts: Vec::new(),
+            cuts: BTreeMap::new(),
+            paused: BTreeSet::new(),
             open: Vec::new(),
-            lost: 0,
+            next_cut: 0,
+            tally: Tally::default(),
             trace: blake3::Hasher::new(),
         })))
     }
@@ -77,45 +92,87 @@ impl Network {
     }
 
     /// Connects a node; gives its socket, and what peers open to it.
-    pub fn attach(&self, gossip: SocketAddr) -> (Box<dyn Datagrams>, mpsc::Receiver<Incoming>) {
+    pub fn attach(&self, member: &Member) -> (Box<dyn Datagrams>, mpsc::Receiver<Incoming>) {
         let (datagrams, inbox) = mpsc::channel(1024);
         let (streams, incoming) = mpsc::channel(64);
-        self.state().nodes.insert(gossip, Node { datagrams, streams });
+        let own = member.gossip;
+        let node = Node { member: member.clone(), datagrams, streams };
+        self.state().nodes.insert(own, node);
         let inbox = tokio::sync::Mutex::new(inbox);
-        (Box::new(Socket { network: self.clone(), own: gossip, inbox }), incoming)
+        (Box::new(Socket { network: self.clone(), own, inbox }), incoming)
     }
 
     /// Takes a node away: what it had open breaks.
     pub fn detach(&self, gossip: SocketAddr) {
         let mut state = self.state();
         state.nodes.remove(&gossip);
+        state.paused.remove(&gossip);
         state.break_open(|a, b| a == gossip || b == gossip);
     }
 
-    pub fn dialer(&self, own: SocketAddr) -> Arc<dyn Dialer> {
-        Arc::new(SimDialer { network: self.clone(), own })
+    pub fn dialer(&self, me: Member) -> Arc<dyn Dialer> {
+        Arc::new(SimDialer { network: self.clone(), me })
     }
 
-    /// Cuts one direction.
-    pub fn cut(&self, from: SocketAddr, to: SocketAddr) {
+    /// Cuts these ways, until the number that this gives is given to [`Self::uncut`]. Connections
+    /// break at once or, when that is not `at_once`, after the time that QUIC allows.
+    pub fn cut(&self, ways: BTreeSet<Way>, at_once: bool) -> u64 {
         let mut state = self.state();
-        state.cuts.push((from, to));
-        state.break_open(|a, b| (a, b) == (from, to) || (b, a) == (from, to));
+        let cut = state.next_cut;
+        state.next_cut += 1;
+        state.cuts.insert(cut, ways.clone());
+        let network = self.clone();
+        drop(state);
+        let crosses = move |a, b| ways.contains(&(a, b)) || ways.contains(&(b, a));
+        if at_once {
+            self.state().break_open(crosses);
+        } else {
+            tokio::spawn(async move {
+                sleep(IDLE_MAX).await;
+                let mut state = network.state();
+                if state.cuts.contains_key(&cut) {
+                    state.break_open(crosses);
+                }
+            });
+        }
+        cut
+    }
+
+    pub fn uncut(&self, cut: u64) {
+        self.state().cuts.remove(&cut);
+    }
+
+    /// Nothing goes in or out until [`Self::resume`]; nothing of it is lost before QUIC gives up.
+    pub fn pause(&self, gossip: SocketAddr) {
+        self.state().paused.insert(gossip);
+        let network = self.clone();
+        tokio::spawn(async move {
+            sleep(IDLE_MAX).await;
+            let mut state = network.state();
+            if state.paused.contains(&gossip) {
+                state.break_open(|a, b| a == gossip || b == gossip);
+            }
+        });
+    }
+
+    pub fn resume(&self, gossip: SocketAddr) {
+        self.state().paused.remove(&gossip);
+    }
+
+    pub fn is_paused(&self, gossip: SocketAddr) -> bool {
+        self.state().paused.contains(&gossip)
     }
 
     /// Ends all faults.
     pub fn heal(&self) {
         let mut state = self.state();
         state.cuts.clear();
-        state.faults = Faults { loss: 0.0, delay_ms_max: 5 };
+        state.paused.clear();
+        state.noise = Noise::quiet();
     }
 
-    pub fn uncut(&self) {
-        self.state().cuts.clear();
-    }
-
-    pub fn lost(&self) -> u64 {
-        self.state().lost
+    pub fn tally(&self) -> Tally {
+        self.state().tally
     }
 
     /// Notes something that must be the same in every run of a seed.
@@ -127,33 +184,135 @@ impl Network {
         self.state().trace.finalize().to_hex().to_string()
     }
 
-    /// Draws what becomes of a datagram or chunk: its delay, or nothing when it is lost.
-    fn draw(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8], loss: f64) -> Option<Duration> {
-        let mut state = self.state();
-        let delay = 1 + state.faults.delay_ms_max;
-        let delay = Duration::from_millis(state.rng.random_range(0..delay));
-        let chance = state.faults.loss * loss;
-        let lost = state.rng.random_bool(chance);
-        let note = format!("{from}>{to} {} {delay:?} {lost};", bytes.len());
-        state.trace.update(note.as_bytes());
-        state.trace.update(bytes);
-        if lost || state.cuts.contains(&(from, to)) || !state.nodes.contains_key(&to) {
-            state.lost += 1;
-            return None;
+    /// Waits while a node stands still.
+    async fn running(&self, gossip: SocketAddr) {
+        while self.is_paused(gossip) {
+            sleep(LOOK_AGAIN).await;
         }
-        Some(delay)
+    }
+
+    /// Sends one datagram: it arrives never, once or twice, after a while.
+    fn send(&self, (from, to): Way, bytes: &[u8]) {
+        let delays = {
+            let mut state = self.state();
+            let delays = state.draw_datagram();
+            state.trace.update(format!("{from}>{to} {} {delays:?};", bytes.len()).as_bytes());
+            state.trace.update(bytes);
+            delays
+        };
+        for delay in delays {
+            let (network, bytes) = (self.clone(), bytes.to_vec());
+            tokio::spawn(async move {
+                network.running(from).await;
+                sleep(delay).await;
+                network.running(to).await;
+                network.state().deliver((from, to), bytes);
+            });
+        }
+    }
+
+    /// Takes one chunk of a stream across, as QUIC does: what is lost is sent again, until the
+    /// connection is given up. Whether it arrived.
+    pub async fn cross(&self, (from, to): Way, bytes: &[u8]) -> bool {
+        let mut waited = Duration::ZERO;
+        loop {
+            self.running(from).await;
+            let (wait, crosses) = {
+                let mut state = self.state();
+                if !state.nodes.contains_key(&to) || state.draw_break() {
+                    return false;
+                }
+                let (wait, crosses) = state.draw_chunk((from, to));
+                let note = format!("{from}>>{to} {} {wait:?} {crosses};", bytes.len());
+                state.trace.update(note.as_bytes());
+                state.trace.update(bytes);
+                (wait, crosses)
+            };
+            sleep(wait).await;
+            if crosses {
+                self.running(to).await;
+                return true;
+            }
+            waited += wait;
+            if waited > IDLE_MAX {
+                return false;
+            }
+        }
+    }
+
+    /// Registers an open connection.
+    pub fn opened(&self, (a, b): Way) -> CancellationToken {
+        let broken = CancellationToken::new();
+        self.state().open.push((a, b, broken.clone()));
+        broken
+    }
+
+    /// Hands a stream to whoever serves it.
+    pub fn hand_over(&self, to: SocketAddr, incoming: Incoming) -> Result<(), PeerError> {
+        let streams = self.state().nodes.get(&to).map(|node| node.streams.clone());
+        let gone = || PeerError::Unreachable("the node is gone".to_owned());
+        streams.ok_or_else(gone)?.try_send(incoming).map_err(|_| gone())
     }
 }
 
 impl State {
     fn break_open(&mut self, broken: impl Fn(SocketAddr, SocketAddr) -> bool) {
+        let mut count = 0;
         self.open.retain(|(a, b, token)| {
-            let breaks = broken(*a, *b);
+            let breaks = !token.is_cancelled() && broken(*a, *b);
             if breaks {
                 token.cancel();
+                count += 1;
             }
-            !breaks && !token.is_cancelled()
+            !token.is_cancelled()
         });
+        self.tally.broken += count;
+    }
+
+    fn is_cut(&self, way: Way) -> bool {
+        self.cuts.values().any(|ways| ways.contains(&way))
+    }
+
+    fn draw_delay(&mut self) -> Duration {
+        Duration::from_millis(self.rng.random_range(0..=self.noise.delay_ms_max))
+    }
+
+    fn draw_datagram(&mut self) -> Vec<Duration> {
+        if self.rng.random_bool(self.noise.loss) {
+            self.tally.lost += 1;
+            return Vec::new();
+        }
+        let twice = self.rng.random_bool(self.noise.duplicated);
+        self.tally.duplicated += u64::from(twice);
+        let delays = (0..=usize::from(twice)).map(|_| {
+            let overtaken = self.rng.random_bool(self.noise.overtaken);
+            self.draw_delay() * if overtaken { 10 } else { 1 }
+        });
+        delays.collect()
+    }
+
+    fn draw_break(&mut self) -> bool {
+        let breaks = self.rng.random_bool(self.noise.broken);
+        self.tally.broken += u64::from(breaks);
+        breaks
+    }
+
+    /// How long a chunk waits, and whether it arrives then.
+    fn draw_chunk(&mut self, way: Way) -> (Duration, bool) {
+        let delay = self.draw_delay();
+        if self.is_cut(way) || self.rng.random_bool(self.noise.loss) {
+            self.tally.lost += 1;
+            return (delay + SENT_AGAIN, false);
+        }
+        (delay, true)
+    }
+
+    fn deliver(&mut self, way: Way, bytes: Vec<u8>) {
+        let inbox = self.nodes.get(&way.1).map(|node| &node.datagrams);
+        // a full inbox drops, as a socket's buffer does
+        let arrived =
+            !self.is_cut(way) && inbox.is_some_and(|i| i.try_send((bytes, way.0)).is_ok());
+        self.tally.lost += u64::from(!arrived);
     }
 }
 
@@ -165,15 +324,7 @@ struct Socket {
 
 impl Datagrams for Socket {
     fn send<'a>(&'a self, to: SocketAddr, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
-        let (network, own, bytes) = (self.network.clone(), self.own, bytes.to_vec());
-        if let Some(delay) = network.draw(own, to, &bytes, 1.0) {
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                let inbox = network.state().nodes.get(&to).map(|n| n.datagrams.clone());
-                // a full inbox drops, as a socket's buffer does
-                let _ = inbox.map(|inbox| inbox.try_send((bytes, own)));
-            });
-        }
+        self.network.send((self.own, to), bytes);
         std::future::ready(Ok(())).boxed()
     }
 
@@ -196,106 +347,30 @@ impl Datagrams for Socket {
 
 struct SimDialer {
     network: Network,
-    own: SocketAddr,
+    me: Member,
 }
 
 impl Dialer for SimDialer {
-    fn dial<'a>(&'a self, to: &'a Member) -> BoxFuture<'a, Result<Arc<dyn Link>, PeerError>> {
+    fn dial<'a>(
+        &'a self,
+        to: &'a Member,
+    ) -> BoxFuture<'a, Result<Arc<dyn kvs::peer::Link>, PeerError>> {
         Box::pin(async move {
-            let target = gossip_of(to.peer);
-            let failed = || PeerError::Unreachable("lost".to_owned());
-            for (from, to) in [(self.own, target), (target, self.own)] {
-                let delay = self.network.draw(from, to, b"dial", 1.0).ok_or_else(failed)?;
-                tokio::time::sleep(delay).await;
+            let (own, target) = (self.me.gossip, gossip_of(to.peer));
+            for way in [(own, target), (target, own)] {
+                if !self.network.cross(way, b"dial").await {
+                    return Err(PeerError::Unreachable("nobody answers".to_owned()));
+                }
             }
-            let broken = CancellationToken::new();
-            self.network.state().open.push((self.own, target, broken.clone()));
-            let network = self.network.clone();
-            let link: Arc<dyn Link> = Arc::new(SimLink { network, own: self.own, target, broken });
+            let there = self.network.state().nodes.get(&target).map(|node| node.member.clone());
+            // as the hellos judge each other
+            if !there.is_some_and(|there| there.id == to.id && there.name == to.name) {
+                return Err(PeerError::Refused("another node answers".to_owned()));
+            }
+            let broken = self.network.opened((own, target));
+            let (network, me) = (self.network.clone(), self.me.clone());
+            let link: Arc<dyn kvs::peer::Link> = Arc::new(SimLink { network, me, target, broken });
             Ok(link)
         })
-    }
-}
-
-struct SimLink {
-    network: Network,
-    own: SocketAddr,
-    target: SocketAddr,
-    broken: CancellationToken,
-}
-
-impl Drop for SimLink {
-    fn drop(&mut self) {
-        self.broken.cancel();
-    }
-}
-
-impl Link for SimLink {
-    fn open(&self, kind: StreamKind) -> BoxFuture<'_, Result<Stream, PeerError>> {
-        Box::pin(async move {
-            let failed = || PeerError::Unreachable("the node is gone".to_owned());
-            let (near, near_wire) = tokio::io::duplex(PIPE_BYTES);
-            let (far, far_wire) = tokio::io::duplex(PIPE_BYTES);
-            let (near_read, near_write) = tokio::io::split(near_wire);
-            let (far_read, far_write) = tokio::io::split(far_wire);
-            let (network, broken) = (self.network.clone(), self.broken.clone());
-            let (own, target) = (self.own, self.target);
-            let there = carry(network.clone(), broken.clone(), (own, target), near_read, far_write);
-            let back = carry(network.clone(), broken, (target, own), far_read, near_write);
-            tokio::spawn(there);
-            tokio::spawn(back);
-            let from = world_member(&network, own)?;
-            let streams = network.state().nodes.get(&target).map(|n| n.streams.clone());
-            let stream = framed(far);
-            let incoming = Incoming { from, kind, stream };
-            streams.ok_or_else(failed)?.try_send(incoming).map_err(|_| failed())?;
-            Ok(framed(near))
-        })
-    }
-
-    fn closed(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.broken.cancelled())
-    }
-}
-
-/// The dialling node as its hello would describe it.
-fn world_member(network: &Network, own: SocketAddr) -> Result<Member, PeerError> {
-    let known = network.state().nodes.contains_key(&own);
-    let gone = || PeerError::Unreachable("the dialling node is gone".to_owned());
-    known.then(|| crate::world::member(own)).ok_or_else(gone)
-}
-
-fn framed(pipe: DuplexStream) -> Stream {
-    let (reader, writer) = tokio::io::split(pipe);
-    Stream::new(reader, writer, &Counters::default())
-}
-
-/// Moves one direction of a stream, chunk by chunk, until it ends or the connection breaks.
-async fn carry(
-    network: Network,
-    broken: CancellationToken,
-    (from, to): (SocketAddr, SocketAddr),
-    mut reader: ReadHalf<DuplexStream>,
-    mut writer: WriteHalf<DuplexStream>,
-) {
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let read = tokio::select! {
-            biased;
-            () = broken.cancelled() => return,
-            read = reader.read(&mut buffer) => read,
-        };
-        let Ok(length @ 1..) = read else {
-            let _ = writer.shutdown().await;
-            return;
-        };
-        let Some(delay) = network.draw(from, to, &buffer[..length], 0.1) else {
-            broken.cancel();
-            return;
-        };
-        tokio::time::sleep(delay).await;
-        if writer.write_all(&buffer[..length]).await.is_err() {
-            return;
-        }
     }
 }

@@ -1,125 +1,73 @@
-//! Nodes, clients and faults of one simulation, drawn from its seed.
+//! Runs one plan: nodes, clients and faults, with the auditor at every step.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use kvs::clock::{Clock, Source};
-use kvs::config::{self, Config};
-use kvs::gossip::Gossip;
-use kvs::model::{Condition, ContentType, Expected, Key, Member, MemberState, NodeId, Timestamp};
+use kvs::config::Config;
+use kvs::model::{Header, Key};
 use kvs::proto::secret::Secret;
-use kvs::replication::Replication;
-use kvs::store::memory::Memory;
-use kvs::store::{Change, Settings, Store, Write, WriteError};
-use kvs::telemetry::Metrics;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
-use crate::network::{Faults, Network, peer_of};
+use crate::client::{Client, lock};
+use crate::clock::SimClock;
+use crate::disk::Disk;
+use crate::faults::Action;
+use crate::network::{Network, Tally};
+use crate::node::{Common, Node, Up, address};
+use crate::panics;
+use crate::plan::Plan;
+use crate::story::Story;
 
-const NODES: usize = 3;
-/// How long faults and clients go on, in virtual time.
-const TROUBLE: Duration = Duration::from_secs(20);
-/// How long the nodes may then take to agree.
-const AGREE: Duration = Duration::from_secs(60);
+/// How often the auditor looks at everything.
+const STEP: Duration = Duration::from_millis(500);
+/// How long the nodes may take to agree after the faults, in virtual time: a suspicion, the waits
+/// of dialers, and a few rounds of sessions.
+const AGREE: Duration = Duration::from_secs(90);
+/// How long they must then stay as they are.
+const STAY: Duration = Duration::from_secs(10);
 
 /// What a run tells.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outcome {
     /// A hash over everything that happened.
     pub trace: String,
     /// Writes that were acknowledged.
     pub acked: u64,
-    /// Datagrams, dials and chunks that were lost.
-    pub lost: u64,
-    /// How many times a node was killed.
-    pub crashes: u64,
+    /// Of those, the ones that lost a merge against a write that did not know them.
+    pub lost_merges: u64,
+    /// What the network did.
+    pub network: Tally,
+    /// How many times each kind of fault took place.
+    pub faults: BTreeMap<&'static str, u64>,
     /// How long the nodes took to agree after the faults ended.
     pub agreed_after: Duration,
 }
 
-/// Virtual time with a skew, entropy from the seed.
-struct SimClock {
-    start: Instant,
-    skew_ms: u64,
-    rng: Mutex<StdRng>,
+pub struct World {
+    pub plan: Plan,
+    pub common: Common,
+    pub nodes: Vec<Node>,
+    pub audit: Arc<Mutex<Audit>>,
+    pub rng: StdRng,
+    pub start: Instant,
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What is to happen, by when and in which order it was decided.
+    pub agenda: BTreeMap<(Instant, u64), Action>,
+    pub decided: u64,
 }
 
-impl Source for SimClock {
-    fn now(&self) -> Timestamp {
-        let epoch = Timestamp::saturating(1_800_000_000_000_000);
-        epoch.plus(self.start.elapsed() + Duration::from_millis(self.skew_ms))
-    }
-    fn fill(&self, bytes: &mut [u8]) {
-        self.rng.lock().expect("one thread").fill_bytes(bytes);
-    }
-}
-
-/// The description of the node at an address. Its id and age are the auditor's business, not
-/// replication's, so a hello may leave them at what the address says.
-pub fn member(gossip: SocketAddr) -> Member {
-    Member {
-        id: NodeId::from_u128(u128::from(gossip.port())),
-        name: format!("n{}", gossip.port()),
-        joined_at: Timestamp::ZERO,
-        started_at: Timestamp::ZERO,
-        gossip,
-        peer: peer_of(gossip),
-        http: SocketAddr::new(gossip.ip(), gossip.port() + 2),
-        software: "sim".to_owned(),
-    }
-}
-
-fn address(at: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], 1000 + 10 * u16::try_from(at).expect("few nodes")))
-}
-
-/// One node: what survives a crash, and what runs while it is up.
-struct Node {
-    engine: Arc<Memory>,
-    clock: Clock,
-    up: Option<Up>,
-}
-
-struct Up {
-    store: Store,
-    _tasks: JoinSet<()>,
-    clients: JoinSet<()>,
-    no_more: CancellationToken,
-    syncing: watch::Receiver<bool>,
-}
-
-impl Up {
-    /// Lets every client finish what it does.
-    async fn stop_clients(&mut self) {
-        self.no_more.cancel();
-        while self.clients.join_next().await.is_some() {}
-    }
-}
-
-struct World {
-    network: Network,
-    nodes: Vec<Node>,
-    config: Config,
-    secret: Arc<Secret>,
-    audit: Arc<Mutex<Audit>>,
-    rng: StdRng,
-    crashes: u64,
-}
-
-/// Runs one seed to its end.
+/// Runs one plan to its end.
 ///
 /// # Panics
-/// When something that was promised does not hold; the message names the seed.
-pub fn run_seed(seed: u64) -> Outcome {
+/// When something that was promised does not hold; the message tells what happened.
+pub fn run(plan: Plan) -> Outcome {
+    panics::watch();
+    let seed = plan.seed;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -127,7 +75,7 @@ pub fn run_seed(seed: u64) -> Outcome {
         .expect("a runtime");
     let guard = SeedOnPanic(seed);
     // made inside, where time is virtual
-    let outcome = runtime.block_on(async { World::new(seed).run().await });
+    let outcome = runtime.block_on(async { World::new(plan).run().await });
     drop(guard);
     outcome
 }
@@ -143,275 +91,282 @@ impl Drop for SeedOnPanic {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let faults =
-            Faults { loss: rng.random_range(0.0..0.3), delay_ms_max: rng.random_range(1..100) };
-        let network = Network::new(rng.random(), faults);
+    fn new(plan: Plan) -> Self {
+        // not the generator that drew the plan, so that a plan that is written down plays the same
+        let mut rng = StdRng::seed_from_u64(!plan.seed);
+        let start = Instant::now();
         let mut entropy = [0; 64];
         rng.fill_bytes(&mut entropy);
         let mut config = Config::defaults().expect("valid defaults");
         config.sync.interval = Duration::from_secs(2);
         config.sync.bootstrap_wait = Duration::from_secs(1);
-        config.sync.push = rng.random_bool(0.8);
-        // small, so that slow peers miss pushes
-        config.sync.push_queue_max = 16;
-        let start = Instant::now();
-        let nodes = (0..NODES).map(|_| {
-            let rng = Mutex::new(StdRng::from_rng(&mut rng));
-            let skew_ms = rng.lock().expect("one thread").random_range(0..500);
-            let clock = Clock::from_source(Arc::new(SimClock { start, skew_ms, rng }));
-            Node { engine: Arc::default(), clock, up: None }
+        config.sync.push = plan.push;
+        config.sync.push_queue_max = plan.push_queue_max;
+        let nodes = (0..plan.nodes).map(|slot| {
+            let clock = SimClock::new(start, plan.skews[slot], StdRng::from_rng(&mut rng));
+            Node::new(slot, clock, Disk::new(plan.synced), plan.disk_ms_max)
         });
         let nodes = nodes.collect();
-        let (secret, audit) = (Arc::new(Secret::from_entropy(entropy)), Arc::default());
-        Self { network, nodes, config, secret, audit, rng, crashes: 0 }
+        let common = Common {
+            network: Network::new(rng.random(), plan.noise.clone()),
+            config,
+            secret: Arc::new(Secret::from_entropy(entropy)),
+            seeds: (0..2).map(|slot| address(slot).to_string()).collect(),
+        };
+        let mut story = Story::new(start);
+        story.tell(None, format!("{plan:?}"));
+        let audit = Arc::new(Mutex::new(Audit::new(story)));
+        let (faults, agenda) = (BTreeMap::new(), BTreeMap::new());
+        Self { plan, common, nodes, audit, rng, start, faults, agenda, decided: 0 }
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.common.network
+    }
+
+    /// Says what happens to nodes and network.
+    pub fn tell(&self, text: String) {
+        self.network().note(&text);
+        lock(&self.audit).story.tell(None, text);
     }
 
     async fn run(mut self) -> Outcome {
-        (0..NODES).for_each(|at| self.start(at));
-        let end = Instant::now() + TROUBLE;
-        while Instant::now() < end {
-            let pause = self.rng.random_range(100..2_000);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            self.trouble();
-            self.audit_all(false).await;
+        (0..self.plan.founders).for_each(|slot| self.start(slot));
+        for (at, event) in self.plan.events.clone() {
+            self.plan_at(self.start + at, Action::Begin(event));
         }
-        self.network.heal();
-        for at in 0..NODES {
-            // what is up goes on as it is: it must recover by itself
-            match &mut self.nodes[at].up {
-                Some(up) => up.stop_clients().await,
-                None => self.start_without_clients(at),
+        self.trouble().await;
+        self.end_faults().await;
+        let agreed_after = self.wait_until_all_agree().await;
+        self.stay().await;
+        self.audit_all();
+        self.audit_the_end();
+        let fingerprint = self.up().map(|up| up.store.fingerprint()).next();
+        self.network().note(&format!("{fingerprint:?} {agreed_after:?}"));
+        let audit = lock(&self.audit);
+        let stands = |key: &Key| Some(self.held_by_first(key)?.version.uuid);
+        let (acked, lost_merges) = (audit.acked(), audit.lost_merges(stands));
+        let (trace, network) = (self.network().trace(), self.network().tally());
+        Outcome { trace, acked, lost_merges, network, faults: self.faults, agreed_after }
+    }
+
+    /// Faults and clients, until their time is over.
+    async fn trouble(&mut self) {
+        let end = self.start + self.plan.lasting;
+        let mut look = Instant::now();
+        while Instant::now() < end {
+            let next = self.agenda.first_key_value().map_or(end, |((at, _), _)| *at);
+            tokio::time::sleep_until(next.min(look).min(end)).await;
+            while let Some(entry) = self.agenda.first_entry()
+                && entry.key().0 <= Instant::now()
+            {
+                let action = entry.remove();
+                self.act(action).await;
+            }
+            self.notice_ends();
+            if Instant::now() >= look {
+                self.audit_all();
+                look = Instant::now() + STEP;
             }
         }
+    }
+
+    /// Everything is as it should be from here on, and what is up goes on as it is: it must recover
+    /// by itself.
+    async fn end_faults(&mut self) {
+        self.tell("all faults end".to_owned());
+        self.agenda.clear();
+        self.common.network.heal();
+        for slot in 0..self.plan.nodes {
+            self.nodes[slot].disk.heal();
+            let quick = self.plan.disk_ms_max;
+            self.nodes[slot].disk_ms_max.store(quick, std::sync::atomic::Ordering::Relaxed);
+            if let Some(up) = &mut self.nodes[slot].up {
+                up.stop_clients().await;
+            }
+        }
+        self.notice_ends();
+        for slot in 0..self.plan.nodes {
+            if self.nodes[slot].up.is_none() {
+                let load = std::mem::replace(&mut self.plan.load.clients, 0);
+                self.start(slot);
+                self.plan.load.clients = load;
+            }
+        }
+        self.agenda.clear();
+    }
+
+    async fn wait_until_all_agree(&mut self) -> Duration {
         let healed = Instant::now();
         while !self.all_agree() {
-            assert!(healed.elapsed() < AGREE, "the nodes do not agree:\n{}", self.describe());
+            self.check_panics();
+            if healed.elapsed() > AGREE {
+                let what = format!("the nodes do not agree:\n{}", self.describe());
+                lock(&self.audit).violated(None, &what);
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let agreed_after = healed.elapsed();
-        self.audit_all(true).await;
-        let fingerprint = self.nodes.iter().find_map(|n| Some(n.up.as_ref()?.store.fingerprint()));
-        self.network.note(&format!("{fingerprint:?} {agreed_after:?}"));
-        let acked = self.audit.lock().expect("one thread").count();
-        let (trace, lost) = (self.network.trace(), self.network.lost());
-        Outcome { trace, acked, lost, crashes: self.crashes, agreed_after }
+        healed.elapsed()
     }
 
-    /// One step of what goes wrong.
-    fn trouble(&mut self) {
-        let at = self.rng.random_range(0..NODES);
-        let other = (at + self.rng.random_range(1..NODES)) % NODES;
-        match self.rng.random_range(0..6) {
-            0 if self.nodes[at].up.is_some() => self.crash(at),
-            1 => self.network.cut(address(at), address(other)),
-            2 => {
-                self.network.cut(address(at), address(other));
-                self.network.cut(address(other), address(at));
+    /// Nodes that agree stay so, and move no record any more.
+    async fn stay(&mut self) {
+        // what was under way when they came to agree
+        tokio::time::sleep(STAY / 2).await;
+        let moved = self.records_moved();
+        let end = Instant::now() + STAY;
+        while Instant::now() < end {
+            self.check_panics();
+            if !self.all_agree() || self.records_moved() != moved {
+                let what = format!("nodes that agreed go on changing:\n{}", self.describe());
+                lock(&self.audit).violated(None, &what);
             }
-            3 => self.network.uncut(),
-            _ => {
-                if let Some(down) = self.nodes.iter().position(|node| node.up.is_none()) {
-                    self.start(down);
-                }
-            }
+            tokio::time::sleep(STEP).await;
         }
     }
 
-    fn crash(&mut self, at: usize) {
-        if self.nodes[at].up.take().is_some() {
-            self.network.detach(address(at));
-            self.network.note(&format!("crash {at};"));
-            self.crashes += 1;
-        }
+    fn records_moved(&self) -> u64 {
+        let counted = |up: &Up| {
+            let received = [("direction", "received")];
+            let pushed = up.metrics.push_records.get_or_create(&received).get();
+            pushed + up.metrics.sync_records.get_or_create(&received).get()
+        };
+        self.up().map(counted).sum()
     }
 
-    fn start(&mut self, at: usize) {
-        self.start_without_clients(at);
-        let clients = self.rng.random_range(1..4);
-        let push = self.config.sync.push;
-        for _ in 0..clients {
+    pub fn start(&mut self, slot: usize) {
+        let node = &mut self.nodes[slot];
+        if !node.start(&self.common, &mut self.rng) {
+            // as a supervisor would, it is tried again
+            self.plan_at(Instant::now() + STEP, Action::Start(slot));
+            return;
+        }
+        for _ in 0..self.plan.load.clients {
             let rng = StdRng::from_rng(&mut self.rng);
-            let (audit, network) = (self.audit.clone(), self.network.clone());
-            let Some(up) = &mut self.nodes[at].up else { continue };
-            let (no_more, syncing) = (up.no_more.clone(), up.syncing.clone());
-            let store = up.store.clone();
-            let client = Client { store, audit, network, rng, at, no_more, syncing };
-            // without push, less is written, so that sessions have their turn
-            up.clients.spawn(client.run(if push { 50 } else { 200 }));
+            let (audit, network) = (self.audit.clone(), self.common.network.clone());
+            let Some(up) = &mut self.nodes[slot].up else { continue };
+            let client = Client {
+                store: up.store.clone(),
+                audit,
+                network,
+                rng,
+                slot,
+                load: self.plan.load.clone(),
+                no_more: up.no_more.clone(),
+                syncing: up.syncing.clone(),
+            };
+            up.clients.spawn(client.run());
+        }
+        let id = self.nodes[slot].up.as_ref().map(|up| up.identity.node.to_string());
+        self.tell(format!("node {slot} starts as {}", id.unwrap_or_default()));
+    }
+
+    /// A process whose storage failed ends by itself; it is started again.
+    fn notice_ends(&mut self) {
+        self.check_panics();
+        for slot in 0..self.plan.nodes {
+            if self.nodes[slot].up.as_ref().is_some_and(Up::has_ended) {
+                self.tell(format!("node {slot} has ended"));
+                self.take_down(slot);
+                let pause = Duration::from_millis(self.rng.random_range(10..3_000));
+                self.plan_at(Instant::now() + pause, Action::Start(slot));
+            }
         }
     }
 
-    fn start_without_clients(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let (metrics, clock) = (Metrics::new(), node.clock.clone());
-        let settings = Settings {
-            blob_threshold_bytes: 64,
-            clock_drift_max: self.config.sync.clock_drift_max,
-            feed_commits_max: self.config.sync.push_queue_max,
-            digest_key: self.secret.digest_key(),
-            cluster: Some(self.secret.cluster_id()),
-        };
-        let engine = node.engine.clone();
-        let (store, writer) = Store::open(engine, clock.clone(), metrics.clone(), &settings)
-            .expect("what was written can be opened");
-        let recomputed = store.recomputed_fingerprint().expect("memory does not fail");
-        assert_eq!(store.fingerprint(), recomputed, "the digest after a restart");
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { writer.run().await.expect("memory does not fail") });
-        let (socket, incoming) = self.network.attach(address(at));
-        // its address names it: the simulated hello knows no more
-        let me = member(address(at));
-        let others = (0..NODES).filter(|other| *other != at);
-        let gossip_settings = config::Gossip {
-            seeds: others.map(|other| address(other).to_string()).collect(),
-            ..self.config.gossip.clone()
-        };
-        // as HTTP would, clients wait while a node waits for its first data
-        let waits = !store.is_bootstrapped().expect("memory does not fail");
-        let (syncing_told, syncing) = watch::channel(waits);
-        let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
-        let gossip = Gossip {
-            socket,
-            me: me.clone(),
-            secret: self.secret.clone(),
-            settings: gossip_settings,
-            known: Vec::new(),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            members: members_told,
-        };
-        let replication = Replication {
-            store: store.clone(),
-            dialer: self.network.dialer(address(at)),
-            incoming,
-            members,
-            me,
-            settings: self.config.sync.clone(),
-            clock,
-            metrics,
-            peers: watch::channel(BTreeMap::new()).0,
-            requests: mpsc::channel(1).1,
-            syncing: syncing_told,
-        };
-        tasks.spawn(gossip.run(CancellationToken::new()));
-        tasks.spawn(replication.run(CancellationToken::new()));
-        node.up = Some(Up {
-            store,
-            _tasks: tasks,
-            clients: JoinSet::new(),
-            no_more: CancellationToken::new(),
-            syncing,
-        });
+    /// The process is gone at once.
+    pub fn take_down(&mut self, slot: usize) -> bool {
+        let was_up = self.nodes[slot].up.take().is_some();
+        self.common.network.detach(address(slot));
+        was_up
+    }
+
+    fn check_panics(&self) {
+        if panics::seen() {
+            lock(&self.audit).violated(None, "a part of a node has panicked, see above");
+        }
+    }
+
+    pub fn up(&self) -> impl Iterator<Item = &Up> {
+        self.nodes.iter().filter_map(|node| node.up.as_ref())
     }
 
     fn all_agree(&self) -> bool {
-        let serves = |up: &&Up| !*up.syncing.borrow();
+        let serves = |up: &&Up| !*up.syncing.borrow() && up.is_settled();
         let print = |node: &Node| node.up.as_ref().filter(serves).map(|up| up.store.fingerprint());
         let prints: Vec<_> = self.nodes.iter().map(print).collect();
         prints.iter().all(|print| print.is_some() && *print == prints[0])
     }
 
     fn describe(&self) -> String {
-        let describe = |(at, node): (usize, &Node)| match &node.up {
+        let describe = |node: &Node| match &node.up {
             Some(up) => {
                 let (counts, syncing) = (up.store.counts(), *up.syncing.borrow());
-                format!("node {at}: {counts:?}, syncing: {syncing}")
+                format!("node {}: {counts:?}, syncing: {syncing}", node.slot)
             }
-            None => format!("node {at} is down"),
+            None => format!("node {} is down", node.slot),
         };
-        self.nodes.iter().enumerate().map(describe).collect::<Vec<_>>().join("\n")
+        self.nodes.iter().map(describe).collect::<Vec<_>>().join("\n")
     }
 
-    async fn audit_all(&self, at_the_end: bool) {
-        let keys: Vec<Key> = self.audit.lock().expect("one thread").keys().cloned().collect();
-        for up in self.nodes.iter().filter_map(|node| node.up.as_ref()) {
+    /// What every node shows for every key, against all that was promised.
+    fn audit_all(&mut self) {
+        let keys = lock(&self.audit).keys();
+        for node in self.nodes.iter().filter(|node| node.disk.is_readable()) {
+            let Some(up) = &node.up else { continue };
             for key in &keys {
-                let record = up.store.record(key).await.expect("memory does not fail");
-                let header = record.as_ref().map(|record| &record.header);
-                self.audit.lock().expect("one thread").check(key, header, at_the_end);
-                assert!(record.is_none_or(|record| record.is_whole()), "{key}: other bytes");
+                self.audit_key(node.slot, up, key);
             }
-            let recomputed = up.store.recomputed_fingerprint().expect("memory does not fail");
-            assert_eq!(up.store.fingerprint(), recomputed, "the digest in operation");
-        }
-    }
-}
-
-/// A client of one node: writes, deletes and swaps a few keys for as long as its node is up.
-struct Client {
-    store: Store,
-    audit: Arc<Mutex<Audit>>,
-    network: Network,
-    rng: StdRng,
-    at: usize,
-    no_more: CancellationToken,
-    syncing: watch::Receiver<bool>,
-}
-
-/// Counts a write that is cut off by a crash.
-struct Pending<'a>(&'a Mutex<Audit>, &'a Key, bool);
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        if !self.2 {
-            self.0.lock().expect("one thread").outcome_unknown(self.1);
-        }
-    }
-}
-
-impl Client {
-    async fn run(mut self, pause_ms_max: u64) {
-        while !self.no_more.is_cancelled() {
-            let pause = self.rng.random_range(0..pause_ms_max);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            if !*self.syncing.borrow() {
-                self.act().await;
+            let recomputed = up.store.recomputed_fingerprint().expect("it can be read");
+            if up.is_settled() && up.store.fingerprint() != recomputed {
+                let what = format!("the digest of node {} is wrong", node.slot);
+                lock(&self.audit).violated(None, &what);
             }
         }
     }
 
-    async fn act(&mut self) {
-        let key = Key::parse(&format!("k/{}", self.rng.random_range(0..40))).expect("a key");
-        let mut conditions = Vec::new();
-        let mut expected = None;
-        if self.rng.random_bool(0.4)
-            && let Some(current) = self.store.head(&key).expect("memory does not fail")
-        {
-            expected = Some(current.version.uuid);
-            conditions.push(Condition::Expect(Expected::Uuid(current.version.uuid)));
-            // time for others to come first
-            let pause = self.rng.random_range(0..20);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+    fn audit_key(&self, slot: usize, up: &Up, key: &Key) {
+        let record = up.store.record_now(key).expect("it can be read");
+        let mut audit = lock(&self.audit);
+        audit.shown(slot, key, record.as_ref().map(|record| &record.header));
+        let Some(record) = record else { return };
+        if !record.is_whole() {
+            audit.violated(Some(key), "a record does not have the bytes that it names");
         }
-        let change = if self.rng.random_bool(0.2) {
-            Change::Delete
-        } else {
-            // some small, some kept apart
-            let length = self.rng.random_range(0..200);
-            let mut body = vec![0; length];
-            self.rng.fill_bytes(&mut body);
-            Change::Put { content_type: ContentType::octet_stream(), body: Bytes::from(body) }
-        };
-        let write = Write { key: key.clone(), change, conditions };
-        let mut pending = Pending(&self.audit, &key, false);
-        let result = self.store.write(write).await;
-        pending.2 = true;
-        match result {
-            Ok(written) => {
-                let mut audit = self.audit.lock().expect("one thread");
-                audit.acknowledged(&key, &written.header);
-                if let Some(expected) = expected {
-                    audit.swapped(expected, self.at, written.header.version.uuid);
-                    let previous = written.previous.map(|(uuid, _)| uuid);
-                    assert_eq!(previous, Some(expected), "{key}: a swap replaced another version");
-                }
-                drop(audit);
-                self.network.note(&format!("{} {key} {:?};", self.at, written.header.version));
+        // nothing reaches a peer before it is durable where it was written; a disk that forgets
+        // what it had not synced may lose it afterwards
+        let origin = self.nodes.iter().find(|node| {
+            node.up.as_ref().is_some_and(|up| up.identity.node == record.header.origin)
+        });
+        if let Some(origin) = origin.filter(|node| self.plan.synced && node.disk.is_readable()) {
+            let held = self.held_by(origin, key);
+            if held.is_none_or(|held| held.version < record.header.version) {
+                let (by, what) = (origin.slot, record.header.version);
+                let what =
+                    format!("node {slot} has {what:?}, and node {by} that wrote it does not");
+                audit.violated(Some(key), &what);
             }
-            Err(WriteError::PreconditionFailed { .. } | WriteError::NotFound) => {}
-            Err(error) => panic!("{key}: {error}"),
         }
+    }
+
+    fn held_by(&self, node: &Node, key: &Key) -> Option<Header> {
+        let up = node.up.as_ref()?;
+        Some(up.store.record_now(key).expect("it can be read")?.header)
+    }
+
+    fn held_by_first(&self, key: &Key) -> Option<Header> {
+        self.held_by(self.nodes.first()?, key)
+    }
+
+    fn audit_the_end(&self) {
+        let audit = lock(&self.audit);
+        for key in audit.keys() {
+            audit.stands_at_the_end(&key, self.held_by_first(&key).as_ref());
+        }
+    }
+
+    /// Both directions between two nodes.
+    pub fn between(a: usize, b: usize) -> [(SocketAddr, SocketAddr); 2] {
+        [(address(a), address(b)), (address(b), address(a))]
     }
 }

@@ -1,0 +1,99 @@
+//! Plays many seeds on all cores, and says what happened in them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::plan::Plan;
+use crate::world::{Outcome, run};
+
+/// With fewer seeds chance decides whether enough happens in them.
+const SEEDS_TELLING: usize = 50;
+
+/// How often a long run says how far it is.
+const TELL_EVERY: u64 = 500;
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// So many seeds were played.
+    Played(u64),
+    /// So much time has passed.
+    Passed(Duration),
+}
+
+/// Plays seeds from `first`, in order.
+///
+/// # Panics
+/// When one violates something, after all have been played.
+pub fn run_many(first: u64, until: Until) {
+    let (next, began) = (AtomicU64::new(first), Instant::now());
+    let (outcomes, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let enough = |played| match until {
+        Until::Played(seeds) => played >= seeds,
+        Until::Passed(time) => began.elapsed() >= time,
+    };
+    let play = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if enough(seed - first) {
+                return;
+            }
+            match std::panic::catch_unwind(|| run(Plan::draw(seed))) {
+                Ok(outcome) => outcomes.lock().expect("not poisoned").push(outcome),
+                Err(_) => failed.lock().expect("not poisoned").push(seed),
+            }
+            if (seed + 1 - first).is_multiple_of(TELL_EVERY) {
+                println!("{} seeds in {:?}", seed + 1 - first, began.elapsed());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(play);
+        }
+    });
+    let (outcomes, failed) = (outcomes.into_inner(), failed.into_inner());
+    let (outcomes, failed) = (outcomes.expect("not poisoned"), failed.expect("not poisoned"));
+    let seeds = outcomes.len() + failed.len();
+    assert!(seeds > 0, "without a seed nothing is shown");
+    println!("{seeds} seeds from {first}: {}", summary(&outcomes));
+    assert!(failed.is_empty(), "these seeds violate a promise: {failed:?}");
+    assert!(seeds < SEEDS_TELLING || tells(&outcomes), "too little happened to prove anything");
+}
+
+fn sum(outcomes: &[Outcome], count: impl Fn(&Outcome) -> u64) -> u64 {
+    outcomes.iter().map(count).sum()
+}
+
+fn faults(outcomes: &[Outcome]) -> BTreeMap<&'static str, u64> {
+    let mut faults = BTreeMap::new();
+    for (kind, count) in outcomes.iter().flat_map(|outcome| &outcome.faults) {
+        *faults.entry(*kind).or_default() += count;
+    }
+    faults
+}
+
+fn summary(outcomes: &[Outcome]) -> String {
+    let slowest = outcomes.iter().map(|o| o.agreed_after).max().unwrap_or_default();
+    format!(
+        "{} writes acknowledged, {} of them lost a merge, {} packets lost, {} twice, \
+         {} connections broken, all agreed within {slowest:?}; {:?}",
+        sum(outcomes, |o| o.acked),
+        sum(outcomes, |o| o.lost_merges),
+        sum(outcomes, |o| o.network.lost),
+        sum(outcomes, |o| o.network.duplicated),
+        sum(outcomes, |o| o.network.broken),
+        faults(outcomes),
+    )
+}
+
+/// A simulation in which nothing happens proves nothing: each kind of fault, and much of the rest.
+fn tells(outcomes: &[Outcome]) -> bool {
+    let seeds = outcomes.len() as u64;
+    let network = sum(outcomes, |o| o.network.lost.min(1) + o.network.duplicated.min(1));
+    let merges = sum(outcomes, |o| o.lost_merges.min(1));
+    let kinds = faults(outcomes).len();
+    sum(outcomes, |o| o.acked) > seeds * 100 && network > seeds / 2 && merges > 5 && kinds == 16
+}

@@ -1,0 +1,269 @@
+//! One simulated node: what survives a crash, and what runs while it is up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kvs::clock::Clock;
+use kvs::config::{self, Config};
+use kvs::gossip::Gossip;
+use kvs::model::{Key, Member, MemberState, Version};
+use kvs::node::members;
+use kvs::proto::secret::Secret;
+use kvs::replication::Replication;
+use kvs::store::identity::Identity;
+use kvs::store::writer::{Moment, Writer, WriterError};
+use kvs::store::{Settings, Store};
+use kvs::telemetry::Metrics;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SimClock;
+use crate::disk::Disk;
+use crate::network::{Network, peer_of};
+
+/// How often a writer that is held up looks whether it may go on.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A place for a node: its disk and its clock stay when the process ends.
+pub struct Node {
+    pub slot: usize,
+    pub disk: Arc<Disk>,
+    pub clock: Arc<SimClock>,
+    /// The longest that a group waits for the disk now.
+    pub disk_ms_max: Arc<AtomicU64>,
+    pub up: Option<Up>,
+    /// Whether a process ever ran over this disk.
+    pub was_started: bool,
+}
+
+/// A process.
+pub struct Up {
+    pub store: Store,
+    pub identity: Identity,
+    pub metrics: Arc<Metrics>,
+    pub syncing: watch::Receiver<bool>,
+    pub clients: JoinSet<()>,
+    /// Ends the clients.
+    pub no_more: CancellationToken,
+    /// Whether a group is durable and the digest does not know of it yet.
+    between: Arc<AtomicBool>,
+    writer: JoinHandle<Result<(), WriterError>>,
+    tasks: JoinSet<()>,
+    /// Stops the process in order.
+    stop: CancellationToken,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+/// What all nodes of a simulation have in common.
+#[derive(Clone)]
+pub struct Common {
+    pub network: Network,
+    pub config: Config,
+    pub secret: Arc<Secret>,
+    /// Whom a node that starts looks for.
+    pub seeds: Vec<String>,
+}
+
+pub fn address(slot: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 1000 + 10 * u16::try_from(slot).expect("few nodes")))
+}
+
+impl Up {
+    /// Whether the writer, and with it the process, has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.writer.is_finished()
+    }
+
+    /// Whether the digest has to agree with the records now.
+    pub fn is_settled(&self) -> bool {
+        !self.between.load(Ordering::Relaxed)
+    }
+
+    /// Lets every client finish what it does.
+    pub async fn stop_clients(&mut self) {
+        self.no_more.cancel();
+        while self.clients.join_next().await.is_some() {}
+    }
+
+    /// Stops in order, as a process does that is told to: what takes requests first, then gossip,
+    /// which says so to the others, last what keeps them.
+    pub async fn stop(mut self) {
+        self.stop_clients().await;
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Node {
+    pub fn new(slot: usize, clock: Arc<SimClock>, disk: Disk, disk_ms_max: u64) -> Self {
+        let disk_ms_max = Arc::new(AtomicU64::new(disk_ms_max));
+        Self { slot, disk: Arc::new(disk), clock, disk_ms_max, up: None, was_started: false }
+    }
+
+    /// Starts the process. A disk that cannot be read keeps it from starting, as it would a real
+    /// one.
+    pub fn start(&mut self, common: &Common, rng: &mut StdRng) -> bool {
+        if !self.disk.is_readable() {
+            return false;
+        }
+        let (metrics, clock) = (Metrics::new(), Clock::from_source(self.clock.clone()));
+        let (store, writer) = self.open(common, &metrics);
+        self.was_started = true;
+        let recomputed = store.recomputed_fingerprint().expect("it can be read");
+        assert_eq!(store.fingerprint(), recomputed, "VIOLATION: the digest after a restart");
+        let (between, writer) = self.spawn_writer(writer, common.network.clone(), rng);
+        let identity = store.identity();
+        let me = member(self.slot, identity, &clock);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let parts = Parts { store: &store, me, clock, metrics: metrics.clone() };
+        let syncing = parts.spawn(common, &stop, &mut tasks);
+        self.up = Some(Up {
+            store,
+            identity,
+            metrics,
+            syncing,
+            clients: JoinSet::new(),
+            no_more: CancellationToken::new(),
+            between,
+            writer,
+            tasks,
+            stop,
+        });
+        true
+    }
+
+    fn open(&self, common: &Common, metrics: &Arc<Metrics>) -> (Store, Writer) {
+        let settings = Settings {
+            blob_threshold_bytes: 64,
+            clock_drift_max: common.config.sync.clock_drift_max,
+            feed_commits_max: common.config.sync.push_queue_max,
+            digest_key: common.secret.digest_key(),
+            cluster: Some(common.secret.cluster_id()),
+        };
+        let clock = Clock::from_source(self.clock.clone());
+        Store::open(self.disk.clone(), clock, metrics.clone(), &settings)
+            .expect("what was written can be opened")
+    }
+
+    /// The versions of these keys on this disk, whether the process is up or not.
+    pub fn kept(&self, common: &Common, keys: &BTreeSet<Key>) -> BTreeMap<Key, Version> {
+        if !self.was_started {
+            return BTreeMap::new();
+        }
+        let readable = self.disk.is_readable();
+        self.disk.set_readable(true);
+        let (store, _) = self.open(common, &Metrics::new());
+        let version = |key: &Key| {
+            let record = store.record_now(key).expect("it can be read")?;
+            Some((key.clone(), record.header.version))
+        };
+        let kept = keys.iter().filter_map(version).collect();
+        self.disk.set_readable(readable);
+        kept
+    }
+
+    /// Runs the writer over this disk, which takes its time.
+    fn spawn_writer(
+        &self,
+        writer: Writer,
+        network: Network,
+        rng: &mut StdRng,
+    ) -> (Arc<AtomicBool>, JoinHandle<Result<(), WriterError>>) {
+        let between = Arc::new(AtomicBool::new(false));
+        let (told, ms_max, own) = (between.clone(), self.disk_ms_max.clone(), address(self.slot));
+        let mut rng = StdRng::from_rng(rng);
+        let hold = async move |moment| {
+            told.store(moment == Moment::AfterCommit, Ordering::Relaxed);
+            if moment == Moment::Published {
+                return;
+            }
+            let ms_max = ms_max.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..=ms_max))).await;
+            while network.is_paused(own) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        (between, tokio::spawn(writer.run(hold)))
+    }
+}
+
+/// The description of a node, as its process would make it.
+fn member(slot: usize, identity: Identity, clock: &Clock) -> Member {
+    let gossip = address(slot);
+    Member {
+        id: identity.node,
+        name: format!("n{slot}"),
+        joined_at: identity.joined_at,
+        started_at: clock.now(),
+        gossip,
+        peer: peer_of(gossip),
+        http: SocketAddr::new(gossip.ip(), gossip.port() + 2),
+        software: "sim".to_owned(),
+    }
+}
+
+/// What `node.rs` wires together, without sockets and HTTP.
+struct Parts<'a> {
+    store: &'a Store,
+    me: Member,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl Parts<'_> {
+    /// Starts gossip, the member table and replication; gives whether the node waits for data.
+    fn spawn(
+        self,
+        common: &Common,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> watch::Receiver<bool> {
+        let Self { store, me, clock, metrics } = self;
+        let (socket, incoming) = common.network.attach(&me);
+        let own = me.gossip.to_string();
+        let seeds: Vec<_> = common.seeds.iter().filter(|seed| **seed != own).cloned().collect();
+        let bootstrapped = store.is_bootstrapped().expect("it can be read");
+        let (syncing_told, syncing) = watch::channel(!seeds.is_empty() && !bootstrapped);
+        let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
+        let known = store.members().expect("it can be read");
+        let gossip = Gossip {
+            socket,
+            me: me.clone(),
+            secret: common.secret.clone(),
+            settings: config::Gossip { seeds, ..common.config.gossip.clone() },
+            known: known.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            members: members_told,
+        };
+        let replication = Replication {
+            store: store.clone(),
+            dialer: common.network.dialer(me.clone()),
+            incoming,
+            members: members.clone(),
+            me,
+            settings: common.config.sync.clone(),
+            clock,
+            metrics,
+            peers: watch::channel(BTreeMap::new()).0,
+            requests: mpsc::channel(1).1,
+            syncing: syncing_told,
+        };
+        tasks.spawn(gossip.run(stop.clone()));
+        tasks.spawn(members::keep(store.clone(), known, members, stop.clone()));
+        tasks.spawn(replication.run(stop.clone()));
+        syncing
+    }
+}

@@ -1,0 +1,235 @@
+//! What one simulation does and what goes wrong in it: one struct, drawn from the seed.
+//!
+//! A plan is plain data. It is drawn whole before the run, so that it can be printed, and a kept
+//! test can say it word by word; what the run itself draws (delays, losses, what clients write)
+//! comes from the same seed.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// The span of a year, in microseconds.
+const YEAR_US: i64 = 365 * 24 * 3600 * 1_000_000;
+
+/// Everything about one simulation.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the run draws from.
+    pub seed: u64,
+    /// Nodes that there ever are; each joins by the first two.
+    pub nodes: usize,
+    /// How many of them are there from the beginning; the others come by [`Event::Join`].
+    pub founders: usize,
+    pub noise: Noise,
+    pub load: Load,
+    /// Whether fresh commits are pushed; without, sessions have to bring everything.
+    pub push: bool,
+    /// Commits that a slow peer may be behind before it misses pushes.
+    pub push_queue_max: usize,
+    /// The longest that a group waits for a healthy disk.
+    pub disk_ms_max: u64,
+    /// Whether commits reach the disk at once (`durability = "sync"`), or survive only a kill.
+    pub synced: bool,
+    /// How far each node's wall clock is off from the beginning, in microseconds.
+    pub skews: Vec<i64>,
+    /// How long faults and clients go on.
+    pub lasting: Duration,
+    /// What goes wrong, and when; ascending.
+    pub events: Vec<(Duration, Event)>,
+}
+
+/// The faults of the network that go on all the time.
+#[derive(Clone, Debug)]
+pub struct Noise {
+    /// The part of datagrams that is lost; chunks of streams are sent again instead.
+    pub loss: f64,
+    /// The part of datagrams that arrives twice.
+    pub duplicated: f64,
+    /// The part of datagrams that takes ten times as long, and is overtaken.
+    pub overtaken: f64,
+    /// The chance, for each chunk, that its connection breaks.
+    pub broken: f64,
+    /// The longest ordinary delay.
+    pub delay_ms_max: u64,
+}
+
+impl Noise {
+    /// A network without faults.
+    pub fn quiet() -> Self {
+        Self { loss: 0.0, duplicated: 0.0, overtaken: 0.0, broken: 0.0, delay_ms_max: 5 }
+    }
+}
+
+/// What clients do on each node.
+#[derive(Clone, Debug)]
+pub struct Load {
+    pub clients: usize,
+    pub keys: u32,
+    /// The longest that a client waits between two requests.
+    pub pause_ms_max: u64,
+    /// The part of values that is large.
+    pub large: f64,
+}
+
+/// Something that goes wrong at one moment, and for how long. Nodes are named by their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing goes from the one to the other, while the way back is open.
+    OneWay { from: usize, to: usize, lasting: Duration },
+    /// The nodes whose bit is set and the others are cut off from each other.
+    Halves { mask: u32, lasting: Duration },
+    /// One node is cut off from all.
+    Isolated { at: usize, lasting: Duration },
+    /// Each node in turn is cut off from all.
+    Rolling { each: Duration },
+    /// A link comes and goes.
+    Flapping { a: usize, b: usize, each: Duration, times: u32 },
+    /// A node stands still: nothing goes in or out, its disk and its clients wait.
+    Paused { at: usize, lasting: Duration },
+    /// A process is killed, and started again later.
+    Killed { at: usize, absent: Duration },
+    /// The same, and the disk forgets what it had not synced.
+    PowerLost { at: usize, absent: Duration },
+    /// A process stops in order, and is started again later.
+    Stopped { at: usize, absent: Duration },
+    /// A process is killed, and comes back as a new node with an empty disk.
+    Emptied { at: usize, absent: Duration },
+    /// The next commit fails; `applied` says whether it took place all the same.
+    CommitFails { at: usize, applied: bool },
+    /// After so many more, one change within a transaction fails.
+    ChangeFails { at: usize, after: u32 },
+    /// The disk cannot be read.
+    Unreadable { at: usize, lasting: Duration },
+    /// The disk takes up to this long for a group.
+    Slow { at: usize, lasting: Duration, ms_max: u64 },
+    /// The wall clock is set.
+    ClockStep { at: usize, by_us: i64 },
+    /// A node that was not there before comes.
+    Join { at: usize },
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let nodes = *pick(&mut rng, &[2, 3, 3, 3, 4, 5, 7]);
+        let founders = rng.random_range(1.max(nodes / 2)..=nodes);
+        let push = rng.random_bool(0.8);
+        // now and then a long one, in which nodes are away for long
+        let lasting = Duration::from_secs(*pick(&mut rng, &[10, 20, 20, 30, 30, 120]));
+        let mut plan = Self {
+            seed,
+            nodes,
+            founders,
+            noise: Noise::draw(&mut rng),
+            load: Load::draw(&mut rng, push, lasting),
+            push,
+            push_queue_max: *pick(&mut rng, &[2, 16, 64]),
+            disk_ms_max: *pick(&mut rng, &[0, 2, 10]),
+            synced: rng.random_bool(0.8),
+            skews: (0..nodes).map(|_| draw_skew(&mut rng)).collect(),
+            lasting,
+            events: Vec::new(),
+        };
+        plan.events = plan.draw_events(&mut rng);
+        plan
+    }
+
+    fn draw_events(&self, rng: &mut StdRng) -> Vec<(Duration, Event)> {
+        let seconds = self.lasting.as_secs();
+        let count = rng.random_range(0..=seconds.min(30));
+        // each seed has its own favourites, so that some see much of one kind
+        let favourites: [u32; 4] = std::array::from_fn(|_| rng.random_range(0..KINDS));
+        let mut events: Vec<_> = (0..count)
+            .map(|_| {
+                let at = Duration::from_millis(rng.random_range(0..seconds * 1000));
+                let favourite = rng.random_bool(0.6);
+                let kind =
+                    if favourite { *pick(rng, &favourites) } else { rng.random_range(0..KINDS) };
+                (at, self.draw_event(rng, kind))
+            })
+            .collect();
+        for at in self.founders..self.nodes {
+            let when = Duration::from_millis(rng.random_range(0..seconds * 1000));
+            events.push((when, Event::Join { at }));
+        }
+        events.sort_by_key(|(at, _)| *at);
+        events
+    }
+
+    fn draw_event(&self, rng: &mut StdRng, kind: u32) -> Event {
+        let at = rng.random_range(0..self.nodes);
+        let other = (at + rng.random_range(1..self.nodes)) % self.nodes;
+        let longest = self.lasting.as_secs() * 400;
+        let lasting = Duration::from_millis(rng.random_range(100..longest));
+        let absent = Duration::from_millis(rng.random_range(10..longest));
+        let short = Duration::from_millis(rng.random_range(50..3_000));
+        match kind {
+            0 => Event::OneWay { from: at, to: other, lasting },
+            1 => Event::Halves { mask: rng.random_range(1..(1 << self.nodes) - 1), lasting },
+            2 => Event::Isolated { at, lasting },
+            3 => Event::Rolling { each: short },
+            4 => Event::Flapping { a: at, b: other, each: short, times: rng.random_range(2..10) },
+            5 => Event::Paused { at, lasting: lasting / 2 },
+            6 => Event::Killed { at, absent },
+            7 => Event::PowerLost { at, absent },
+            8 => Event::Stopped { at, absent },
+            9 => Event::Emptied { at, absent },
+            10 => Event::CommitFails { at, applied: rng.random() },
+            11 => Event::Unreadable { at, lasting: lasting / 2 },
+            12 => Event::Slow { at, lasting, ms_max: rng.random_range(10..2_000) },
+            13 => Event::ChangeFails { at, after: rng.random_range(0..10) },
+            _ => Event::ClockStep { at, by_us: draw_step(rng) },
+        }
+    }
+}
+
+/// How many kinds of events are drawn; nodes that come are added to them.
+const KINDS: u32 = 15;
+
+impl Noise {
+    fn draw(rng: &mut StdRng) -> Self {
+        // most seeds have little of each, some have much
+        let mut part = |most: f64| {
+            let scale = *pick(rng, &[0.0, 0.1, 0.3, 1.0]);
+            rng.random_range(0.0..=1.0) * scale * most
+        };
+        let (loss, duplicated, overtaken, broken) = (part(0.5), part(0.3), part(0.3), part(0.02));
+        Self { loss, duplicated, overtaken, broken, delay_ms_max: *pick(rng, &[1, 5, 30, 100]) }
+    }
+}
+
+impl Load {
+    fn draw(rng: &mut StdRng, push: bool, lasting: Duration) -> Self {
+        // without push, and in long runs, less is written, so that sessions have their turn
+        let calm = !push || lasting > Duration::from_secs(60);
+        Self {
+            clients: rng.random_range(1..4),
+            keys: *pick(rng, &[1, 10, 40, 40, 300]),
+            pause_ms_max: if calm { 400 } else { *pick(rng, &[20, 50, 100]) },
+            large: *pick(rng, &[0.0, 0.02, 0.1]),
+        }
+    }
+}
+
+/// Most clocks are nearly right, some are off, one in a while is off by a year.
+fn draw_skew(rng: &mut StdRng) -> i64 {
+    match rng.random_range(0..30) {
+        0 => *pick(rng, &[-YEAR_US, YEAR_US]),
+        1..4 => rng.random_range(-120_000_000..120_000_000),
+        _ => rng.random_range(-500_000..500_000),
+    }
+}
+
+fn draw_step(rng: &mut StdRng) -> i64 {
+    match rng.random_range(0..5) {
+        0 => *pick(rng, &[-YEAR_US, YEAR_US]),
+        1 => rng.random_range(-120_000_000..120_000_000),
+        _ => rng.random_range(-2_000_000..2_000_000),
+    }
+}
+
+fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
+    &from[rng.random_range(0..from.len())]
+}
