@@ -91,6 +91,8 @@ if command -v shellcheck >/dev/null; then
 else
     skip "scripts" "shellcheck is not installed"
 fi
+phase "mutants" "make the patch that is named above anew; tests/mutants/run.sh tells how they work" \
+    tests/mutants/run.sh --check
 printf '\n(a first build takes up to 20 minutes on two cores, most of it RocksDB, without a word)\n'
 phase "clippy" "mend what clippy names above; an exception needs #[expect(..., reason = \"...\")]" \
     cargo clippy --all-targets --locked -- -D warnings

@@ -6,6 +6,7 @@
 #                         that fails is printed, with what happened in it
 #   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
 #                         times its usual size
+#   tests/long.sh mutants plants each bug of tests/mutants and demands that the tests notice it
 #
 # Nothing is tried twice. Exit status: 0 passed, 1 something failed, 2 usage or something is missing.
 set -euo pipefail
@@ -53,8 +54,10 @@ run_kill() {
     KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- kill --nocapture
 }
 
+run_mutants() { tests/mutants/run.sh; }
+
 case ${1:-} in
-    sim | kill)
+    sim | kill | mutants)
         begin=$SECONDS
         if "run_$1"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -64,5 +67,5 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, or tests/long.sh kill" ;;
+    *) stop "say what to run: tests/long.sh sim, kill or mutants" ;;
 esac
