@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "time is virtual here")]
 
 mod audit;
+mod membership;
 mod network;
 mod world;
 
