@@ -6,6 +6,8 @@
 #                         that fails is printed, with what happened in it
 #   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
 #                         times its usual size
+#   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200), with
+#                         KVS_SIM_MEMBERS_SEEDS seeds (1) from KVS_SIM_MEMBERS_FIRST (0)
 #   tests/long.sh mutants plants each bug of tests/mutants and demands that the tests notice it
 #
 # Nothing is tried twice. Exit status: 0 passed, 1 something failed, 2 usage or something is missing.
@@ -54,10 +56,19 @@ run_kill() {
     KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- kill --nocapture
 }
 
+run_members() {
+    local binary found
+    binary=$(test_binary sim)
+    [[ -x $binary ]] || stop "the simulation could not be built, see above"
+    found=$("$binary" membership:: --list 2>/dev/null | grep -c ': test$' || true)
+    ((found > 0)) || stop "no test of tests/sim is about the membership"
+    KVS_SIM_MEMBERS=${KVS_SIM_MEMBERS:-200} "$binary" membership:: --nocapture
+}
+
 run_mutants() { tests/mutants/run.sh; }
 
 case ${1:-} in
-    sim | kill | mutants)
+    sim | kill | members | mutants)
         begin=$SECONDS
         if "run_$1"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -67,5 +78,5 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, kill or mutants" ;;
+    *) stop "say what to run: tests/long.sh sim, kill, members or mutants" ;;
 esac

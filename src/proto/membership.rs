@@ -40,9 +40,10 @@ pub const MEMBERS_MAX: usize = 1024;
 
 /// How many unheard members are announced to in one probe period while nobody is alive.
 const REACH_ALONE_MAX: usize = 16;
-/// How many otherwise, and in every how many probe periods.
+/// How many otherwise, and in every how many probe periods. Often enough that two clusters of which
+/// one node knows one node of the other find together within a minute in spite of loss.
 const REACH_MAX: usize = 3;
-const REACH_EVERY: u64 = 10;
+const REACH_EVERY: u64 = 5;
 
 /// How often others may outrun this node's bump before another process with its id is the only
 /// explanation. A clock that was set back before a restart explains one.
@@ -288,14 +289,20 @@ impl Membership {
         let known = self.effects.known.iter();
         let mut members: BTreeMap<_, _> =
             known.map(|(id, member)| (*id, (member.clone(), MemberState::Down))).collect();
-        for held in self.foca.iter_membership_state() {
-            let member = held.id().member.clone();
-            members.insert(member.id, (member, from_foca(held.state())));
-        }
+        members.extend(self.heard().map(|(member, state)| (member.id, (member.clone(), state))));
         let me = self.foca.identity().member.clone();
         let state = if self.left { MemberState::Down } else { MemberState::Alive };
         members.insert(me.id, (me, state));
         members.into_values().collect()
+    }
+
+    /// The other members that were heard of since the start, in no order and without a copy.
+    pub fn heard(&self) -> impl Iterator<Item = (&Member, MemberState)> {
+        // a former life of this node may be among them
+        let me = self.foca.identity().member.id;
+        let held = self.foca.iter_membership_state();
+        held.map(|held| (&held.id().member, from_foca(held.state())))
+            .filter(move |(member, _)| member.id != me)
     }
 
     /// foca stops its own announcements to the down when nobody is left, and forgets them in the

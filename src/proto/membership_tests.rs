@@ -392,6 +392,34 @@ fn no_healthy_node_is_declared_down_at_20_percent_loss() {
     assert_eq!(lives, now, "nobody renewed itself");
 }
 
+/// That foca 2.0.0 sends the news of the death is shown, too: once it does not any more, what
+/// [`Membership::checked`] does may go.
+#[test]
+fn a_refuted_suspicion_does_not_kill() {
+    let mut net = Net::cluster(2, 1, 0.0);
+    net.nodes.get_mut(&2).unwrap().island = 1;
+    net.run_until(10, "suspect", |net| net.state(1, 2) == Some(MemberState::Suspect));
+    net.nodes.get_mut(&2).unwrap().island = 0;
+    net.run_until(3, "refuted", |net| net.state(1, 2) == Some(MemberState::Alive));
+    let Node { machine, started, .. } = net.nodes.get_mut(&1).unwrap();
+    let later = net.now.saturating_sub(*started) + PERIOD * 10;
+    machine.effects.now = later;
+    let mut ran_out = 0;
+    while let Some(event) = machine.effects.timers.pop_due(later) {
+        if let Event::Foca(timer @ foca::Timer::ChangeSuspectToDown { .. }) = event {
+            machine.foca.handle_timer(timer, &mut machine.effects).unwrap();
+            ran_out += 1;
+        }
+    }
+    assert_eq!(ran_out, 1, "the suspicion runs out after it was refuted");
+    let (to, news) = machine.effects.sends.back().cloned().expect("foca speaks");
+    let message = wire::decode_header(&mut news.as_slice()).unwrap().message;
+    assert!(to.member.id == id(2) && matches!(message, Message::TurnUndead { .. }));
+    machine.flush();
+    assert_eq!(machine.poll_output(), None, "the healthy node is told nothing");
+    assert_eq!(net.state(1, 2), Some(MemberState::Alive));
+}
+
 #[test]
 fn a_node_that_leaves_is_down_at_once_and_stays_so() {
     let mut net = Net::cluster(10, 8, 0.0);

@@ -1,6 +1,7 @@
 //! The bytes of frames are pinned, and any other bytes are an error.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -73,6 +74,30 @@ fn a_frame_that_unpacks_to_too_much_is_refused() {
     assert!(frame.len() < 10_000);
     let error = decode::<Push>(&frame).unwrap_err();
     assert!(error.0.contains("more than a frame may hold"), "{error}");
+}
+
+/// A frame whose packed bytes ask whoever unpacks them for a window of `2^window_log` bytes.
+fn windowed(message: &Push, window_log: u32) -> Vec<u8> {
+    let plain = encode(message);
+    assert_eq!(plain[..2], [FORMAT_V1, PLAIN]);
+    let mut packer = zstd::stream::write::Encoder::new(vec![FORMAT_V1, ZSTD], 1).unwrap();
+    packer.window_log(window_log).unwrap();
+    packer.write_all(&plain[2..]).unwrap();
+    packer.finish().unwrap()
+}
+
+#[test]
+fn a_packed_frame_that_asks_for_a_large_window_is_refused() {
+    let message = Push::Records(vec![sample()]);
+    assert_eq!(decode(&windowed(&message, WINDOW_LOG_MAX)), Ok(message.clone()));
+    for window_log in [WINDOW_LOG_MAX + 1, 27] {
+        let frame = windowed(&message, window_log);
+        assert!(frame.len() < 300, "small, and little when it is unpacked");
+        let unpacked = zstd::stream::decode_all(&frame[2..]).expect("it is in order otherwise");
+        assert_eq!(unpacked, encode(&message)[2..]);
+        let error = decode::<Push>(&frame).unwrap_err();
+        assert!(error.0.contains("memory"), "{error}");
+    }
 }
 
 #[test]

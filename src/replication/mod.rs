@@ -262,3 +262,7 @@ impl SyncReport {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "replication_tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ mod disk;
 mod faults;
 mod kept;
 mod many;
+mod membership;
 mod network;
 mod node;
 mod panics;

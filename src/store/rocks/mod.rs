@@ -179,3 +179,44 @@ impl Transaction for RocksTransaction<'_> {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::{Engine, Family, LOG_BYTES_MAX, Path, Rocks, WRITE_BUFFER_BYTES};
+
+    /// What the write-ahead logs in `dir` take together.
+    fn log_bytes(dir: &Path) -> u64 {
+        let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        // one that is dropped meanwhile counts no more
+        logs.map(|file| file.metadata().map_or(0, |found| found.len())).sum()
+    }
+
+    /// A megabyte that does not compress.
+    fn noise() -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    /// Each log holds a little of `meta`, which on its own is never written to a table.
+    #[test]
+    fn write_ahead_logs_stay_bounded_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let rocks = Rocks::open(dir.path(), 1 << 20, false).unwrap();
+        let megabyte = noise();
+        let mut largest = 0;
+        for number in 0..224_u32 {
+            let mut transaction = rocks.begin();
+            let key = number.to_be_bytes();
+            let family = if number % 2 == 0 { Family::Records } else { Family::Values };
+            transaction.put(family, &key, &megabyte).unwrap();
+            transaction.put(Family::Meta, b"last", &key).unwrap();
+            transaction.commit().unwrap();
+            largest = largest.max(log_bytes(dir.path()));
+        }
+        assert!(largest > 2 * WRITE_BUFFER_BYTES as u64, "{largest} bytes: the logs were seen");
+        assert!(largest < LOG_BYTES_MAX * 2, "{largest} bytes");
+    }
+}

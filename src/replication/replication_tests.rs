@@ -1,0 +1,118 @@
+//! What holds over the peers' tasks: they are started again, and nobody waits for them for ever.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::BoxFuture;
+
+use super::*;
+use crate::clock::Fixed;
+use crate::model::Timestamp;
+use crate::peer::{self, PeerError};
+use crate::store::memory::Memory;
+
+fn member(id: u128) -> Member {
+    let at = |port: u128| ([10, 0, 0, 1], u16::try_from(port + id).unwrap()).into();
+    Member {
+        id: NodeId::from_u128(id),
+        name: format!("n{id}"),
+        joined_at: Timestamp::ZERO,
+        started_at: Timestamp::ZERO,
+        gossip: at(1000),
+        peer: at(2000),
+        http: at(3000),
+        software: String::new(),
+    }
+}
+
+/// A running replication; the ends of its channels are kept so that they stay open.
+struct Running {
+    requests: mpsc::Sender<SyncRequest>,
+    _incoming: mpsc::Sender<Incoming>,
+    _members: watch::Sender<Vec<(Member, MemberState)>>,
+    _tasks: JoinSet<()>,
+}
+
+/// The replication of node 1 with the peers 2.. `to_peers`, whom `dialer` connects to.
+fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
+    let (clock, metrics) = (Clock::from_source(Fixed::new(1 << 50, 1)), Metrics::new());
+    let settings = crate::store::Settings {
+        blob_threshold_bytes: 64,
+        clock_drift_max: Duration::from_secs(60),
+        feed_commits_max: 16,
+        digest_key: [5; 32],
+        cluster: None,
+    };
+    let engine = Arc::new(Memory::default());
+    let opened = Store::open(engine, clock.clone(), metrics.clone(), &settings).unwrap();
+    let (store, writer) = opened;
+    std::thread::spawn(move || writer.run_blocking());
+    let known = (1..=to_peers).map(|id| (member(id), MemberState::Alive)).collect();
+    let (members, seen) = watch::channel(known);
+    let (incoming, streams) = mpsc::channel(1);
+    let (requests, asked) = mpsc::channel(1);
+    let replication = Replication {
+        store,
+        dialer,
+        incoming: streams,
+        members: seen,
+        me: member(1),
+        settings: config::Config::defaults().unwrap().sync,
+        clock,
+        metrics,
+        peers: watch::channel(BTreeMap::new()).0,
+        requests: asked,
+        syncing: watch::channel(false).0,
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(replication.run(CancellationToken::new()));
+    Running { requests, _incoming: incoming, _members: members, _tasks: tasks }
+}
+
+type Dialed<'a> = BoxFuture<'a, Result<Arc<dyn peer::Link>, PeerError>>;
+
+/// Panics when it is first used; says when it is used again.
+struct Panics {
+    dials: AtomicUsize,
+    again: mpsc::UnboundedSender<NodeId>,
+}
+
+impl Dialer for Panics {
+    fn dial<'a>(&'a self, to: &'a Member) -> Dialed<'a> {
+        assert!(self.dials.fetch_add(1, Ordering::SeqCst) > 0, "a bug, as the test wants it");
+        let _ = self.again.send(to.id);
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peers_task_that_panicked_is_started_again() {
+    let (again, mut dialed) = mpsc::unbounded_channel();
+    let _running = run(Arc::new(Panics { dials: AtomicUsize::new(0), again }), 2);
+    let dialed = tokio::time::timeout(Duration::from_secs(60), dialed.recv()).await;
+    assert_eq!(dialed.expect("nothing dials any more"), Some(member(2).id));
+}
+
+/// Neither connects nor fails.
+struct Hangs;
+
+impl Dialer for Hangs {
+    fn dial<'a>(&'a self, _: &'a Member) -> Dialed<'a> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_request_is_answered_by_one_deadline_for_all_peers() {
+    let running = run(Arc::new(Hangs), 4);
+    // the tasks take their orders once gossip's members are followed
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Clock::system().instant();
+    let (answer, answered) = oneshot::channel();
+    running.requests.send(answer).await.unwrap();
+    let limit = tokio::time::timeout(SYNC_WAIT * 10, answered).await;
+    let reports = limit.expect("the peers hold up the answer").unwrap();
+    assert_eq!(began.elapsed().as_secs(), SYNC_WAIT.as_secs(), "one deadline, not one a peer");
+    let failed: Vec<_> = reports.iter().map(|r| (r.id, r.error.as_deref())).collect();
+    let late = Some("the peer did not answer within 30 s");
+    assert_eq!(failed, [2, 3, 4].map(|id| (member(id).id, late)));
+}
