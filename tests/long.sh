@@ -8,7 +8,11 @@
 #                         times its usual size
 #   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200), with
 #                         KVS_SIM_MEMBERS_SEEDS seeds (1) from KVS_SIM_MEMBERS_FIRST (0)
-#   tests/long.sh mutants plants each bug of tests/mutants and demands that the tests notice it
+#   tests/long.sh mutants [NAME ...]
+#                         plants each bug of tests/mutants and demands that the tests notice it
+#   tests/long.sh fuzz [TARGET ...]
+#                         libFuzzer on each target of tests/fuzz (or on those named), one after the
+#                         other, KVS_FUZZ_SECONDS (600) each; needs a nightly Rust and cargo-fuzz
 #
 # Nothing is tried twice. Exit status: 0 passed, 1 something failed, 2 usage or something is missing.
 set -euo pipefail
@@ -67,10 +71,65 @@ run_members() {
 
 run_mutants() { tests/mutants/run.sh; }
 
+# What a run of libFuzzer printed, as a line of the table: executions, a second, features, findings.
+fuzz_line() {
+    awk -v target="$1" -v findings="$3" '
+        /^stat::number_of_executed_units:/ { runs = $2 }
+        /^stat::average_exec_per_sec:/ { rate = $2 }
+        / ft: / { for (i = 1; i < NF; i++) if ($i == "ft:") features = $(i + 1) }
+        END { printf "%-10s %12d %8d %9d %9d\n", target, runs, rate, features, findings }' "$2"
+}
+
+# fuzz_target NAME BINARY: runs one target; the table's line goes to $work/table.
+fuzz_target() {
+    local name=$1 binary=$2 seconds=${KVS_FUZZ_SECONDS:-600} dir=$fuzz_dir/$1 found=0 input
+    mkdir -p "$dir/corpus" "$dir/seeds" "$dir/found" "tests/fuzz/kept/$name"
+    KVS_FUZZ_SEEDS="$dir/seeds" "$binary" >/dev/null 2>&1 || return 1
+    printf '%s: %d seconds, log %s\n' "$name" "$seconds" "$dir/log"
+    # what earlier runs found is told apart by time
+    touch "$work/$name.begun"
+    "$binary" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=4096 \
+        -print_final_stats=1 -artifact_prefix="$dir/found/" \
+        "$dir/corpus" "$dir/seeds" "tests/fuzz/kept/$name" >"$dir/log" 2>&1 || found=1
+    rmdir --ignore-fail-on-non-empty "tests/fuzz/kept/$name"
+    while IFS= read -r input; do
+        printf '%s: FOUND %s\n  KVS_FUZZ_TARGET=%s KVS_FUZZ_INPUT=%s \\\n' \
+            "$name" "$input" "$name" "$input"
+        printf '    cargo test --locked --test fuzz one_input -- --nocapture\n'
+    done < <(find "$dir/found" -type f -newer "$work/$name.begun")
+    fuzz_line "$name" "$dir/log" "$found" >>"$work/table"
+    if ((found)); then tail -n 20 "$dir/log" >&2; fi
+    return "$found"
+}
+
+run_fuzz() {
+    local name status=0 names=("$@") triple
+    export PATH="$HOME/.cache/kvs/tools/bin:$PATH"
+    cargo +nightly --version >/dev/null 2>&1 ||
+        stop "there is no nightly Rust: rustup toolchain install nightly --component rust-src"
+    cargo fuzz --version >/dev/null 2>&1 ||
+        stop "there is no cargo-fuzz: cargo install cargo-fuzz --locked --root ~/.cache/kvs/tools"
+    [[ ${KVS_FUZZ_SECONDS:-600} =~ ^[1-9][0-9]*$ ]] || stop "KVS_FUZZ_SECONDS is a whole number"
+    fuzz_dir=$CARGO_TARGET_DIR/fuzz
+    # without AddressSanitizer: its flag would reach RocksDB's compiler, which is not clang
+    cargo +nightly fuzz build -s none --fuzz-dir tests/fuzz --target-dir "$fuzz_dir" >&2 || return 1
+    triple=$(rustc +nightly -vV | sed -n 's/^host: //p')
+    ((${#names[@]} > 0)) || mapfile -t names < <(cargo fuzz list --fuzz-dir tests/fuzz)
+    for name in "${names[@]}"; do
+        [[ -x $fuzz_dir/$triple/release/$name ]] || stop "there is no target $name"
+        fuzz_target "$name" "$fuzz_dir/$triple/release/$name" || status=1
+    done
+    printf '%-10s %12s %8s %9s %9s\n' target executions exec/s features findings
+    cat "$work/table"
+    return "$status"
+}
+
+run_mutants() { tests/mutants/run.sh "$@"; }
+
 case ${1:-} in
-    sim | kill | members | mutants)
+    sim | kill | members | mutants | fuzz)
         begin=$SECONDS
-        if "run_$1"; then
+        if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
         else
             printf 'long.sh %s: FAILED after %d s, see above\n' "$1" $((SECONDS - begin)) >&2
@@ -78,5 +137,5 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, kill, members or mutants" ;;
+    *) stop "say what to run: tests/long.sh sim, kill, members, mutants or fuzz" ;;
 esac

@@ -41,14 +41,14 @@ struct Envelope<'a> {
 }
 
 /// Reads a member that is there, `null` included: JSON `null` is a value like others.
-pub fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 
 /// Base64 as the API gives it (RFC 4648 section 4, padded).
-pub fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64_STANDARD.decode(text)
 }
 

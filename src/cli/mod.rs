@@ -16,13 +16,13 @@ pub mod cluster;
 pub mod error;
 pub mod identity;
 pub mod import;
+pub mod lines;
 pub mod listing;
 pub mod output;
 pub mod serve;
 pub mod values;
 
 mod files;
-mod lines;
 mod progress;
 mod tree;
 

@@ -72,6 +72,13 @@ pub struct State {
     pub syncing: watch::Receiver<bool>,
 }
 
+/// The resources as a service: for requests that come in this process instead of by a connection.
+/// What [`serve`] puts around every answer (its id, the node's, the count, the net under a panic)
+/// is not here.
+pub fn router(state: State) -> axum::Router {
+    routes::router(Arc::new(App::new(state)))
+}
+
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State").field("me", &self.me.id).finish_non_exhaustive()

@@ -24,7 +24,7 @@ const SOFTWARE_BYTES_MAX: usize = 64;
 
 /// Who is speaking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub struct Hello {
     protocol: u16,
     #[serde(with = "uuid::serde::compact")]
     cluster_id: Uuid,
@@ -36,12 +36,17 @@ fn encoding() -> impl bincode::config::Config {
 }
 
 impl Hello {
-    pub(super) fn new(cluster_id: Uuid, member: Member) -> Self {
+    /// What `member` of the cluster `cluster_id` says, in this version's protocol.
+    #[must_use]
+    pub fn new(cluster_id: Uuid, member: Member) -> Self {
         Self { protocol: PROTOCOL, cluster_id, member }
     }
 
-    /// Its bytes; an error says why no peer would take them.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, String> {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// Why no peer would take them.
+    pub fn encode(&self) -> Result<Vec<u8>, String> {
         let mut bytes = vec![FORMAT];
         let body = bincode::serde::encode_to_vec(self, encoding()).map_err(|e| e.to_string())?;
         bytes.extend(body);
@@ -49,7 +54,11 @@ impl Hello {
         Ok(bytes)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
+    /// What a peer says; whether it belongs here is judged later.
+    ///
+    /// # Errors
+    /// For any bytes that are no hello of this version, or not a bounded, printable one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let malformed = |detail: String| Refusal::new(Reason::Malformed, detail);
         let other_version = |what: &str, theirs: u16, ours: u16| {
             malformed(format!(

@@ -24,6 +24,8 @@ mod tls;
 
 pub use endpoint::{Bound, Endpoint, StartError};
 pub use framing::{Counters, FRAME_BYTES_MAX, Receiver, Sender, Stream};
+pub use hello::Hello;
+pub use refusal::Refusal;
 
 /// What a stream is for; its first frame says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,7 @@ impl Reason {
 /// One refusal. `detail` says what is wrong and what to do; text of the peer's is in it only
 /// escaped and bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub struct Refusal {
     pub(super) reason: Reason,
     pub(super) detail: String,
 }
@@ -110,7 +110,7 @@ pub(super) fn printable(said: &str) -> String {
 }
 
 /// Counts and logs refusals.
-pub(super) struct Refusals {
+pub struct Refusals {
     metrics: Arc<Metrics>,
     clock: Clock,
     window: Mutex<Window>,

@@ -7,6 +7,7 @@
 mod align;
 pub mod digest;
 pub mod element;
+mod list;
 pub mod membership;
 mod pull;
 pub mod reconcile;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::digest::{ShortId, Sum};
+use super::list::list;
 use crate::model::member::Report;
 use crate::model::{Header, Key, Record};
 
@@ -65,10 +66,11 @@ pub enum Piece {
         /// The level, at least that which was asked for.
         level: u8,
         /// The blocks, in key order.
+        #[serde(deserialize_with = "list")]
         children: Vec<Child>,
     },
     /// The records themselves, where they are few.
-    Ids(Vec<ShortId>),
+    Ids(#[serde(deserialize_with = "list")] Vec<ShortId>),
 }
 
 /// A range whose records are to be sent.
@@ -77,6 +79,7 @@ pub struct Wanted {
     /// The range.
     pub range: Range,
     /// Records by their short ids.
+    #[serde(deserialize_with = "list")]
     pub ids: Vec<ShortId>,
     /// Which records are meant.
     pub mode: Mode,
@@ -97,8 +100,10 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     /// Records, in key order.
+    #[serde(deserialize_with = "list")]
     pub records: Vec<WireRecord>,
     /// Indexes into the ids of the request: those that the answering side has not.
+    #[serde(deserialize_with = "list")]
     pub unknown: Vec<u32>,
     /// Where the answer stopped because it was full; the rest is to be asked for again.
     pub resume: Option<Bytes>,
@@ -115,11 +120,11 @@ pub enum Request {
         root: Sum,
     },
     /// Blocks of ranges, each with the level to cut it at.
-    Cut(Vec<(Range, u8)>),
+    Cut(#[serde(deserialize_with = "list")] Vec<(Range, u8)>),
     /// Records of ranges.
-    Want(Vec<Wanted>),
+    Want(#[serde(deserialize_with = "list")] Vec<Wanted>),
     /// Records that the answering side has not.
-    Give(Vec<WireRecord>),
+    Give(#[serde(deserialize_with = "list")] Vec<WireRecord>),
     /// Ends the session.
     End(Report),
 }
@@ -135,9 +140,9 @@ pub enum Response {
         root: Sum,
     },
     /// To [`Request::Cut`], a piece for each range asked for.
-    Pieces(Vec<Piece>),
+    Pieces(#[serde(deserialize_with = "list")] Vec<Piece>),
     /// To [`Request::Want`]; fewer ranges than asked for when the frame was full.
-    Given(Vec<Given>),
+    Given(#[serde(deserialize_with = "list")] Vec<Given>),
     /// To [`Request::Give`]: all of them are durable.
     Taken,
     /// To [`Request::End`].
@@ -153,7 +158,7 @@ pub enum Response {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
     /// Fresh writes of the sending node.
-    Records(Vec<WireRecord>),
+    Records(#[serde(deserialize_with = "list")] Vec<WireRecord>),
     /// What the sending node has.
     Report(Report),
 }

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::super::list::LIST_ITEMS_MAX;
+use super::super::reconcile::Limits;
 use super::*;
 use crate::model::{Content, ContentType, NodeId, Seen, Timestamp, Version};
 
@@ -98,6 +100,18 @@ fn a_packed_frame_that_asks_for_a_large_window_is_refused() {
         let error = decode::<Push>(&frame).unwrap_err();
         assert!(error.0.contains("memory"), "{error}");
     }
+}
+
+#[test]
+fn a_list_that_would_take_far_more_memory_than_its_frame_is_refused() {
+    // found by fuzzing: 6 million ranges of three bytes each, packed to two thousand bytes, took
+    // 850 MB
+    let range = Range { from: Bytes::new(), to: None };
+    let cut = |items| encode(&Request::Cut(vec![(range.clone(), 0); items]));
+    assert!(decode::<Request>(&cut(LIST_ITEMS_MAX)).is_ok());
+    let error = decode::<Request>(&cut(LIST_ITEMS_MAX + 1)).unwrap_err();
+    assert!(error.0.contains("more than 16384 items"), "{error}");
+    assert!(Limits::STANDARD.ids_max * 4 <= LIST_ITEMS_MAX, "honest lists are far shorter");
 }
 
 #[test]

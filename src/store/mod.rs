@@ -9,7 +9,7 @@ pub mod engine;
 pub mod feed;
 mod group;
 pub mod identity;
-mod layout;
+pub mod layout;
 pub mod memory;
 #[cfg(test)]
 #[path = "racing_tests.rs"]

@@ -1,0 +1,262 @@
+//! Frames and hellos: what whoever holds a certificate of the cluster may send over a stream.
+
+use std::fmt::Debug;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use kvs::model::{Header, Member, NodeId, Timestamp};
+use kvs::peer::{Counters, FRAME_BYTES_MAX, Hello, Stream};
+use kvs::proto::digest::Sum;
+use kvs::proto::wire::{
+    self, Child, Given, Mode, Piece, Push, Range, Request, Response, Wanted, WireRecord,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, ReadBuf};
+use uuid::Uuid;
+
+use super::memory::peak;
+use super::record;
+use super::script::{Pen, Script};
+
+/// What the largest unpacked frame is in these tests; more takes too long for one input.
+const UNPACKED_BYTES_MAX: usize = 1 << 20;
+/// A frame may take this much memory besides a few times its unpacked size: bytes are set aside for
+/// one string at its word, up to the limit of a frame.
+const SLACK_BYTES: usize = 24 << 20;
+
+const STREAM: u8 = 0;
+const WHOLE: u8 = 1;
+const PACKED: u8 = 2;
+const REPEATED: u8 = 3;
+const HELLO: u8 = 4;
+
+/// Bytes are read as a stream of frames, as one frame, as what a frame unpacks to, or as a hello.
+pub fn run(data: &[u8]) {
+    let mut script = Script::new(data);
+    match script.byte() % 5 {
+        STREAM => stream(&mut script),
+        WHOLE => decode_all(script.rest(), data.len()),
+        PACKED => {
+            let plain = script.rest();
+            decode_all(&pack(plain), plain.len());
+        }
+        REPEATED => {
+            let (head, unit, times) = (script.bytes(), script.bytes(), script.number(3));
+            let most = UNPACKED_BYTES_MAX / unit.len().max(1);
+            let times = usize::try_from(times).expect("three bytes").min(most);
+            let plain = [head, &unit.repeat(times)].concat();
+            decode_all(&pack(&plain), plain.len());
+        }
+        _ => hello(script.rest()),
+    }
+}
+
+fn pack(plain: &[u8]) -> Vec<u8> {
+    [&[1, 1], &*zstd::bulk::compress(plain, 1).expect("memory")].concat()
+}
+
+// --- streams -------------------------------------------------------------------------------------
+
+/// Gives bytes in pieces.
+struct Pieces {
+    bytes: Vec<u8>,
+    at: usize,
+    piece: usize,
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let end = self.bytes.len().min(self.at + self.piece.min(to.remaining()));
+        to.put_slice(&self.bytes[self.at..end]);
+        self.at = end;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The frames in `bytes`, parsed the plain way, and whether the end is clean.
+fn parse(mut bytes: &[u8]) -> (Vec<&[u8]>, bool) {
+    let mut frames = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_le_bytes(*length)).expect("64 bits");
+        if length > FRAME_BYTES_MAX || length > rest.len() {
+            return (frames, false);
+        }
+        let (frame, rest) = rest.split_at(length);
+        frames.push(frame);
+        bytes = rest;
+    }
+    (frames, bytes.is_empty())
+}
+
+fn stream(script: &mut Script<'_>) {
+    let piece = usize::from(script.byte()) + 1;
+    let bytes = script.rest();
+    let reader = Pieces { bytes: bytes.to_vec(), at: 0, piece };
+    let mut stream = Stream::new(reader, tokio::io::sink(), &Counters::default());
+    let receive = async {
+        let mut frames: Vec<Bytes> = Vec::new();
+        loop {
+            match stream.receive().await {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break (frames, true),
+                Err(_) => break (frames, false),
+            }
+        }
+    };
+    let (came, taken) = peak(|| super::block_on(receive));
+    let (frames, clean) = came;
+    // an announced length alone takes one step of memory
+    assert!(taken <= 4 * bytes.len() + (128 << 10), "{taken} bytes taken for {}", bytes.len());
+    let (expected, expected_clean) = parse(bytes);
+    assert!(frames.iter().eq(expected.iter()), "{frames:?}, not {expected:?}");
+    assert_eq!(clean, expected_clean);
+    let whole: usize = frames.iter().map(|frame| 4 + frame.len()).sum();
+    assert_eq!(stream.bytes_received(), whole as u64);
+}
+
+// --- frames --------------------------------------------------------------------------------------
+
+fn decode_all(frame: &[u8], unpacked: usize) {
+    if let Some(Push::Records(records)) = decode::<Push>(frame, unpacked) {
+        records.into_iter().for_each(check);
+    }
+    if let Some(Request::Give(records)) = decode::<Request>(frame, unpacked) {
+        records.into_iter().for_each(check);
+    }
+    if let Some(Response::Given(given)) = decode::<Response>(frame, unpacked) {
+        given.into_iter().flat_map(|given| given.records).for_each(check);
+    }
+}
+
+fn decode<T>(frame: &[u8], unpacked: usize) -> Option<T>
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let (message, taken) = peak(|| wire::decode::<T>(frame));
+    // a frame that came from elsewhere says by itself how much it unpacks to
+    if message.is_ok() || unpacked > frame.len() {
+        let most = SLACK_BYTES + 4 * (unpacked + frame.len());
+        assert!(taken <= most, "{taken} bytes taken for {unpacked} unpacked");
+    }
+    assert!(taken <= 8 * FRAME_BYTES_MAX, "{taken} bytes taken");
+    assert_eq!(wire::decode::<T>(frame).as_ref(), message.as_ref(), "one frame, one answer");
+    let message = message.ok()?;
+    let again = wire::encode(&message);
+    assert_eq!(wire::decode::<T>(&again).as_ref(), Ok(&message), "it comes back");
+    Some(message)
+}
+
+/// A record that passes for authentic is: its header names just these bytes.
+fn check(record: WireRecord) {
+    let (key, header): (_, Header) = (record.key.clone(), record.header.clone());
+    if let Ok((checked, record)) = record.checked() {
+        assert!(checked == key && record.header == header && record.is_whole());
+        record::laws(&key, &record);
+    }
+}
+
+// --- hellos --------------------------------------------------------------------------------------
+
+fn hello(bytes: &[u8]) {
+    let (hello, taken) = peak(|| Hello::decode(bytes));
+    assert!(taken <= 16 * bytes.len() + (16 << 10), "{taken} bytes taken for {}", bytes.len());
+    match hello {
+        Ok(hello) => {
+            let again = hello.encode().expect("what was taken may be said");
+            assert_eq!(Hello::decode(&again).as_ref(), Ok(&hello));
+            assert!(again.len() <= bytes.len() && again.len() <= 4 << 10);
+        }
+        Err(refusal) => {
+            let shown = format!("{refusal:?}");
+            assert!(shown.len() < 2_000, "what a peer says is shown in part: {}", shown.len());
+        }
+    }
+}
+
+// --- seeds ---------------------------------------------------------------------------------------
+
+fn range(to: Option<&'static [u8]>) -> Range {
+    Range { from: Bytes::from_static(b"a"), to: to.map(Bytes::from_static) }
+}
+
+fn requests() -> Vec<Request> {
+    let wanted = |mode| Wanted { range: range(Some(b"b")), ids: vec![[1; 8], [2; 8]], mode };
+    vec![
+        Request::Begin { report: super::session::report(3), root: Sum::default() },
+        Request::Cut(vec![(range(None), 3), (range(Some(b"b")), 1)]),
+        Request::Want(vec![wanted(Mode::Only), wanted(Mode::AllBut), wanted(Mode::AllButAgain)]),
+        Request::Give(vec![record::sample(b"{}"), record::sample(&[7; 40])]),
+        Request::End(super::session::report(4)),
+    ]
+}
+
+fn responses() -> Vec<Response> {
+    let child = Child { short: 7, count: 300, low: [3; 16] };
+    let children = vec![child.clone(), child];
+    let records = vec![record::sample(b"{}")];
+    let resume = Some(Bytes::from_static(b"app/y"));
+    vec![
+        Response::Begun { report: super::session::report(3), root: Sum::default() },
+        Response::Pieces(vec![Piece::Children { level: 2, children }, Piece::Ids(vec![[9; 8]])]),
+        Response::Given(vec![Given { records, unknown: vec![0, 300], resume }]),
+        Response::Taken,
+        Response::Ended(super::session::report(4)),
+        Response::Failed("why".to_owned()),
+        Response::Busy,
+    ]
+}
+
+/// A member as they are.
+pub fn member() -> Member {
+    let at = |port| ([10, 0, 0, 1], port).into();
+    Member {
+        id: NodeId::from_u128(7),
+        name: "n1".to_owned(),
+        joined_at: Timestamp::saturating(5),
+        started_at: Timestamp::saturating(6),
+        gossip: at(1),
+        peer: at(2),
+        http: at(3),
+        software: "0.1.0".to_owned(),
+    }
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let pushes =
+        [Push::Records(vec![record::sample(b"{}")]), Push::Report(super::session::report(2))];
+    let mut frames: Vec<Vec<u8>> = pushes.iter().map(wire::encode).collect();
+    frames.extend(requests().iter().map(wire::encode));
+    frames.extend(responses().iter().map(wire::encode));
+    let packed = Push::Records(vec![record::sample(&[7; 2000]); 3]);
+    let mut seeds: Vec<_> = frames.iter().map(|frame| [&[PACKED], &frame[2..]].concat()).collect();
+    frames.push(wire::encode(&packed));
+    seeds.extend(frames.iter().map(|frame| [&[WHOLE], &**frame].concat()));
+    let length = |frame: &[u8]| u32::try_from(frame.len()).expect("short").to_le_bytes();
+    let framed: Vec<u8> =
+        frames[..4].iter().flat_map(|frame| [&length(frame), &**frame].concat()).collect();
+    seeds.extend([2, 255].map(|piece| [&[STREAM, piece], &*framed].concat()));
+    seeds.push(vec![STREAM, 0, 1, 0, 0x10, 1, 9, 9]);
+    // a short head, and what follows it again and again: ids, records
+    let repeated = |head: &[u8], unit: &[u8]| {
+        Pen::default().byte(REPEATED).bytes(head).bytes(unit).number(3, 700).done()
+    };
+    seeds.push(repeated(&[1, 1, 1, 0xfb, 0xbc, 2], &[9; 8]));
+    seeds.push(repeated(&[0, 0xfb, 0xbc, 2], &wire::encode(&record::sample(b"{}"))[2..]));
+    // long lists of what takes two or three bytes each: ranges, pieces, wanted and given ones
+    let many = |variant: u8, unit: &[u8]| {
+        let head = [variant, 0xfc, 0xff, 0xff, 0xff, 0];
+        Pen::default().byte(REPEATED).bytes(&head).bytes(unit).number(3, 0xff_ffff).done()
+    };
+    seeds.extend([many(1, &[0, 0, 1]), many(1, &[1, 0]), many(2, &[0, 0, 0, 0])]);
+    seeds.extend([many(2, &[0, 0, 0]), many(3, &wire::encode(&record::sample(b""))[2..])]);
+    let hello = Hello::new(Uuid::from_u128(9), member()).encode().expect("a sane member");
+    seeds.push([&[HELLO], &*hello].concat());
+    seeds
+}

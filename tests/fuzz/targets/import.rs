@@ -1,0 +1,96 @@
+//! NDJSON import: any file that somebody gives to `kvs import`.
+
+use std::io::BufReader;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use kvs::cli::lines::{Line, Lines};
+use serde_json::Value;
+
+use super::memory::peak;
+
+/// Bytes are read as a file, whole and in small pieces, and each of its lines as an envelope.
+pub fn run(data: &[u8]) {
+    let piece = usize::from(data.first().copied().unwrap_or_default()) + 1;
+    let text = data.get(1..).unwrap_or_default();
+    let lines = read(text, 8192);
+    assert_eq!(lines, read(text, piece), "it does not matter how the bytes come");
+    let expected = (1..).zip(text.split(|b| *b == b'\n'));
+    let expected = expected.map(|(number, line)| (number, line.trim_ascii().to_vec()));
+    assert!(lines.iter().eq(&expected.filter(|(_, line)| !line.is_empty()).collect::<Vec<_>>()));
+    for (_, line) in &lines {
+        parse(line);
+    }
+}
+
+fn read(text: &[u8], piece: usize) -> Vec<(u64, Vec<u8>)> {
+    let (mut lines, mut found) = (Lines::new(BufReader::with_capacity(piece, text)), Vec::new());
+    while let Some(line) = lines.next_line().expect("memory is readable").map(<[u8]>::to_vec) {
+        found.push((lines.number(), line));
+    }
+    found
+}
+
+fn parse(bytes: &[u8]) {
+    let (line, taken) = peak(|| Line::parse(bytes));
+    assert!(taken <= 8 * bytes.len() + 4096, "{taken} bytes taken for {}", bytes.len());
+    assert_eq!(Line::parse(bytes), line, "one line, one answer");
+    let line = match line {
+        Ok(line) => line,
+        Err(problem) => {
+            assert!(!problem.is_empty() && problem.len() <= bytes.len() + 300, "{problem}");
+            return;
+        }
+    };
+    // another reader of JSON sees the same record, where it can read the line at all
+    if let Ok(Value::Object(members)) = serde_json::from_slice(bytes) {
+        assert_eq!(members["key"], line.key.as_str());
+        match (members.get("data"), members.get("data_base64")) {
+            (Some(data), None) => {
+                let value: Value = serde_json::from_slice(&line.value).expect("it is JSON");
+                assert_eq!(value, *data);
+            }
+            (None, Some(Value::String(text))) => {
+                assert_eq!(BASE64_STANDARD.encode(&line.value), *text);
+            }
+            other => panic!("a value from {other:?}"),
+        }
+        let type_given = members.get("content_type").and_then(Value::as_str);
+        assert!(type_given.is_none_or(|given| given == line.content_type.as_str()));
+        let expires = members.get("expires_at").is_some_and(|at| !at.is_null());
+        assert_eq!(expires, line.expires);
+    }
+    // what an export would write of it is read back as the same
+    let mut envelope = serde_json::json!({
+        "key": line.key.as_str(),
+        "content_type": line.content_type.as_str(),
+        "data_base64": BASE64_STANDARD.encode(&line.value),
+        "parent": null,
+    });
+    if line.expires {
+        envelope["expires_at"] = "2030-01-01T00:00:00.000000Z".into();
+    }
+    assert_eq!(Line::parse(envelope.to_string().as_bytes()), Ok(line));
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let lines = [
+        r#"{"key":"a/b","data":{"x":[1,2.50,"\u00fc"]}}"#,
+        r#"{"key":"k","data":null,"content_type":"application/json"}"#,
+        r#"{"key":"a/ü","uuid":"u","timestamp":1,"parent":null,"expires_at":null,"size":2,
+            "content_type":"text/plain","data_base64":"aGk="}"#,
+        r#"{"key":"k","data":1,"expires_at":"2030-01-01T00:00:00Z"}"#,
+        r#"{"key":"a//b","data":1}"#,
+        r#"{"key":"k","data":1,"data":2}"#,
+        r#"{"key":"k","data_base64":"a"}"#,
+        r#"{"key":"k","data":18446744073709551617}"#,
+        r#"{"key":"k"} x"#,
+        " \t",
+        "",
+    ];
+    // an envelope of several lines is one here
+    let lines = lines.map(|line| line.replace('\n', ""));
+    let mut seeds: Vec<Vec<u8>> = lines.iter().map(|line| format!("\0{line}").into()).collect();
+    seeds.push(format!("\x03{}\r\n", lines.join("\n")).into());
+    seeds
+}

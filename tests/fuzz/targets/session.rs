@@ -1,0 +1,464 @@
+//! Reconcile sessions: a driver and an answering side over real stores, between which frames are
+//! changed, exchanged and made up.
+//!
+//! Whatever came of that, both stores must hold authentic records only, under a digest that agrees
+//! with them, and one honest session must then make them equal.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use kvs::clock::{Clock, Source};
+use kvs::model::member::Report;
+use kvs::model::{Content, Key, NodeId, Record, Seen, Timestamp};
+use kvs::proto::digest::Sum;
+use kvs::proto::reconcile::{
+    Answering, Limits, Puller, Replica, Reply, SessionError, Step, respond,
+};
+use kvs::proto::wire::{
+    self, Child, FRAME_BYTES_MAX, Given, Mode, Piece, Range, Request, Response, Wanted, WireRecord,
+};
+use kvs::store::engine::{Engine, Family};
+use kvs::store::memory::Memory;
+use kvs::store::{Settings, Store, layout};
+use kvs::telemetry::Metrics;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::ops::ControlFlow;
+
+use super::record;
+use super::script::{Pen, Script};
+
+const KEYS_MAX: usize = 120;
+/// A session of honest sides over so few records takes far fewer rounds.
+const HONEST_ROUNDS_MAX: u64 = 2_000;
+/// So many rounds are changed at most; then both sides are left alone.
+const CHANGED_ROUNDS_MAX: u64 = 60;
+/// Large values are kept apart from this size on, small as values are here.
+const BLOB_BYTES: usize = 24;
+
+// --- the two sides -------------------------------------------------------------------------------
+
+/// Time that stands still, and entropy from a seed.
+pub struct Still(Mutex<StdRng>);
+
+impl Still {
+    pub fn clock(seed: u64) -> Clock {
+        Clock::from_source(Arc::new(Self(Mutex::new(StdRng::seed_from_u64(seed)))))
+    }
+}
+
+impl Source for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::saturating(1_800_000_000_000_000)
+    }
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().expect("one thread").fill_bytes(bytes);
+    }
+}
+
+pub struct Side {
+    pub store: Store,
+    engine: Arc<Memory>,
+}
+
+impl Side {
+    /// An empty store whose writer runs on this runtime.
+    pub fn new(number: u64) -> Self {
+        let settings = Settings {
+            blob_threshold_bytes: BLOB_BYTES,
+            clock_drift_max: std::time::Duration::from_secs(60),
+            feed_commits_max: 4,
+            digest_key: [5; 32],
+            cluster: None,
+        };
+        let engine = Arc::new(Memory::default());
+        let (clock, metrics) = (Still::clock(number), Metrics::new());
+        let opened = Store::open(engine.clone(), clock, metrics, &settings);
+        let (store, writer) = opened.expect("an empty engine");
+        tokio::spawn(writer.run());
+        Self { store, engine }
+    }
+
+    fn report(&self) -> Report {
+        let root = self.store.root();
+        Report { fingerprint: root.fingerprint(), records: root.count, ..report(0) }
+    }
+
+    async fn apply(&self, records: Vec<(Key, Record)>) {
+        for (_, record) in &records {
+            assert!(record.is_whole(), "what is handed out to be merged is authentic");
+        }
+        self.store.apply(records).await.expect("memory does not fail");
+    }
+
+    /// Every stored record is what its hash says, and the digest is that of the records.
+    pub fn check(&self) {
+        let recomputed = self.store.recomputed_fingerprint().expect("readable");
+        assert_eq!(self.store.fingerprint(), recomputed, "the digest agrees with the records");
+        let (mut count, mut apart) = (0, 0);
+        let visit = &mut |key: &[u8], bytes: &[u8]| {
+            let (header, hash) = layout::decode_header(key, bytes).expect("an entry");
+            assert_eq!(header.hash(), hash, "the hash is that of the header");
+            let key = Key::from_bytes(key).expect("a key");
+            let record = self.store.record_now(&key).expect("readable").expect("it is there");
+            assert!(record.is_whole(), "the bytes of {key} are those that it names");
+            count += 1;
+            apart += usize::from(record.body.len() >= BLOB_BYTES);
+            ControlFlow::Continue(())
+        };
+        self.engine.scan(Family::Records, &[], None, visit).expect("memory does not fail");
+        let counts = self.store.counts();
+        assert_eq!(counts.keys + counts.tombstones, count);
+        assert_eq!(self.store.root().count, count);
+        let mut values = 0;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            values += 1;
+            ControlFlow::Continue(())
+        };
+        self.engine.scan(Family::Values, &[], None, visit).expect("memory does not fail");
+        assert_eq!(values, apart, "no value is left behind");
+    }
+}
+
+pub fn report(records: u64) -> Report {
+    Report { fingerprint: [7; 32], records, syncing: false, now: Timestamp::saturating(5) }
+}
+
+fn key(number: usize) -> Key {
+    Key::parse(&format!("k/{number:04}")).expect("a key")
+}
+
+fn record(number: usize, version: u64, node: u8, size: usize) -> Record {
+    let WireRecord { mut header, .. } = record::sample(b"");
+    let body = match size {
+        0 => Bytes::new(),
+        size => Bytes::from(format!("{number}-{version}-").repeat(size)),
+    };
+    header.version.timestamp = Timestamp::saturating(version);
+    header.origin = NodeId::from_u128(node.into());
+    header.seen = Seen::after_write(None, header.origin, header.version.timestamp);
+    header.content = match (size, &header.content) {
+        (1.., Content::Value { content_type, .. }) => Content::value(content_type.clone(), &body),
+        _ => Content::Tombstone,
+    };
+    Record { header, body }
+}
+
+/// What both hold, and what each holds in another version or alone.
+async fn fill(script: &mut Script<'_>, a: &Side, b: &Side) {
+    let (same, size) = (script.below(KEYS_MAX), script.below(6));
+    let both: Vec<_> = (0..same).map(|n| (key(n), record(n, 1, 1, size))).collect();
+    a.apply(both.clone()).await;
+    b.apply(both).await;
+    for _ in 0..script.byte() % 64 {
+        if script.is_over() {
+            break;
+        }
+        let (n, version, size) = (script.below(KEYS_MAX), script.byte(), script.below(6));
+        let record = |node| record(n, 1 + u64::from(version % 3), node, size);
+        if version & 4 == 0 {
+            a.apply(vec![(key(n), record(2))]).await;
+        }
+        if version & 8 == 0 {
+            b.apply(vec![(key(n), record(3 - (version >> 7)))]).await;
+        }
+    }
+}
+
+// --- the session ---------------------------------------------------------------------------------
+
+const SIZES: [Limits; 3] = [
+    Limits { listed_max: 2, children_max: 4, ranges_max: 3, ids_max: 5, records_bytes_max: 900 },
+    Limits { listed_max: 8, children_max: 2, ranges_max: 1, ids_max: 64, records_bytes_max: 1 },
+    Limits::STANDARD,
+];
+
+/// How a session ended: by itself, or because a side refused to go on.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    Refused,
+}
+
+struct Session<'a> {
+    driver: &'a Side,
+    other: &'a Side,
+    driver_limits: Limits,
+    other_limits: Limits,
+}
+
+impl Session<'_> {
+    /// Runs to its end. As long as `script` lasts, it changes what goes to and fro.
+    async fn run(&self, script: &mut Script<'_>) -> End {
+        let mut puller = Puller::new(self.driver_limits);
+        loop {
+            let step = puller.poll(&self.driver.store, self.driver.report());
+            let mut request = match step {
+                Ok(Step::Apply(records)) => {
+                    self.driver.apply(records).await;
+                    continue;
+                }
+                Ok(Step::Done(_)) => return End::Done,
+                Ok(Step::Send(request)) => request,
+                Err(error) => return refused(&error),
+            };
+            let rounds = puller.tally().rounds;
+            let most = HONEST_ROUNDS_MAX + CHANGED_ROUNDS_MAX;
+            assert!(rounds <= most, "the session does not end");
+            let changing = rounds <= CHANGED_ROUNDS_MAX && !script.is_over();
+            if changing && script.byte() % 4 == 3 {
+                change_request(script, &mut request);
+            }
+            let frame = frame(&request);
+            let Some(request) = changed(script, changing, &frame) else { return End::Refused };
+            let Some(mut response) = self.answer(request).await else { return End::Refused };
+            if changing {
+                change_response(script, &mut response);
+            }
+            let frame = frame_of_response(&response, changing);
+            let Some(response) = changed(script, changing, &frame) else { return End::Refused };
+            if let Err(error) = puller.handle(&self.driver.store, response) {
+                return refused(&error);
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Option<Response> {
+        let told = Answering { report: self.other.report(), busy: false };
+        match respond(request, &self.other.store, told, &self.other_limits) {
+            Ok(Reply::Answer(response)) => Some(response),
+            Ok(Reply::Apply(records)) => {
+                self.other.apply(records).await;
+                Some(Response::Taken)
+            }
+            Err(error) => {
+                refused(&error);
+                None
+            }
+        }
+    }
+}
+
+/// Memory does not fail, so a session ends early by what the other side sent alone.
+fn refused<E: std::fmt::Debug + std::error::Error>(error: &SessionError<E>) -> End {
+    assert!(!matches!(error, SessionError::Store(_)), "{error:?}");
+    End::Refused
+}
+
+fn frame(request: &Request) -> Vec<u8> {
+    let frame = wire::encode(request);
+    assert!(frame.len() <= FRAME_BYTES_MAX);
+    frame
+}
+
+fn frame_of_response(response: &Response, changed: bool) -> Vec<u8> {
+    let frame = wire::encode(response);
+    assert!(changed || frame.len() <= FRAME_BYTES_MAX);
+    frame
+}
+
+/// The message in the frame, of which a byte may be another.
+fn changed<T: serde::de::DeserializeOwned>(
+    script: &mut Script<'_>,
+    changing: bool,
+    frame: &[u8],
+) -> Option<T> {
+    let mut frame = frame.to_vec();
+    if changing && script.byte() >= 240 {
+        let at = script.below(frame.len().max(1));
+        frame[at] ^= script.byte();
+        return wire::decode(&frame).ok();
+    }
+    Some(wire::decode(&frame).expect("what was encoded is decoded"))
+}
+
+// --- changes -------------------------------------------------------------------------------------
+
+fn range(script: &mut Script<'_>) -> Range {
+    let end = |script: &mut Script<'_>| match script.byte() % 4 {
+        0 => Bytes::new(),
+        1 => Bytes::copy_from_slice(script.bytes()),
+        _ => Bytes::copy_from_slice(key(script.below(KEYS_MAX)).as_bytes()),
+    };
+    let from = end(script);
+    let to = (script.byte() % 3 > 0).then(|| end(script));
+    Range { from, to }
+}
+
+fn ids(script: &mut Script<'_>) -> Vec<[u8; 8]> {
+    (0..script.byte() % 8).map(|_| script.number(8).to_le_bytes()).collect()
+}
+
+/// A record, authentic or not: anybody may write one, but none with other bytes than it names.
+fn any_record(script: &mut Script<'_>) -> WireRecord {
+    let (n, version) = (script.below(KEYS_MAX), 1 + u64::from(script.byte() % 5));
+    let (node, size) = (script.byte() % 4, script.below(6));
+    let mut record = WireRecord::new(key(n), record(n, version, node, size));
+    match script.byte() % 8 {
+        0 => record.body = Bytes::copy_from_slice(script.bytes()),
+        1 => record.header.content = Content::Tombstone,
+        2 => record.header.version.timestamp = Timestamp::MAX,
+        3 => record.key = Key::parse(&script.text()).unwrap_or(record.key),
+        4 => record.header.expires_at = Some(Timestamp::saturating(script.number(8))),
+        _ => {}
+    }
+    record
+}
+
+fn change_request(script: &mut Script<'_>, request: &mut Request) {
+    *request = match script.byte() % 5 {
+        0 => Request::Begin { report: report(script.number(8)), root: Sum::default() },
+        1 => Request::Cut((0..script.byte() % 6).map(|_| (range(script), script.byte())).collect()),
+        2 => Request::Want(
+            (0..script.byte() % 6)
+                .map(|_| {
+                    let mode = script.pick(&[Mode::Only, Mode::AllBut, Mode::AllButAgain]);
+                    Wanted { range: range(script), ids: ids(script), mode }
+                })
+                .collect(),
+        ),
+        3 => Request::Give((0..script.byte() % 6).map(|_| any_record(script)).collect()),
+        _ => Request::End(report(0)),
+    };
+}
+
+fn any_piece(script: &mut Script<'_>) -> Piece {
+    if script.byte().is_multiple_of(2) {
+        return Piece::Ids(ids(script));
+    }
+    let child = |script: &mut Script<'_>| Child {
+        short: script.number(4) as u32,
+        count: script.number(8),
+        low: [script.byte(); 16],
+    };
+    let level = script.byte();
+    Piece::Children { level, children: (0..script.byte() % 8).map(|_| child(script)).collect() }
+}
+
+fn change_piece(script: &mut Script<'_>, piece: &mut Piece) {
+    match (script.byte() % 6, &mut *piece) {
+        (0, Piece::Children { level, .. }) => *level = script.byte(),
+        (1, Piece::Children { children, .. }) if !children.is_empty() => {
+            let at = script.below(children.len());
+            children[at].count = script.number(8);
+        }
+        (2, Piece::Children { children, .. }) => drop(children.pop()),
+        (3, Piece::Children { children, .. }) => children.reverse(),
+        (4, Piece::Children { children, .. }) if !children.is_empty() => {
+            let at = script.below(children.len());
+            children[at].short = children[0].short;
+        }
+        (0, Piece::Ids(ids)) => drop(ids.pop()),
+        (1, Piece::Ids(ids)) => ids.extend(self::ids(script)),
+        (2, Piece::Ids(ids)) => ids.extend(ids.clone()),
+        _ => *piece = any_piece(script),
+    }
+}
+
+fn change_given(script: &mut Script<'_>, given: &mut Given) {
+    match script.byte() % 8 {
+        0 => drop(given.records.pop()),
+        1 => given.records.push(any_record(script)),
+        2 => given.records.reverse(),
+        3 => given.unknown.push(script.number(4) as u32),
+        4 => given.unknown = (0..u32::from(script.byte())).collect(),
+        5 => given.resume = Some(range(script).from),
+        6 => given.resume = None,
+        _ => {
+            let at = script.below(given.records.len().max(1));
+            if let Some(record) = given.records.get_mut(at) {
+                record.body = Bytes::copy_from_slice(script.bytes());
+            }
+        }
+    }
+}
+
+fn change_response(script: &mut Script<'_>, response: &mut Response) {
+    match (script.byte() % 8, &mut *response) {
+        (0..3, _) => {}
+        (3, _) => {
+            *response = match script.byte() % 7 {
+                0 => Response::Begun { report: report(0), root: Sum::default() },
+                1 => Response::Pieces((0..script.byte() % 4).map(|_| any_piece(script)).collect()),
+                2 => Response::Given(
+                    (0..script.byte() % 4)
+                        .map(|_| Given {
+                            records: (0..script.byte() % 4).map(|_| any_record(script)).collect(),
+                            unknown: vec![script.byte().into()],
+                            resume: (script.byte() % 2 == 1).then(|| range(script).from),
+                        })
+                        .collect(),
+                ),
+                3 => Response::Taken,
+                4 => Response::Ended(report(0)),
+                5 => Response::Failed(script.text()),
+                _ => Response::Busy,
+            }
+        }
+        (4, Response::Begun { root, .. }) => {
+            // any sum, also of more records than there can be
+            let mut bytes = wire::encode(root);
+            let at = script.below(bytes.len());
+            bytes[at] ^= script.byte();
+            *root = wire::decode(&bytes).unwrap_or_default();
+        }
+        (_, Response::Pieces(pieces)) if !pieces.is_empty() => {
+            let at = script.below(pieces.len());
+            change_piece(script, &mut pieces[at]);
+        }
+        (7, Response::Given(given)) => drop(given.pop()),
+        (_, Response::Given(given)) if !given.is_empty() => {
+            let at = script.below(given.len());
+            change_given(script, &mut given[at]);
+        }
+        _ => {}
+    }
+}
+
+// --- the target ----------------------------------------------------------------------------------
+
+pub fn run(data: &[u8]) {
+    super::block_on(async {
+        let mut script = Script::new(data);
+        let (a, b) = (Side::new(1), Side::new(2));
+        let (driver_limits, other_limits) = (script.pick(&SIZES), script.pick(&SIZES));
+        fill(&mut script, &a, &b).await;
+        let session = Session { driver: &a, other: &b, driver_limits, other_limits };
+        let untouched = script.is_over();
+        let end = session.run(&mut script).await;
+        a.check();
+        b.check();
+        if untouched {
+            assert_eq!(end, End::Done, "nobody disturbed it");
+            assert_eq!(a.store.fingerprint(), b.store.fingerprint(), "one session is enough");
+        }
+        // what one side invented, the next honest session spreads or drops, but settles
+        let session = Session { driver: &b, other: &a, driver_limits, other_limits };
+        assert_eq!(session.run(&mut Script::new(&[])).await, End::Done);
+        a.check();
+        b.check();
+        assert_eq!(a.store.fingerprint(), b.store.fingerprint(), "an honest session settles it");
+    });
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let sides = |limits: u8, same: u8, differing: u8| {
+        let pen = Pen::default().byte(limits).byte(limits).byte(same).byte(2).byte(differing);
+        (0..differing).fold(pen, |pen, n| pen.byte(n * 7).byte(n * 5).byte(n % 6))
+    };
+    let disturbed = |limits, bytes: &[u8]| sides(limits, 120, 12).raw(bytes).done();
+    vec![
+        sides(0, 0, 0).done(),
+        sides(0, 200, 1).done(),
+        sides(0, 100, 30).done(),
+        sides(1, 60, 9).done(),
+        sides(2, 250, 30).done(),
+        sides(2, 0, 30).done(),
+        disturbed(0, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 5, 1, 1]),
+        disturbed(0, &[0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 1, 255, 255, 255, 0, 0, 0, 5, 0, 4, 200]),
+        disturbed(1, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 5, 1, 3, b'k', b'/', b'0']),
+        disturbed(2, &[0, 0, 0, 0, 3, 2, 3, 2, 1, 4, 4, 9, 9, 1, 1, 2, 0, 3, 2, 1, 3, 1]),
+        disturbed(2, &[3, 3, 5, 7, 2, 1, 1, 0, 9, 1, 0, 0, 0, 0, 250, 3, 9, 0, 0, 7, 0, 0, 2]),
+        disturbed(0, &[3, 1, 5, 1, 2, b'k', b'/', 1, 2, 9, 2, 3, 3, 0, 0, 3, 2, 2, 4, 1, 9, 9, 9]),
+    ]
+}
