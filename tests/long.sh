@@ -69,8 +69,6 @@ run_members() {
     KVS_SIM_MEMBERS=${KVS_SIM_MEMBERS:-200} "$binary" membership:: --nocapture
 }
 
-run_mutants() { tests/mutants/run.sh; }
-
 # What a run of libFuzzer printed, as a line of the table: executions, a second, features, findings.
 fuzz_line() {
     awk -v target="$1" -v findings="$3" '

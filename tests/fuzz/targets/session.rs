@@ -75,7 +75,7 @@ impl Side {
         let (clock, metrics) = (Still::clock(number), Metrics::new());
         let opened = Store::open(engine.clone(), clock, metrics, &settings);
         let (store, writer) = opened.expect("an empty engine");
-        tokio::spawn(writer.run());
+        tokio::spawn(writer.run(async |_| {}));
         Self { store, engine }
     }
 
