@@ -14,6 +14,7 @@
 mod codec;
 mod effects;
 mod error;
+mod reach;
 mod settings;
 mod timers;
 mod wire;
@@ -37,13 +38,6 @@ use crate::model::{Member, MemberState, NodeId};
 
 /// The most members that are kept, down ones included. Far more than a full mesh serves well.
 pub const MEMBERS_MAX: usize = 1024;
-
-/// How many unheard members are announced to in one probe period while nobody is alive.
-const REACH_ALONE_MAX: usize = 16;
-/// How many otherwise, and in every how many probe periods. Often enough that two clusters of which
-/// one node knows one node of the other find together within a minute in spite of loss.
-const REACH_MAX: usize = 3;
-const REACH_EVERY: u64 = 5;
 
 /// How often others may outrun this node's bump before another process with its id is the only
 /// explanation. A clock that was set back before a restart explains one.
@@ -92,8 +86,13 @@ pub struct Membership {
     probe_period: Duration,
     /// Where the round through unheard members stands.
     reached: Option<NodeId>,
+    /// The last member that was asked for others.
+    asked: Option<NodeId>,
     /// Probe periods since the start.
     periods: u64,
+    /// How many others were active a probe period ago, and when that last became more.
+    active: usize,
+    learned: u64,
     /// How often somebody knew this id under a greater bump.
     overtaken: u32,
     left: bool,
@@ -130,7 +129,10 @@ impl Membership {
             outputs: VecDeque::new(),
             probe_period: settings.probe_period,
             reached: None,
+            asked: None,
             periods: 0,
+            active: 0,
+            learned: 0,
             overtaken: 0,
             left: false,
         })
@@ -303,37 +305,6 @@ impl Membership {
         let held = self.foca.iter_membership_state();
         held.map(|held| (&held.id().member, from_foca(held.state())))
             .filter(move |(member, _)| member.id != me)
-    }
-
-    /// foca stops its own announcements to the down when nobody is left, and forgets them in the
-    /// end: two halves of which each lost the other must still find together (its issue 15).
-    fn reach(&mut self) {
-        self.periods += 1;
-        self.effects.timers.set(self.effects.now.saturating_add(self.probe_period), Event::Reach);
-        let wanted = if self.is_alone() {
-            REACH_ALONE_MAX
-        } else if self.periods.is_multiple_of(REACH_EVERY) {
-            REACH_MAX
-        } else {
-            return;
-        };
-        let members = self.members();
-        // an alive node may have taken the address of one that is gone
-        let heard: BTreeSet<SocketAddr> = members
-            .iter()
-            .filter(|(_, state)| *state != MemberState::Down)
-            .map(|(member, _)| member.gossip)
-            .collect();
-        let unheard = |(m, _): &&(Member, MemberState)| !heard.contains(&m.gossip);
-        let after = |(m, _): &&(Member, MemberState)| Some(m.id) > self.reached;
-        let later = members.iter().filter(unheard).filter(after);
-        let round = later.chain(members.iter().filter(unheard).filter(|m| !after(m)));
-        let chosen: Vec<(NodeId, SocketAddr)> =
-            round.take(wanted).map(|(m, _)| (m.id, m.gossip)).collect();
-        for (id, address) in chosen {
-            self.reached = Some(id);
-            let _ = self.foca.announce(Identity::whoever(address), &mut self.effects);
-        }
     }
 
     /// Turns what foca wants sent into outputs.
