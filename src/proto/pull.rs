@@ -310,9 +310,8 @@ impl Puller {
                 let mine = replica.pieces(level, from, range.to.as_deref());
                 let mine = mine.map_err(SessionError::Store)?;
                 for differing in align(replica, &range, &mine, &children) {
-                    if differing.range == range && level > asked_level.max(1) {
-                        // cut more coarsely than asked for, and no cut in common: this would not
-                        // end
+                    if differing.range == range && (level > asked_level || level <= 1) {
+                        // no cut in common, and the next would be no finer: this would not end
                         self.tasks.extend(want_others(replica, differing.range, &self.limits)?);
                         continue;
                     }

@@ -145,6 +145,11 @@ struct Traffic {
 
 /// Runs a whole session over encoded frames.
 fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
+    session_between(driver, other, limits, limits)
+}
+
+/// The same where the answering side has limits of its own.
+fn session_between(driver: &mut Map, other: &mut Map, limits: Limits, theirs: Limits) -> Traffic {
     let (mut puller, mut bytes) = (Puller::new(limits), 0);
     loop {
         let step = puller.poll(driver, driver.report()).unwrap();
@@ -167,7 +172,7 @@ fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
         bytes += frame.len();
         let told = Answering { report: other.report(), busy: false };
         let request = wire::decode(&frame).unwrap();
-        let response = match respond(request, other, told, &limits).unwrap() {
+        let response = match respond(request, other, told, &theirs).unwrap() {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {
                 other.apply(records);
@@ -176,7 +181,7 @@ fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
         };
         if let Response::Given(given) = &response {
             let all: Vec<_> = given.iter().flat_map(|given| given.records.clone()).collect();
-            assert_fits(&all, &limits);
+            assert_fits(&all, &theirs);
         }
         let frame = wire::encode(&response);
         bytes += frame.len();
@@ -226,6 +231,25 @@ proptest! {
         prop_assert_eq!(&b.records, &expected.records);
         let again = session(&mut a, &mut b, TINY);
         prop_assert_eq!(again.rounds, 2, "nothing differs: begin and end");
+    }
+
+    #[test]
+    fn sides_of_different_limits_work_together(
+        sides in any_sides(), same in 0..150_u32, listed_max in 0..20_u64, children_max in 1..9_usize
+    ) {
+        // found by fuzzing: a driver that lists more than the answering side cut one range for ever
+        let other_limits = Limits { listed_max, children_max, ..TINY };
+        for (limits, theirs) in [(TINY, other_limits), (other_limits, TINY)] {
+            let mut both: BTreeMap<_, _> = (0..same).map(|n| (key(n), record(n, 1, 1))).collect();
+            let mut other = both.clone();
+            for (n, a, b) in &sides {
+                both.extend(a.map(|a| (key(*n), record(*n, a, 1))));
+                other.extend(b.map(|b| (key(*n), record(*n, b, 2))));
+            }
+            let (mut a, mut b) = (Map::new(both, 1), Map::new(other, 1));
+            session_between(&mut a, &mut b, limits, theirs);
+            prop_assert_eq!(&a.records, &b.records);
+        }
     }
 
     #[test]

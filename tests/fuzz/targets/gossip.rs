@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::script::{Pen, Script};
 
 const NODES: usize = 3;
-const STEPS_MAX: usize = 100;
+const STEPS_MAX: usize = 48;
 /// Datagrams under way; further ones are lost.
 const QUEUE_MAX: usize = 64;
 /// No one datagram makes a node send more than this. (It may tell three members that they are

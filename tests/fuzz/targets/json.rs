@@ -200,7 +200,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(check(b).is_ok(), tree_b.is_some(), "{:?}", String::from_utf8_lossy(b));
     let Ok(text_a) = Text::new(Bytes::copy_from_slice(a)) else { return };
     assert!(text_a.equals(a), "a text is equal to itself");
-    if let Some(tree) = &tree_a {
+    if let Some(tree) = tree_a.as_ref().filter(|tree| !is_huge(tree)) {
         let other = written(tree);
         assert!(text_a.equals(other.as_bytes()), "{other} means the same");
         let other = Text::new(other.into()).expect("it is JSON");
@@ -209,6 +209,17 @@ pub fn run(data: &[u8]) {
     assert_eq!(text_a.equals(b), tree_b.is_some() && tree_a == tree_b);
     if let Ok(text_b) = Text::new(Bytes::copy_from_slice(b)) {
         assert_eq!(text_a.equals(b), text_b.equals(a));
+    }
+}
+
+/// Whether an exponent is so large that of it only the sign counts: written otherwise, it may be
+/// another number.
+fn is_huge(tree: &Tree) -> bool {
+    match tree {
+        Tree::Word(_) | Tree::Text(_) => false,
+        Tree::Number(_, _, power) => power.unsigned_abs() >= 1 << 95,
+        Tree::List(items) => items.iter().any(is_huge),
+        Tree::Object(members) => members.values().any(is_huge),
     }
 }
 
