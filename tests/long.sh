@@ -5,6 +5,10 @@
 #                         shared among all cores; a seed that fails is printed
 #   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
 #                         times its usual size
+#   tests/long.sh chaos   the tests of tests/it whose name holds `chaos`: faults of links and nodes on
+#                         real processes, each at KVS_TEST_SCALE (5) times its usual size, and that
+#                         KVS_CHAOS_ROUNDS (10) times; as root or where `unshare -Urn` works, each
+#                         node has a network of its own
 #
 # Nothing is tried twice. Exit status: 0 passed, 1 something failed, 2 usage or something is missing.
 set -euo pipefail
@@ -59,20 +63,38 @@ run_sim() {
     return "$status"
 }
 
-run_kill() {
+# Builds the tests of tests/it and says how many have $1 in their names.
+count_tests() {
     local binary found
     [[ -f tests/it/main.rs ]] || stop "tests/it/main.rs is not there"
     binary=$(test_binary it)
     [[ -x $binary ]] || stop "the tests could not be built, see above"
-    found=$("$binary" kill --list 2>/dev/null | grep -c ': test$' || true)
-    ((found > 0)) || stop "no test of tests/it has kill in its name"
+    found=$("$binary" "$1" --list 2>/dev/null | grep -c ': test$' || true)
+    ((found > 0)) || stop "no test of tests/it has $1 in its name"
     printf '%d tests\n' "$found"
-    # through cargo: the tests run the kvs binary, which must be that of this tree
-    KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- kill --nocapture
+}
+
+# Through cargo: the tests run the kvs binary, which must be that of this tree.
+run_tests() { KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- "$1" --nocapture; }
+
+run_kill() {
+    count_tests kill
+    run_tests kill
+}
+
+run_chaos() {
+    local rounds=${KVS_CHAOS_ROUNDS:-10} round
+    [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
+        stop "KVS_CHAOS_ROUNDS takes a whole number, not \"$rounds\""
+    count_tests chaos
+    for ((round = 1; round <= rounds; round++)); do
+        printf 'round %d of %d\n' "$round" "$rounds"
+        run_tests chaos || return 1
+    done
 }
 
 case ${1:-} in
-    sim | kill)
+    sim | kill | chaos)
         begin=$SECONDS
         if "run_$1"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -82,5 +104,5 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, or tests/long.sh kill" ;;
+    *) stop "say what to run: tests/long.sh sim, tests/long.sh kill or tests/long.sh chaos" ;;
 esac
