@@ -31,7 +31,9 @@ pub enum Fault {
     Slow,
     /// kill -9, and started again at once.
     Kill,
-    /// The same for all nodes but one.
+    /// The same while it is cut off, so that nobody gives it back what it lost.
+    KillAlone,
+    /// Killed and started again, all nodes but one.
     KillMost,
     /// Stopped until it is known to be down, and on.
     Pause,
@@ -45,8 +47,15 @@ pub enum Fault {
 
 pub const OF_LINKS: [Fault; 6] =
     [Fault::Halves, Fault::OneWay, Fault::Rolling, Fault::Isolation, Fault::Lossy, Fault::Slow];
-pub const OF_NODES: [Fault; 6] =
-    [Fault::Kill, Fault::KillMost, Fault::Pause, Fault::EmptyDisk, Fault::FullDisk, Fault::Clock];
+pub const OF_NODES: [Fault; 7] = [
+    Fault::Kill,
+    Fault::KillAlone,
+    Fault::KillMost,
+    Fault::Pause,
+    Fault::EmptyDisk,
+    Fault::FullDisk,
+    Fault::Clock,
+];
 
 /// Each of `faults` `times` times, in any order.
 pub fn plan(faults: &[Fault], times: usize, rng: &mut StdRng) -> Vec<Fault> {
@@ -121,6 +130,13 @@ impl Fault {
         crowd.goes_on(rng.random_range(1..HOLD)).await;
         match self {
             Self::Kill => rig.kill_and_restart(at).await,
+            Self::KillAlone => {
+                cut_between(rig, |node| node == at);
+                crowd.goes_on(HOLD).await;
+                rig.kill_and_restart(at).await;
+                crowd.goes_on(HOLD).await;
+                rig.heal();
+            }
             Self::KillMost => {
                 for killed in (0..NODES).filter(|node| *node != at) {
                     rig.kill_and_restart(killed).await;

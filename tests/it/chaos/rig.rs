@@ -173,7 +173,9 @@ impl Rig {
     }
 
     pub async fn kill_and_restart(&mut self, at: usize) {
+        let id = self.nodes[at].id.clone();
         self.replace(at, Node::kill_and_restart).await;
+        assert_eq!(self.nodes[at].id, id, "a node stays who it is");
     }
 
     /// Kills the node and starts it on an empty disk. What it acknowledged before it was known to
