@@ -6,6 +6,10 @@
 #                         that fails is printed, with what happened in it
 #   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
 #                         times its usual size
+#   tests/long.sh chaos   the tests of tests/it whose name holds `chaos`: faults of links and nodes on
+#                         real processes, each at KVS_TEST_SCALE (5) times its usual size, and that
+#                         KVS_CHAOS_ROUNDS (10) times; as root or where `unshare -Urn` works, each
+#                         node has a network of its own
 #   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200), with
 #                         KVS_SIM_MEMBERS_SEEDS seeds (1) from KVS_SIM_MEMBERS_FIRST (0)
 #   tests/long.sh mutants [NAME ...]
@@ -48,16 +52,34 @@ run_sim() {
     grep -q '^test result: ok. 1 passed' "$work/sim"
 }
 
-run_kill() {
+# Builds the tests of tests/it and says how many have $1 in their names.
+count_tests() {
     local binary found
     [[ -f tests/it/main.rs ]] || stop "tests/it/main.rs is not there"
     binary=$(test_binary it)
     [[ -x $binary ]] || stop "the tests could not be built, see above"
-    found=$("$binary" kill --list 2>/dev/null | grep -c ': test$' || true)
-    ((found > 0)) || stop "no test of tests/it has kill in its name"
+    found=$("$binary" "$1" --list 2>/dev/null | grep -c ': test$' || true)
+    ((found > 0)) || stop "no test of tests/it has $1 in its name"
     printf '%d tests\n' "$found"
-    # through cargo: the tests run the kvs binary, which must be that of this tree
-    KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- kill --nocapture
+}
+
+# Through cargo: the tests run the kvs binary, which must be that of this tree.
+run_tests() { KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- "$1" --nocapture; }
+
+run_kill() {
+    count_tests kill
+    run_tests kill
+}
+
+run_chaos() {
+    local rounds=${KVS_CHAOS_ROUNDS:-10} round
+    [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
+        stop "KVS_CHAOS_ROUNDS takes a whole number, not \"$rounds\""
+    count_tests chaos
+    for ((round = 1; round <= rounds; round++)); do
+        printf 'round %d of %d\n' "$round" "$rounds"
+        run_tests chaos || return 1
+    done
 }
 
 run_members() {
@@ -125,7 +147,7 @@ run_fuzz() {
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in
-    sim | kill | members | mutants | fuzz)
+    sim | kill | chaos | members | mutants | fuzz)
         begin=$SECONDS
         if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -135,5 +157,5 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, kill, members, mutants or fuzz" ;;
+    *) stop "say what to run: tests/long.sh sim, kill, chaos, members, mutants or fuzz" ;;
 esac

@@ -18,8 +18,8 @@ const CLUSTER_ROUNDS: usize = 6;
 /// Acknowledgements until a round's kill, at most.
 const ACKS_MAX: usize = 400;
 
-/// The fingerprint of the data in a stopped node's directory, computed from every record.
-fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
+/// The store in a stopped node's directory.
+pub(super) fn opened(data_dir: &Path, digest_key: [u8; 32]) -> Store {
     let engine = Rocks::open(&data_dir.join("db"), 8 << 20, true).expect("the database opens");
     let settings = Settings {
         blob_threshold_bytes: 4096,
@@ -29,8 +29,13 @@ fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
         cluster: None,
     };
     let opened = Store::open(Arc::new(engine), Clock::system(), Metrics::new(), &settings);
-    let (store, _writer) = opened.expect("the store opens");
-    let recomputed = store.recomputed_fingerprint().expect("every record is whole");
+    opened.expect("the store opens").0
+}
+
+/// The fingerprint of the data in a stopped node's directory, computed from every record.
+pub(super) fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
+    let recomputed =
+        opened(data_dir, digest_key).recomputed_fingerprint().expect("every record is whole");
     blake3::Hash::from_bytes(recomputed).to_hex().to_string()
 }
 

@@ -14,6 +14,7 @@
 mod support;
 
 mod api;
+mod chaos;
 mod cli;
 mod conditions;
 mod crash;

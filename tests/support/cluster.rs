@@ -136,8 +136,9 @@ pub async fn converged(nodes: &[&Node], within: Duration) {
             ensure(cluster["node"]["syncing"] == false, || format!("{name} is syncing"))?;
             let members = cluster["members"].as_array().expect("members");
             for other in nodes {
-                let alive = members.iter().any(|m| m["id"] == other.id && m["state"] == "alive");
-                ensure(alive, || format!("{name} does not see {} alive", other.place.name))?;
+                let found = members.iter().find(|member| member["id"] == other.id);
+                let state = found.map_or("nowhere", |m| m["state"].as_str().unwrap_or_default());
+                ensure(state == "alive", || format!("{name} sees {} {state}", other.place.name))?;
             }
             ensure(cluster["converged"] == true, || format!("{name} has not converged"))?;
             fingerprints.push(cluster["fingerprint"].clone());

@@ -7,9 +7,13 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 pub mod impostor;
+pub mod linear;
+pub mod netns;
 pub mod node;
 pub mod peer;
+pub mod proxy;
 pub mod raw;
+pub mod skew;
 pub mod wait;
 
 pub use client::{Answer, Client};

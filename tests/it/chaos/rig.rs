@@ -1,0 +1,327 @@
+//! A cluster on a network that can be cut, and what can be done to its nodes.
+//!
+//! All traffic between nodes goes through the proxy, which delays, repeats, reorders and throttles.
+//! Where there are namespaces each node has a network of its own, and the kernel cuts and loses;
+//! where there are none, nodes have loopback addresses of their own and the proxy does that too.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use kvs::model::{Content, Key, Timestamp};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::audit::{Held, Origin, Origins};
+use super::clients::Crowd;
+use crate::crash;
+use crate::support::client::text;
+use crate::support::netns::{self, Networks};
+use crate::support::node::Surroundings;
+use crate::support::proxy::{Addresses, Link, Proxy};
+use crate::support::skew::{Skew, SkewedClock};
+use crate::support::{Client, Node, SOON, Site, cluster::converged, ensure, eventually, peer};
+
+pub const NODES: usize = 4;
+const GOSSIP: u16 = 7946;
+const PEER: u16 = 7947;
+/// The node with a small disk of its own.
+pub const SMALL_DISK: usize = NODES - 1;
+/// Enough for a node with little data to open, and soon full.
+const SMALL_DISK_MIB: usize = 160;
+
+pub struct Rig {
+    pub nodes: Vec<Node>,
+    pub origins: Origins,
+    targets: Vec<watch::Sender<Client>>,
+    clocks: Vec<SkewedClock>,
+    proxy: Proxy,
+    networks: Option<Networks>,
+    addresses: Addresses,
+    links: Vec<Vec<Link>>,
+    small_disk: Option<PathBuf>,
+    site: Site,
+}
+
+/// Says aloud, whatever becomes of the test, that something was not tried.
+pub fn skipped(what: &str, why: &str) {
+    // past the capture of the test's output
+    let _ = writeln!(std::io::stderr(), "chaos: SKIPPED {what}: {why}");
+}
+
+impl Rig {
+    pub async fn new(seed: u64) -> Self {
+        let (proxy, networks, addresses) = network(seed).await;
+        let site = Site::clustered().set("http.insecure", true);
+        let clocks = clocks(&site);
+        let small_disk = netns::is_inside().then(|| {
+            let dir = PathBuf::from(site.file("disk"));
+            let shown = dir.display();
+            netns::must(&format!(
+                "mkdir -p {shown}; mount -t tmpfs -o size={SMALL_DISK_MIB}m none {shown}"
+            ));
+            dir
+        });
+        let at = |face: Ipv4Addr, port| SocketAddr::from((face, port)).to_string();
+        let mut starting = Vec::new();
+        for number in 0..NODES {
+            let mut place = site.place(&format!("n{}", number + 1), &[]);
+            let (home, face) = (addresses.homes[number], addresses.faces[number]);
+            place.set("http.listen", at(home, 0));
+            for (part, port) in [("gossip", GOSSIP), ("peer", PEER)] {
+                place.set(&format!("{part}.listen"), at(home, port));
+                place.set(&format!("{part}.advertise"), at(face, port));
+            }
+            let others = addresses.faces.iter().filter(|other| **other != face);
+            let seeds = others.map(|face| at(*face, GOSSIP).into()).collect();
+            place.set("gossip.seeds", toml::Value::Array(seeds));
+            if let Some(disk) = small_disk.as_ref().filter(|_| number == SMALL_DISK) {
+                place.set("node.data_dir", disk.join("data").to_str().expect("text"));
+            }
+            let through = networks.as_ref().map(|n| n.enter(number)).unwrap_or_default();
+            let environment = clocks.get(number).map(|c| c.environment.clone()).unwrap_or_default();
+            place.surround(Surroundings { through, environment });
+            starting.push(place.start());
+        }
+        let nodes = futures_util::future::join_all(starting).await;
+        let targets = nodes.iter().map(|node| watch::channel(node.client.clone()).0).collect();
+        let links = vec![vec![Link::default(); NODES]; NODES];
+        let origins = Origins::new();
+        let mut rig = Self {
+            nodes,
+            origins,
+            targets,
+            clocks,
+            proxy,
+            networks,
+            addresses,
+            links,
+            small_disk,
+            site,
+        };
+        for at in 0..NODES {
+            rig.enter_origin(at).await;
+        }
+        rig.converged().await;
+        rig
+    }
+
+    pub fn crowd(&self, seed: u64) -> Crowd {
+        let nodes: Vec<_> = self.targets.iter().map(watch::Sender::subscribe).collect();
+        Crowd::start(&nodes, seed)
+    }
+
+    /// Notes who the node is now.
+    async fn enter_origin(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let own = node.client.cluster().await["node"].clone();
+        let joined_at = Timestamp::from_rfc3339(&text(&own["joined_at"])).expect("a time");
+        let name = node.place.name.clone();
+        let id: Uuid = node.id.parse().expect("a uuid");
+        let origin = Origin { name, joined_at, emptied_at: None };
+        self.origins.entry(id).or_insert(origin);
+    }
+
+    // --- links -----------------------------------------------------------------------------------
+
+    /// Changes the link from one node to another.
+    pub fn link(&mut self, from: usize, to: usize, change: impl Fn(&mut Link)) {
+        change(&mut self.links[from][to]);
+    }
+
+    /// Changes every link.
+    pub fn every_link(&mut self, change: impl Fn(&mut Link)) {
+        for (from, to) in pairs() {
+            self.link(from, to, &change);
+        }
+    }
+
+    /// Makes the changes of links take effect.
+    pub fn rewire(&self) {
+        for (from, to) in pairs() {
+            let link = self.links[from][to];
+            // what the kernel loses the proxy need not
+            let loss = if self.networks.is_some() { 0.0 } else { link.loss };
+            self.proxy.set(from, to, Link { loss, ..link });
+        }
+        let Some(networks) = &self.networks else { return };
+        for to in 0..NODES {
+            let losses: Vec<_> = (0..NODES)
+                .map(|from| (self.addresses.faces[from], self.links[from][to].loss))
+                .collect();
+            networks.lose(to, &losses);
+        }
+    }
+
+    /// All links as they should be.
+    pub fn heal(&mut self) {
+        self.every_link(|link| *link = Link::default());
+        self.rewire();
+    }
+
+    // --- nodes -----------------------------------------------------------------------------------
+
+    async fn replace(&mut self, at: usize, change: impl AsyncFnOnce(Node) -> Node) {
+        let node = self.nodes.remove(at);
+        self.nodes.insert(at, change(node).await);
+        self.targets[at].send_replace(self.nodes[at].client.clone());
+        self.enter_origin(at).await;
+    }
+
+    pub async fn kill_and_restart(&mut self, at: usize) {
+        let id = self.nodes[at].id.clone();
+        self.replace(at, Node::kill_and_restart).await;
+        assert_eq!(self.nodes[at].id, id, "a node stays who it is");
+    }
+
+    /// Kills the node and starts it on an empty disk. What it acknowledged before it was known to
+    /// share all must survive; what came after may be gone with the disk.
+    pub async fn empty(&mut self, at: usize, crowd: &Crowd) {
+        let client = self.nodes[at].client.clone();
+        let shared_at = eventually(SOON, "a session with some peer ends well", async || {
+            let began = crowd.now();
+            let answer = client.post("/cluster/sync", "").await.expect(200).json();
+            let peers = answer["peers"].as_array().expect("peers");
+            let well = peers.iter().any(|peer| peer.get("error").is_none());
+            ensure(well, || answer.to_string())?;
+            Ok(began)
+        })
+        .await;
+        let id: Uuid = self.nodes[at].id.parse().expect("a uuid");
+        self.origins.get_mut(&id).expect("it was entered").emptied_at = Some(shared_at);
+        self.nodes[at].kill();
+        fs::remove_dir_all(self.nodes[at].place.data_dir()).expect("the disk is emptied");
+        self.replace(at, Node::restart).await;
+        assert_ne!(self.nodes[at].id, id.to_string(), "an empty disk makes a new node");
+    }
+
+    /// Fills the small disk until its node stops; then makes room and starts it again. Gives
+    /// whether there is such a disk.
+    pub async fn fill_disk(&mut self) -> bool {
+        let Some(disk) = self.small_disk.clone() else { return false };
+        let node = &mut self.nodes[SMALL_DISK];
+        node.place.bear("No space left on device");
+        node.place.bear("the writer has failed");
+        let filler = disk.join("filler");
+        fill(&filler);
+        // what is full already tells nobody; large values make it want room soon
+        let client = node.client.clone();
+        let writing = async {
+            while client
+                .try_send(reqwest::Method::PUT, "/kv/filler", &[], vec![7; 1 << 20])
+                .await
+                .is_ok()
+            {
+                fill(&filler);
+            }
+        };
+        timeout(SOON, writing).await.expect("a full disk stops the node");
+        assert_eq!(node.ended(SOON).await, 1, "it says that it failed");
+        fs::remove_file(&filler).expect("room is made");
+        self.replace(SMALL_DISK, Node::restart).await;
+        true
+    }
+
+    /// Puts the node's wall clock this far from the right time; gives whether that can be done.
+    pub fn set_clock(&self, at: usize, millis: i64) -> bool {
+        let clock = self.clocks.get(at);
+        clock.iter().for_each(|clock| clock.set(millis));
+        clock.is_some()
+    }
+
+    // --- the end ---------------------------------------------------------------------------------
+
+    pub async fn converged(&self) {
+        converged(&self.nodes.iter().collect::<Vec<_>>(), SOON).await;
+    }
+
+    /// Waits until all agree, and gives what they hold, deletes included: read from their disks
+    /// once they have stopped, each of which must be in order.
+    pub async fn end(mut self, keys: &[String]) -> BTreeMap<String, Held> {
+        self.converged().await;
+        let mut exports = Vec::new();
+        for node in &self.nodes {
+            let accept = [("accept", "application/x-ndjson")];
+            let path = "/scan/?values=true";
+            exports
+                .push(node.client.send(reqwest::Method::GET, path, &accept, "").await.expect(200));
+        }
+        for (export, node) in exports.iter().zip(&self.nodes) {
+            assert!(export.body == exports[0].body, "{} exports other bytes", node.place.name);
+        }
+        let fingerprint = self.nodes[0].client.fingerprint().await;
+        let digest_key = peer::secret(&self.site).digest_key();
+        for node in &mut self.nodes {
+            node.stop().await;
+            let recomputed = crash::recomputed(&node.place.data_dir(), digest_key);
+            assert_eq!(recomputed, fingerprint, "{} holds other records", node.place.name);
+        }
+        let store = crash::opened(&self.nodes[0].place.data_dir(), digest_key);
+        let held = keys.iter().filter_map(|key| {
+            let record =
+                store.record_now(&Key::parse(key).expect("a key")).expect("it is whole")?;
+            let value = String::from_utf8(record.body.to_vec()).expect("text");
+            let made = (record.header.content != Content::Tombstone).then_some(value);
+            Some((key.clone(), (record.header.version, made)))
+        });
+        held.collect()
+    }
+}
+
+/// All links, as from and to.
+fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    let all = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
+    all.filter(|(from, to)| from != to)
+}
+
+/// The proxy, in namespaces where this process is inside of some, else on loopback addresses that
+/// nobody else uses.
+async fn network(seed: u64) -> (Proxy, Option<Networks>, Addresses) {
+    static NETWORKS: AtomicU32 = AtomicU32::new(0);
+    let count = u8::try_from(NODES).expect("a few");
+    if netns::is_inside() {
+        let addresses = Addresses::new([10, 77, 0], count);
+        let own = Ipv4Addr::new(10, 77, 0, 254);
+        let networks = Networks::new(own, &addresses.homes, &addresses.faces).await;
+        let proxy = Proxy::new(&addresses, &[GOSSIP, PEER], seed).await;
+        return (proxy.expect("the faces are ours"), Some(networks), addresses);
+    }
+    eventually(SOON, "free loopback addresses", async || {
+        let number = std::process::id().wrapping_add(NETWORKS.fetch_add(7919, SeqCst));
+        let [_, _, b, c] = number.to_be_bytes();
+        let addresses = Addresses::new([127, 1 + b % 250, c], count);
+        let proxy = Proxy::new(&addresses, &[GOSSIP, PEER], seed).await;
+        Ok((proxy.map_err(|e| e.to_string())?, None, addresses))
+    })
+    .await
+}
+
+/// A clock for each node; none where the library cannot be built.
+fn clocks(site: &Site) -> Vec<SkewedClock> {
+    match Skew::build(site.file("").as_ref()) {
+        Ok(skew) => {
+            (0..NODES).map(|at| skew.clock(site.file(&format!("clock{at}")).as_ref())).collect()
+        }
+        Err(error) => {
+            skipped("clocks that are off", &error);
+            Vec::new()
+        }
+    }
+}
+
+/// Writes to `name` until there is no room.
+fn fill(name: &std::path::Path) {
+    let mut file = File::options().create(true).append(true).open(name).expect("a filler");
+    let block = vec![0; 1 << 16];
+    loop {
+        match file.write(&block) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return,
+            Err(error) => panic!("the filler: {error}"),
+        }
+    }
+}

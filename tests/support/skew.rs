@@ -1,0 +1,58 @@
+//! A wall clock of its own for a node: a library that the test builds and the node is started with
+//! (`LD_PRELOAD`), and a file that says how far off the clock is.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The built library; cheap to share among nodes.
+pub struct Skew {
+    library: PathBuf,
+}
+
+/// The clock of one node.
+pub struct SkewedClock {
+    file: fs::File,
+    pub environment: Vec<(String, String)>,
+}
+
+impl Skew {
+    /// Builds it into `dir`.
+    ///
+    /// # Errors
+    /// When there is no C compiler, or it fails.
+    pub fn build(dir: &Path) -> Result<Self, String> {
+        let library = dir.join("skew.so");
+        let source = Path::new(&std::env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?)
+            .join("tests/support/skew.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
+            .args([&library, &source])
+            .output()
+            .map_err(|e| format!("cc: {e}"))?;
+        let said = String::from_utf8_lossy(&built.stderr).into_owned();
+        if built.status.success() { Ok(Self { library }) } else { Err(said) }
+    }
+
+    /// A clock that is right, told by the file `name`.
+    pub fn clock(&self, name: &Path) -> SkewedClock {
+        fs::write(name, [0; 8]).expect("a file for a clock");
+        let file = fs::OpenOptions::new().write(true).open(name).expect("it is there");
+        let text = |path: &Path| path.to_str().expect("a path of text").to_owned();
+        let environment = vec![
+            ("LD_PRELOAD".to_owned(), text(&self.library)),
+            ("KVS_SKEW_FILE".to_owned(), text(name)),
+        ];
+        SkewedClock { file, environment }
+    }
+}
+
+impl SkewedClock {
+    /// Puts it this far from the right time, at once.
+    pub fn set(&self, millis: i64) {
+        // eight bytes at once, so that a reader never sees a mixture
+        let nanos = (millis * 1_000_000).to_ne_bytes();
+        self.file.write_all_at(&nanos, 0).expect("the clock is set");
+    }
+}
