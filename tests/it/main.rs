@@ -22,6 +22,7 @@ mod garbage;
 mod keys;
 mod life;
 mod load;
+mod power;
 mod push;
 mod scan;
 mod sessions;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kvs::clock::Clock;
 use kvs::config::{self, Config};
 use kvs::gossip::Gossip;
-use kvs::model::{Key, Member, MemberState, Version};
+use kvs::model::{Key, Member, MemberState, NodeId, Version};
 use kvs::node::members;
 use kvs::proto::secret::Secret;
 use kvs::replication::Replication;
@@ -48,6 +48,7 @@ pub struct Up {
     pub identity: Identity,
     pub metrics: Arc<Metrics>,
     pub syncing: watch::Receiver<bool>,
+    members: watch::Receiver<Vec<(Member, MemberState)>>,
     pub clients: JoinSet<()>,
     /// Ends the clients.
     pub no_more: CancellationToken,
@@ -90,6 +91,12 @@ impl Up {
         !self.between.load(Ordering::Relaxed)
     }
 
+    /// How this node sees another one.
+    pub fn sees(&self, id: NodeId) -> Option<MemberState> {
+        let members = self.members.borrow();
+        members.iter().find(|(member, _)| member.id == id).map(|(_, state)| *state)
+    }
+
     /// Lets every client finish what it does.
     pub async fn stop_clients(&mut self) {
         self.no_more.cancel();
@@ -128,12 +135,13 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let parts = Parts { store: &store, me, clock, metrics: metrics.clone() };
-        let syncing = parts.spawn(common, &stop, &mut tasks);
+        let (syncing, members) = parts.spawn(common, &stop, &mut tasks);
         self.up = Some(Up {
             store,
             identity,
             metrics,
             syncing,
+            members,
             clients: JoinSet::new(),
             no_more: CancellationToken::new(),
             between,
@@ -223,13 +231,14 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Starts gossip, the member table and replication; gives whether the node waits for data.
+    /// Starts gossip, the member table and replication; gives whether the node waits for data, and
+    /// whom it sees.
     fn spawn(
         self,
         common: &Common,
         stop: &CancellationToken,
         tasks: &mut JoinSet<()>,
-    ) -> watch::Receiver<bool> {
+    ) -> (watch::Receiver<bool>, watch::Receiver<Vec<(Member, MemberState)>>) {
         let Self { store, me, clock, metrics } = self;
         let (socket, incoming) = common.network.attach(&me);
         let own = me.gossip.to_string();
@@ -262,8 +271,8 @@ impl Parts<'_> {
             syncing: syncing_told,
         };
         tasks.spawn(gossip.run(stop.clone()));
-        tasks.spawn(members::keep(store.clone(), known, members, stop.clone()));
+        tasks.spawn(members::keep(store.clone(), known, members.clone(), stop.clone()));
         tasks.spawn(replication.run(stop.clone()));
-        syncing
+        (syncing, members)
     }
 }

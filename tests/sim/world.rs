@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvs::config::Config;
-use kvs::model::{Header, Key};
+use kvs::model::{Header, Key, MemberState};
 use kvs::proto::secret::Secret;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -291,7 +291,12 @@ impl World {
         self.nodes.iter().filter_map(|node| node.up.as_ref())
     }
 
+    /// Every node serves, sees every other one alive, and holds the same.
     fn all_agree(&self) -> bool {
+        let seen = |id| self.up().all(|up| up.sees(id) == Some(MemberState::Alive));
+        if !self.up().all(|up| seen(up.identity.node)) {
+            return false;
+        }
         let serves = |up: &&Up| !*up.syncing.borrow() && up.is_settled();
         let print = |node: &Node| node.up.as_ref().filter(serves).map(|up| up.store.fingerprint());
         let prints: Vec<_> = self.nodes.iter().map(print).collect();
@@ -302,7 +307,8 @@ impl World {
         let describe = |node: &Node| match &node.up {
             Some(up) => {
                 let (counts, syncing) = (up.store.counts(), *up.syncing.borrow());
-                format!("node {}: {counts:?}, syncing: {syncing}", node.slot)
+                let sees: Vec<_> = self.up().map(|other| up.sees(other.identity.node)).collect();
+                format!("node {}: {counts:?}, syncing: {syncing}, sees {sees:?}", node.slot)
             }
             None => format!("node {} is down", node.slot),
         };

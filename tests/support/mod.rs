@@ -11,6 +11,8 @@ pub mod linear;
 pub mod netns;
 pub mod node;
 pub mod peer;
+pub mod power;
+pub mod preload;
 pub mod proxy;
 pub mod raw;
 pub mod skew;

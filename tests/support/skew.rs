@@ -4,7 +4,8 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use super::preload;
 
 /// The built library; cheap to share among nodes.
 pub struct Skew {
@@ -23,16 +24,7 @@ impl Skew {
     /// # Errors
     /// When there is no C compiler, or it fails.
     pub fn build(dir: &Path) -> Result<Self, String> {
-        let library = dir.join("skew.so");
-        let source = Path::new(&std::env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?)
-            .join("tests/support/skew.c");
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
-            .args([&library, &source])
-            .output()
-            .map_err(|e| format!("cc: {e}"))?;
-        let said = String::from_utf8_lossy(&built.stderr).into_owned();
-        if built.status.success() { Ok(Self { library }) } else { Err(said) }
+        Ok(Self { library: preload::build(dir, "skew.c")? })
     }
 
     /// A clock that is right, told by the file `name`.

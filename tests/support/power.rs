@@ -1,0 +1,72 @@
+//! Losses of power: what a killed process had written and not synced is taken off its disk.
+//!
+//! A library that is loaded into the process (`LD_PRELOAD`) notes what it syncs. Directories are
+//! taken to be safe at once, and bytes that were synced to stay as they are.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use super::preload;
+
+/// Notes what one node syncs, over all its starts.
+pub struct Power {
+    log: PathBuf,
+    pub environment: Vec<(String, String)>,
+}
+
+impl Power {
+    /// Keeps its notes in `dir`.
+    ///
+    /// # Errors
+    /// When the library cannot be built.
+    pub fn new(dir: &Path) -> Result<Self, String> {
+        let library = preload::build(dir, "power.c")?;
+        let log = dir.join("power.log");
+        let text = |path: &Path| path.to_str().expect("a path of text").to_owned();
+        let environment = vec![
+            ("LD_PRELOAD".to_owned(), text(&library)),
+            ("KVS_POWER_LOG".to_owned(), text(&log)),
+        ];
+        Ok(Self { log, environment })
+    }
+
+    /// Cuts every file in `dir` to what was synced of it; gives how many bytes that took. The node
+    /// must have been killed before.
+    pub fn cut(&self, dir: &Path) -> u64 {
+        let synced = self.synced();
+        let dir = dir.canonicalize().expect("the directory is there");
+        let mut lost = 0;
+        for entry in fs::read_dir(&dir).expect("the directory is there") {
+            let path = entry.expect("it can be read").path();
+            let length = path.metadata().expect("it is there").len();
+            let kept = synced.get(&path).copied().unwrap_or_default();
+            // the log for people is not data
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_file() && length > kept && !name.starts_with("LOG") {
+                let file = OpenOptions::new().write(true).open(&path).expect("it is ours");
+                file.set_len(kept).expect("it is cut");
+                lost += length - kept;
+            }
+        }
+        lost
+    }
+
+    /// How many bytes of each file were synced.
+    fn synced(&self) -> HashMap<PathBuf, u64> {
+        let mut synced = HashMap::new();
+        let notes = fs::read_to_string(&self.log).expect("the process has synced something");
+        for line in notes.lines() {
+            let (what, rest) = line.split_once(' ').expect("a note");
+            if what == "S" {
+                let (size, path) = rest.split_once(' ').expect("a size and a path");
+                synced.insert(path.into(), size.parse().expect("a size"));
+            } else {
+                let (from, to) = rest.split_once('\t').expect("two paths");
+                let moved = synced.remove(Path::new(from)).unwrap_or_default();
+                synced.insert(to.into(), moved);
+            }
+        }
+        synced
+    }
+}
