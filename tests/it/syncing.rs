@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 
+use kvs::clock::Clock;
+use rand::Rng;
 use reqwest::Method;
 use serde_json::json;
 
@@ -63,6 +65,45 @@ async fn a_node_that_joins_shows_nothing_before_it_has_the_data() {
     .await;
     for n in 0..200 {
         second.client.get(&format!("/kv/{n}")).await.expect(200);
+    }
+    converged(&[&first, &second], SOON).await;
+}
+
+/// Killed in the middle of its first session it has a part of the data, and must not take that for
+/// all when it starts again.
+#[tokio::test]
+async fn a_node_that_is_killed_while_it_gets_its_data_does_not_serve_a_part() {
+    const VALUES: u64 = 400;
+    let site = Site::clustered().set("sync.bootstrap_wait", "10m");
+    let first = site.node("n1", &[]).await;
+    let mut value = vec![0; 256 << 10];
+    for n in 0..VALUES {
+        // nothing that can be packed
+        Clock::system().rng().fill_bytes(&mut value);
+        first.client.put(&format!("/kv/{n}"), value.clone()).await.expect(201);
+    }
+    let second = site.node("n2", &[&first]).await;
+    eventually(SOON, "it has a part", async || {
+        let keys = second.client.cluster().await["keys"].clone();
+        ensure(keys != 0, || "it has nothing".to_owned())
+    })
+    .await;
+    // nobody gives it the rest
+    first.pause();
+    let second = second.kill_and_restart().await;
+    let cluster = second.client.cluster().await;
+    assert_eq!(cluster["node"]["syncing"], true);
+    let keys = cluster["keys"].as_u64().expect("a number");
+    assert!((1..VALUES).contains(&keys), "{keys} keys: it was not killed in the middle");
+    second.client.get("/kv/0").await.refused(503, "syncing");
+    first.resume();
+    eventually(SOON, "it serves", async || {
+        let answer = second.client.get("/health/ready").await;
+        ensure(answer.status == 200, || answer.text())
+    })
+    .await;
+    for n in 0..VALUES {
+        second.client.head(&format!("/kv/{n}")).await.expect(200);
     }
     converged(&[&first, &second], SOON).await;
 }
