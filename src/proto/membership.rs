@@ -14,6 +14,7 @@
 mod codec;
 mod effects;
 mod error;
+mod outgoing;
 mod reach;
 mod settings;
 mod timers;
@@ -33,7 +34,7 @@ pub use self::error::MembershipError;
 pub use self::settings::Settings;
 use self::settings::foca_config;
 pub use self::wire::{DATAGRAM_BYTES_MAX, WireError};
-use self::wire::{Datagram, Header, Identity, Message, Update};
+use self::wire::{Datagram, Identity, Message, Update};
 use crate::model::{Member, MemberState, NodeId};
 
 /// The most members that are kept, down ones included. Far more than a full mesh serves well.
@@ -318,27 +319,6 @@ impl Membership {
                 self.outputs.push_back(Output::Send { to: to.member.gossip, bytes });
             }
         }
-    }
-
-    /// Drops the false news of a death and completes the true.
-    ///
-    /// foca 2.0.0 tells a member that it is down when the time of a suspicion has run out, also
-    /// when the suspicion was refuted meanwhile; a healthy node would renew itself.
-    fn checked(&self, to: &Identity, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let Ok(Header { message: Message::TurnUndead { .. }, src, src_incarnation, dst }) =
-            wire::decode_header(&mut bytes.as_slice())
-        else {
-            return Some(bytes);
-        };
-        if self.foca.iter_members().any(|member| member.id() == to) {
-            return None;
-        }
-        let mut held = self.foca.iter_membership_state().map(foca::Member::id);
-        let same = held.find(|identity| identity.member.id == to.member.id);
-        let known = same.map_or(to.bump, |identity| identity.bump);
-        let header = Header { src, src_incarnation, dst, message: Message::TurnUndead { known } };
-        let mut completed = Vec::new();
-        wire::encode_header(&header, &mut completed).ok().map(|()| completed)
     }
 }
 

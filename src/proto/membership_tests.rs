@@ -7,6 +7,7 @@ use proptest::prelude::{any, proptest};
 use proptest::sample::Index;
 use rand::{RngExt, SeedableRng};
 
+use super::wire::Header;
 use super::*;
 use crate::model::Timestamp;
 
@@ -418,6 +419,24 @@ fn a_refuted_suspicion_does_not_kill() {
     machine.flush();
     assert_eq!(machine.poll_output(), None, "the healthy node is told nothing");
     assert_eq!(net.state(1, 2), Some(MemberState::Alive));
+}
+
+/// All know of a suspicion, nobody speaks of it any more, and whoever began it is gone. Found by the
+/// simulator and by chaos on real processes.
+#[test]
+fn a_suspicion_that_nobody_speaks_of_ends_when_its_member_answers() {
+    let mut net = Net::cluster(3, 1, 0.0);
+    for port in [1, 3] {
+        let Membership { foca, effects, .. } = &mut net.nodes.get_mut(&port).unwrap().machine;
+        let held = foca.iter_members().find(|member| member.id().member.id == id(2)).unwrap();
+        let suspect =
+            foca::Member::new(held.id().clone(), held.incarnation(), foca::State::Suspect);
+        foca.apply_many([suspect].into_iter(), false, effects).unwrap();
+        assert_eq!(net.state(port, 2), Some(MemberState::Suspect));
+    }
+    let lives = net.nodes[&2].machine.incarnation();
+    net.run_until(5, "refuted", |net| net.seen([1, 3], 2, MemberState::Alive));
+    assert_eq!(net.nodes[&2].machine.incarnation(), lives, "it need not renew itself");
 }
 
 #[test]

@@ -213,6 +213,17 @@ pub(super) fn decode(mut bytes: &[u8]) -> Result<Datagram, WireError> {
     if bytes.is_empty() { Ok(Datagram { header, updates }) } else { Err(WireError::Trailing) }
 }
 
+/// The bytes of a datagram, with as many of its first updates as there is room for.
+pub(super) fn encode(datagram: &Datagram) -> Result<Vec<u8>, WireError> {
+    let mut bytes = Vec::new().limit(DATAGRAM_BYTES_MAX - size_of::<u16>());
+    encode_header(&datagram.header, &mut bytes)?;
+    let mut updates = Vec::new().limit(bytes.remaining_mut());
+    let fit = |update: &&Update| encode_update(update, &mut updates).is_ok();
+    let count = datagram.updates.iter().take_while(fit).count();
+    let count = u16::try_from(count).map_err(|_| WireError::NoRoom)?;
+    Ok([&bytes.into_inner()[..], &count.to_be_bytes(), &updates.into_inner()].concat())
+}
+
 fn put(value: &impl Serialize, buffer: &mut impl BufMut) -> Result<(), WireError> {
     let bytes = bincode::serde::encode_to_vec(value, CONFIG).map_err(|_| WireError::NoRoom)?;
     if bytes.len() > buffer.remaining_mut() {
