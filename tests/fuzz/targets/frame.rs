@@ -80,19 +80,30 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// The frames in `bytes`, parsed the plain way, and whether the end is clean.
-fn parse(mut bytes: &[u8]) -> (Vec<&[u8]>, bool) {
+/// How a stream ends: after a frame, inside of one, or where one is announced that is too long.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Clean,
+    Cut,
+    TooLong,
+}
+
+/// The frames in `bytes`, parsed the plain way, and how they end.
+fn parse(mut bytes: &[u8]) -> (Vec<&[u8]>, End) {
     let mut frames = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).expect("64 bits");
-        if length > FRAME_BYTES_MAX || length > rest.len() {
-            return (frames, false);
+        if length > FRAME_BYTES_MAX {
+            return (frames, End::TooLong);
+        }
+        if length > rest.len() {
+            return (frames, End::Cut);
         }
         let (frame, rest) = rest.split_at(length);
         frames.push(frame);
         bytes = rest;
     }
-    (frames, bytes.is_empty())
+    (frames, if bytes.is_empty() { End::Clean } else { End::Cut })
 }
 
 fn stream(script: &mut Script<'_>) {
@@ -105,18 +116,21 @@ fn stream(script: &mut Script<'_>) {
         loop {
             match stream.receive().await {
                 Ok(Some(frame)) => frames.push(frame),
-                Ok(None) => break (frames, true),
-                Err(_) => break (frames, false),
+                Ok(None) => break (frames, End::Clean),
+                Err(error) if error.to_string().contains("at most") => {
+                    break (frames, End::TooLong);
+                }
+                Err(_) => break (frames, End::Cut),
             }
         }
     };
     let (came, taken) = peak(|| super::block_on(receive));
-    let (frames, clean) = came;
+    let (frames, end) = came;
     // an announced length alone takes one step of memory
     assert!(taken <= 4 * bytes.len() + (128 << 10), "{taken} bytes taken for {}", bytes.len());
-    let (expected, expected_clean) = parse(bytes);
+    let (expected, expected_end) = parse(bytes);
     assert!(frames.iter().eq(expected.iter()), "{frames:?}, not {expected:?}");
-    assert_eq!(clean, expected_clean);
+    assert_eq!(end, expected_end);
     let whole: usize = frames.iter().map(|frame| 4 + frame.len()).sum();
     assert_eq!(stream.bytes_received(), whole as u64);
 }
@@ -150,6 +164,13 @@ where
     let message = message.ok()?;
     let again = wire::encode(&message);
     assert_eq!(wire::decode::<T>(&again).as_ref(), Ok(&message), "it comes back");
+    let config = bincode::config::standard();
+    let mut plain = vec![1, 0];
+    bincode::serde::encode_into_std_write(&message, &mut plain, config).expect("plain data");
+    assert_eq!(wire::decode::<T>(&plain).as_ref(), Ok(&message), "packed or not");
+    assert!(wire::decode::<T>(&plain[..plain.len() - 1]).is_err(), "it was cut");
+    plain.push(0);
+    assert!(wire::decode::<T>(&plain).is_err(), "something follows it");
     Some(message)
 }
 

@@ -361,7 +361,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.extend([2, 3, 4, 5].map(about));
     seeds.extend([news(1, 1), news(1, 2), news(4, 2), news(5, 0)]);
     seeds.push(after(from_1(met()).byte(9).byte(0).number(8, 5000).byte(0)));
-    seeds.push(after(met().byte(5).byte(255).number(2, 0).byte(60)));
+    // more strangers than are taken in
+    let crowds = (0..4).map(|n| 500 * n);
+    let crowds = crowds.fold(met(), |pen, first| pen.byte(5).byte(255).number(2, first).byte(60));
+    seeds.push(after(crowds));
     seeds.push(after(met().byte(3).byte(1).byte(2).byte(40).byte(2).byte(1)));
     seeds.push(met().byte(4).bytes(b"\x01junk").done());
     seeds

@@ -594,6 +594,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (7, 10, "", ""),
         (2, 0, "../a", ""),
         (2, 0, "%ff", ""),
+        (2, 0, "a+b%20c", ""),
     ];
     seeds.extend(gets.map(|(method, base, path, query)| plain(method, base, path, query).done()));
     // puts, swaps, reads and deletes whose outcome is known

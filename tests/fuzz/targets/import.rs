@@ -5,8 +5,10 @@ use std::io::BufReader;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kvs::cli::lines::{Line, Lines};
+use kvs::model::{ContentType, Key};
 use serde_json::Value;
 
+use super::json::{Reader, Tree};
 use super::memory::peak;
 
 /// Bytes are read as a file, whole and in small pieces, and each of its lines as an envelope.
@@ -38,6 +40,7 @@ fn parse(bytes: &[u8]) {
     let line = match line {
         Ok(line) => line,
         Err(problem) => {
+            assert!(!is_sane(bytes), "{problem}: {}", String::from_utf8_lossy(bytes));
             assert!(!problem.is_empty() && problem.len() <= bytes.len() + 300, "{problem}");
             return;
         }
@@ -71,6 +74,26 @@ fn parse(bytes: &[u8]) {
         envelope["expires_at"] = "2030-01-01T00:00:00.000000Z".into();
     }
     assert_eq!(Line::parse(envelope.to_string().as_bytes()), Ok(line));
+}
+
+/// Whether a second reader finds nothing wrong with a line.
+fn is_sane(line: &[u8]) -> bool {
+    let Some(Tree::Object(members)) = Reader::read(line) else { return false };
+    let given = |name: &str| members.get(name).filter(|value| **value != Tree::Word("null"));
+    let text = |name: &str| match given(name) {
+        Some(Tree::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let typed = match given("content_type") {
+        None => true,
+        Some(_) => text("content_type").is_some_and(|text| ContentType::parse(text).is_ok()),
+    };
+    let base64 = text("data_base64").is_some_and(|text| BASE64_STANDARD.decode(text).is_ok());
+    let valued = match (members.contains_key("data"), given("data_base64")) {
+        (false, Some(_)) => base64,
+        (data, given) => data && given.is_none(),
+    };
+    text("key").is_some_and(|key| Key::parse(key).is_ok()) && typed && valued
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {

@@ -192,6 +192,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [&[WIRE], &wire::encode(&sample(b"{}"))[2..]].concat(),
         [&[META], &*layout::encode_meta(&Vec::<Member>::new())].concat(),
         [&[META], &*layout::encode_meta(&vec![super::frame::member()])].concat(),
+        // two that differ in their type alone
+        made(b"\0\x01\0\0\x03a/b\0\0\0\0\x01\x01v\0\x01\0\0\x03a/c\0\0\0\0\x01\x01v"),
         made(&[1, 2, 3, 1, 2, 3, b'a', b'/', b'b', 1, 2, 1, 9, 1, 3, 1, 2, b'h', b'i']),
         made(&[0, 1, 2, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
     ]
