@@ -421,8 +421,8 @@ fn a_refuted_suspicion_does_not_kill() {
     assert_eq!(net.state(1, 2), Some(MemberState::Alive));
 }
 
-/// All know of a suspicion, nobody speaks of it any more, and whoever began it is gone. Found by the
-/// simulator and by chaos on real processes.
+/// All know of a suspicion, nobody speaks of it any more, and whoever began it is gone. Found by
+/// the simulator and by chaos on real processes.
 #[test]
 fn a_suspicion_that_nobody_speaks_of_ends_when_its_member_answers() {
     let mut net = Net::cluster(3, 1, 0.0);
