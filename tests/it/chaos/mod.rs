@@ -69,7 +69,7 @@ async fn judged(seed: u64, faults: impl AsyncFnOnce(&mut Rig, &clients::Crowd, &
     eprintln!(
         "{operations} operations judged; {acknowledged} writes acknowledged, {unknown} unknown"
     );
-    assert!(acknowledged > 500, "only {acknowledged} writes: this run proves nothing");
+    assert!(acknowledged > 200, "only {acknowledged} writes: this run proves nothing");
 }
 
 async fn one_by_one(seed: u64, faults: &[Fault]) {
