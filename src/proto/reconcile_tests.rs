@@ -235,7 +235,9 @@ proptest! {
 
     #[test]
     fn sides_of_different_limits_work_together(
-        sides in any_sides(), same in 0..150_u32, listed_max in 0..20_u64, children_max in 1..9_usize
+        sides in any_sides(),
+        same in 0..150_u32,
+        (listed_max, children_max) in (0..20_u64, 1..9_usize),
     ) {
         // found by fuzzing: a driver that lists more than the answering side cut one range for ever
         let other_limits = Limits { listed_max, children_max, ..TINY };

@@ -172,7 +172,8 @@ impl<'a> Reader<'a> {
         let fraction = if self.take(".") { self.digits()? } else { "" };
         let mut power = 0;
         if self.take("e") || self.take("E") {
-            let below = self.take("-") || (self.take("+") && false);
+            let below = self.take("-");
+            let _ = !below && self.take("+");
             let digits = self.digits()?.trim_start_matches('0');
             // what no machine can tell apart is one and the same here, as in the product
             let bound = 1_i128 << 96;

@@ -281,7 +281,7 @@ fn range(script: &mut Script<'_>) -> Range {
         _ => Bytes::copy_from_slice(key(script.below(KEYS_MAX)).as_bytes()),
     };
     let from = end(script);
-    let to = (script.byte() % 3 > 0).then(|| end(script));
+    let to = (!script.byte().is_multiple_of(3)).then(|| end(script));
     Range { from, to }
 }
 
