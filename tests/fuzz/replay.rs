@@ -6,6 +6,7 @@
 
 mod targets;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -124,6 +125,28 @@ macro_rules! replays {
 }
 
 replays!(seal, gossip, frame, session, record, import, http, json);
+
+/// Name and version of every package of a lock file.
+fn packages(lock: &str) -> BTreeSet<(String, String)> {
+    let field = |package: &str, name: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim_matches([' ', '=', '"']).to_owned()
+    };
+    let packages = lock.split("[[package]]").skip(1);
+    packages.map(|package| (field(package, "name"), field(package, "version"))).collect()
+}
+
+#[test]
+fn what_is_fuzzed_is_what_is_shipped() {
+    let shipped = packages(include_str!("../../Cargo.lock"));
+    let fuzzed = packages(include_str!("Cargo.lock"));
+    assert!(shipped.len() > 100 && fuzzed.len() > 100);
+    let known = |name: &str| ["kvs-fuzz", "libfuzzer-sys", "arbitrary"].contains(&name);
+    let others: Vec<_> =
+        fuzzed.difference(&shipped).filter(|(name, _)| !known(name.as_str())).collect();
+    let advice = "copy Cargo.lock to tests/fuzz, then `cargo metadata` there adds what is missing";
+    assert!(others.is_empty(), "other versions of {others:?}: {advice}");
+}
 
 #[test]
 fn one_input() {
