@@ -188,9 +188,7 @@ impl World {
         self.notice_ends();
         for slot in 0..self.plan.nodes {
             if self.nodes[slot].up.is_none() {
-                let load = std::mem::replace(&mut self.plan.load.clients, 0);
-                self.start(slot);
-                self.plan.load.clients = load;
+                self.start_with(slot, 0);
             }
         }
         self.agenda.clear();
@@ -234,14 +232,19 @@ impl World {
         self.up().map(counted).sum()
     }
 
+    /// Starts a node, with its clients.
     pub fn start(&mut self, slot: usize) {
+        self.start_with(slot, self.plan.load.clients);
+    }
+
+    fn start_with(&mut self, slot: usize, clients: usize) {
         let node = &mut self.nodes[slot];
         if !node.start(&self.common, &mut self.rng) {
             // as a supervisor would, it is tried again
             self.plan_at(Instant::now() + STEP, Action::Start(slot));
             return;
         }
-        for _ in 0..self.plan.load.clients {
+        for _ in 0..clients {
             let rng = StdRng::from_rng(&mut self.rng);
             let (audit, network) = (self.audit.clone(), self.common.network.clone());
             let Some(up) = &mut self.nodes[slot].up else { continue };
