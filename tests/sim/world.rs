@@ -244,6 +244,8 @@ impl World {
             self.plan_at(Instant::now() + STEP, Action::Start(slot));
             return;
         }
+        // nothing of it has run yet
+        self.audit_start(slot);
         for _ in 0..clients {
             let rng = StdRng::from_rng(&mut self.rng);
             let (audit, network) = (self.audit.clone(), self.common.network.clone());
@@ -342,18 +344,23 @@ impl World {
         if !record.is_whole() {
             audit.violated(Some(key), "a record does not have the bytes that it names");
         }
-        // nothing reaches a peer before it is durable where it was written; a disk that forgets
-        // what it had not synced may lose it afterwards
-        let origin = self.nodes.iter().find(|node| {
-            node.up.as_ref().is_some_and(|up| up.identity.node == record.header.origin)
-        });
-        if let Some(origin) = origin.filter(|node| self.plan.synced && node.disk.is_readable()) {
-            let held = self.held_by(origin, key);
-            if held.is_none_or(|held| held.version < record.header.version) {
-                let (by, what) = (origin.slot, record.header.version);
-                let what =
-                    format!("node {slot} has {what:?}, and node {by} that wrote it does not");
-                audit.violated(Some(key), &what);
+    }
+
+    /// Nothing reaches a peer before it is durable where it was written: what others have of a node
+    /// that starts, it must have on its disk, before anybody gives it back. (A disk that forgets
+    /// what it had not synced may lose it.)
+    fn audit_start(&self, slot: usize) {
+        let Some(up) = self.nodes[slot].up.as_ref().filter(|_| self.plan.synced) else { return };
+        let audit = lock(&self.audit);
+        for other in self.nodes.iter().filter(|node| node.slot != slot && node.disk.is_readable()) {
+            for key in audit.keys() {
+                let told = self.held_by(other, &key).filter(|h| h.origin == up.identity.node);
+                let Some(told) = told.map(|header| header.version) else { continue };
+                let held = self.held_by(&self.nodes[slot], &key).map(|header| header.version);
+                if held < Some(told) {
+                    let (other, what) = (other.slot, "and the node that wrote it does not");
+                    audit.violated(Some(&key), &format!("node {other} has {told:?}, {what}"));
+                }
             }
         }
     }
