@@ -5,7 +5,7 @@
 #
 # Checks first and installs only what is missing; what is installed already stays as it is.
 #   --no-install   install nothing: say what is missing and stop
-#   --gate         also what tests/gate.sh needs (rustfmt, clippy, shellcheck)
+#   --gate         also what tests/gate.sh needs (rustfmt, clippy, shellcheck, nftables, iproute2)
 # Other scripts source this file and call `prepare` with the same options.
 #
 # Exit status: 0 ready, 2 something is missing that may not or cannot be installed here.
@@ -127,7 +127,15 @@ missing_packages() {
     command -v git >/dev/null || echo git
     command -v curl >/dev/null || echo curl
     has_ca_certificates || echo ca-certificates
-    if ((prepare_gate)) && ! command -v shellcheck >/dev/null; then echo shellcheck; fi
+    if ((prepare_gate)); then missing_conveniences; fi
+}
+
+# Those that the gate can do without, saying aloud what it skips then.
+missing_conveniences() {
+    local path="$PATH:/usr/sbin:/sbin"
+    PATH=$path command -v shellcheck >/dev/null || echo shellcheck
+    PATH=$path command -v nft >/dev/null || echo nftables
+    PATH=$path command -v ip >/dev/null || echo iproute2
 }
 
 apt_get() {
@@ -154,9 +162,9 @@ prepare_packages() {
         prepare_say "compiler, libclang, ccache, git, curl: here"
         return
     fi
-    # that one is a convenience: the gate says aloud when it goes without
-    if ((!prepare_install)) && [[ ${missing[*]} == shellcheck ]]; then
-        prepare_say "shellcheck is missing and --no-install was given: going on without it"
+    if ((!prepare_install && prepare_gate)) &&
+        [[ ${missing[*]} == "$(missing_conveniences | xargs)" ]]; then
+        prepare_say "--no-install was given: going on without ${missing[*]}"
         return
     fi
     if ! command -v apt-get >/dev/null; then
