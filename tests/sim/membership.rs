@@ -144,7 +144,8 @@ fn a_node_that_hears_nobody_or_that_nobody_hears_comes_back() {
             others.filter(|port| net.active_at(*port).len() + 1 < net.ports().len()).collect();
         assert!(lacking.is_empty(), "the nodes at {lacking:?} lost more than the one");
         net.heal();
-        let took = net.run_until(30, "all are members to all", Net::is_full);
+        // among 200 most are back after 10 to 25 s, one in a while after more than 30
+        let took = net.run_until(60, "all are members to all", Net::is_full);
         println!("seed {seed}, deaf {deaf}: back after {took:?}");
     }
 }
