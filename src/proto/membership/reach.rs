@@ -31,11 +31,12 @@ impl Membership {
             self.learned = self.periods;
         }
         self.active = active;
-        if active > 0 && self.periods - self.learned < LEARN_PERIODS {
-            self.learn();
-        }
         if self.is_alone() {
             self.reach_unheard(REACH_ALONE_MAX);
+        } else if self.periods - self.learned < LEARN_PERIODS {
+            self.learn();
+            // after a long absence there are many that count for dead here, and each has to be told
+            self.reach_unheard(LEARN_FROM);
         } else if self.periods.is_multiple_of(REACH_EVERY) {
             self.reach_unheard(REACH_MAX);
         }
