@@ -116,21 +116,26 @@ async fn increment(client: &Client) -> usize {
     unreachable!("somebody wins each round")
 }
 
+/// Clients that each increment the counter so many times; each gives how often it was refused.
+fn count(client: &Client, times: usize) -> JoinSet<usize> {
+    let counting = (0..COUNTERS).map(|_| {
+        let client = client.clone();
+        async move {
+            let mut refused = 0;
+            for _ in 0..times {
+                refused += increment(&client).await;
+            }
+            refused
+        }
+    });
+    counting.collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_clients_that_increment_one_counter_lose_nothing() {
     let node = Site::alone().node("n1", &[]).await;
     node.client.put_json("/kv/counter", "0").await.expect(201);
-    let mut counting = JoinSet::new();
-    for _ in 0..COUNTERS {
-        let client = node.client.clone();
-        counting.spawn(async move {
-            let mut refused = 0;
-            for _ in 0..INCREMENTS {
-                refused += increment(&client).await;
-            }
-            refused
-        });
-    }
+    let counting = count(&node.client, INCREMENTS);
     let refused: usize = counting.join_all().await.into_iter().sum();
     let end = node.client.get("/kv/counter").await.text();
     assert_eq!(end, (COUNTERS * INCREMENTS).to_string());
@@ -142,15 +147,7 @@ async fn eight_clients_that_increment_one_counter_lose_nothing() {
 async fn a_reader_never_sees_a_counter_go_back() {
     let node = Site::alone().node("n1", &[]).await;
     node.client.put_json("/kv/counter", "0").await.expect(201);
-    let mut counting = JoinSet::new();
-    for _ in 0..COUNTERS {
-        let client = node.client.clone();
-        counting.spawn(async move {
-            for _ in 0..INCREMENTS / 2 {
-                increment(&client).await;
-            }
-        });
-    }
+    let mut counting = count(&node.client, INCREMENTS / 2);
     let (mut last, mut reads) = (0, 0);
     while !counting.is_empty() {
         let now: u64 = node.client.get("/kv/counter").await.text().parse().expect("a number");
