@@ -183,7 +183,8 @@ impl World {
 
     fn flap(&mut self, a: usize, b: usize, each: Duration, times: u32) {
         if times > 0 {
-            self.cut(Self::between(a, b).into(), each);
+            let ways = self.ways(|from, to| [(from, to), (to, from)].contains(&(a, b)));
+            self.cut(ways, each);
             self.plan_after(each * 2, Action::Flap { a, b, each, times: times - 1 });
         }
     }

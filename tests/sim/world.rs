@@ -1,7 +1,6 @@
 //! Runs one plan: nodes, clients and faults, with the auditor at every step.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -379,10 +378,5 @@ impl World {
         for key in audit.keys() {
             audit.stands_at_the_end(&key, self.held_by_first(&key).as_ref());
         }
-    }
-
-    /// Both directions between two nodes.
-    pub fn between(a: usize, b: usize) -> [(SocketAddr, SocketAddr); 2] {
-        [(address(a), address(b)), (address(b), address(a))]
     }
 }
