@@ -25,6 +25,8 @@ pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
 pub struct Config {
     pub cas_enabled: bool,
+    pub revision_history_enabled: bool,
+    pub revision_history_depth: u32,
     pub clustering_enabled: bool,
     pub node: Node,
     pub http: Http,
@@ -126,6 +128,10 @@ pub struct Limits {
     pub body_bytes_max: usize,
     pub body_memory_bytes_max: usize,
     pub answer_memory_bytes_max: usize,
+    pub txn_operations_max: usize,
+    #[serde(deserialize_with = "span")]
+    pub idempotency_window: Duration,
+    pub idempotency_bytes_max: u64,
     pub connections_max: usize,
     #[serde(deserialize_with = "span")]
     pub request_timeout: Duration,
@@ -232,6 +238,12 @@ impl Config {
         Self::load(None, &BTreeMap::new(), &[("clustering_enabled".into(), "false".into())])
     }
 
+    /// How many earlier revisions are kept of a key.
+    #[must_use]
+    pub fn history_depth(&self) -> u32 {
+        if self.revision_history_enabled { self.revision_history_depth } else { 0 }
+    }
+
     /// Checks every range and every pair of keys that must go together.
     ///
     /// # Errors
@@ -298,7 +310,12 @@ impl Config {
         let limits = &self.limits;
         let body_memory_min = limits.value_bytes_max.max(limits.body_bytes_max);
         let answer_memory = limits.answer_memory_bytes_max;
+        let depth = usize::try_from(self.revision_history_depth).unwrap_or(usize::MAX);
+        let remembered = usize::try_from(limits.idempotency_bytes_max).unwrap_or(usize::MAX);
         let numbers = [
+            ("revision_history_depth", depth, 1, 100),
+            ("limits.txn_operations_max", limits.txn_operations_max, 1, 100_000),
+            ("limits.idempotency_bytes_max", remembered, MIB, TIB),
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
             ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB),
             ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),
@@ -321,6 +338,7 @@ impl Config {
             ("sync.interval", self.sync.interval, ms(100), day),
             ("sync.clock_drift_max", self.sync.clock_drift_max, ms(1), day),
             ("sync.bootstrap_wait", self.sync.bootstrap_wait, ms(1), hour),
+            ("limits.idempotency_window", limits.idempotency_window, s(1), s(30 * 86400)),
             ("limits.request_timeout", limits.request_timeout, ms(100), hour),
             ("limits.shutdown_wait", limits.shutdown_wait, ms(1), hour),
         ];

@@ -78,6 +78,9 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
     let mut writer = spawn_writer(writer)?;
     let mut parts = Vec::new();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(store.clone().keep_swept(stop.clone()));
+    parts.push(Part { name: "the sweep", task, stop });
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
     let views = if let Some(sockets) = sockets {
         start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
@@ -202,6 +205,9 @@ fn open_store(
             // alone, nobody compares digests
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
             cluster: sockets.map(|s| s.secret.cluster_id()),
+            history_depth: config.history_depth(),
+            idempotency_window: config.limits.idempotency_window,
+            idempotency_bytes_max: config.limits.idempotency_bytes_max,
         };
         Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
     };

@@ -9,7 +9,8 @@ pub(super) const OPTIONAL_KEYS: [&str; 6] =
     ["gossip.advertise", "gossip.key_file", "peer.advertise", "peer.ca", "peer.cert", "peer.key"];
 
 /// Flat keys: those outside of any table.
-pub(super) const FLAT_KEYS: [&str; 2] = ["cas_enabled", "clustering_enabled"];
+pub(super) const FLAT_KEYS: [&str; 4] =
+    ["cas_enabled", "clustering_enabled", "revision_history_depth", "revision_history_enabled"];
 
 /// `KVS_HTTP__LISTEN` is `http.listen` and `KVS_CAS_ENABLED` is `cas_enabled`; other variables are
 /// not ours to judge.

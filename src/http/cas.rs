@@ -18,7 +18,7 @@ use super::routes::Resource;
 use super::{App, Ctx, LARGE_BYTES_MIN, body, path, write};
 use crate::model::json::Text;
 use crate::model::{Condition, ContentType, Expected, Timestamp};
-use crate::store::{Change, Write};
+use crate::store::{Change, Lifetime, Write};
 
 const BASE: &str = "/cas";
 
@@ -56,7 +56,7 @@ async fn swap(ctx: Ctx, request: Request) -> Result<Response, Error> {
         app.budget.shrink(&mut held, READ_FACTOR * size);
     }
     let conditions = vec![Condition::Expect(swap.expected)];
-    let write = Write { key: key.clone(), change: swap.change, conditions };
+    let write = Write { key: key.clone(), change: swap.change, conditions, uuid: None };
     let written = write::commit(app, write, Some(held))
         .await
         .map_err(|error| Error::of_write(error, &key, true))?;
@@ -89,7 +89,7 @@ impl Swap {
                 return Err(too_large());
             }
             (Some(data), None, None) => {
-                Change::Put { content_type: ContentType::json(), body: text_of(data, body) }
+                Change::put(ContentType::json(), text_of(data, body), Lifetime::Unbounded)
             }
             (None, Some(base64), None) => {
                 let bytes = json::bytes(base64, "data_base64", value_bytes_max)?;
@@ -97,7 +97,7 @@ impl Swap {
                     Some(raw) => write::parse_content_type(&json::text(raw, "content_type")?)?,
                     None => ContentType::octet_stream(),
                 };
-                Change::Put { content_type, body: bytes.ok_or_else(too_large)? }
+                Change::put(content_type, bytes.ok_or_else(too_large)?, Lifetime::Unbounded)
             }
             (None, None, Some(delete)) => {
                 json::only_true(delete, "delete")?;

@@ -1,6 +1,7 @@
 //! What bodies of `POST /cas` mean, and which ones are refused with what.
 
 use super::*;
+use crate::model::Content;
 
 const U: &str = "00000000-0000-0000-0000-00000000000a";
 
@@ -20,6 +21,14 @@ fn expected(text: &str) -> Result<Expected, Error> {
 
 fn change(text: &str) -> Result<Change, Error> {
     parse(&format!(r#"{{"expected":{{"absent":true}},{text}}}"#)).map(|(_, change)| change)
+}
+
+/// Content type and bytes of a put.
+fn put(change: Result<Change, Error>) -> (ContentType, Bytes) {
+    let Ok(Change::Put { content: Content::Value { content_type, .. }, body, .. }) = change else {
+        panic!("{change:?}")
+    };
+    (content_type, body)
 }
 
 #[test]
@@ -72,22 +81,17 @@ fn other_expectations_are_refused() {
 #[test]
 fn data_is_kept_as_its_exact_text() {
     for text in ["null", "1.00", r#"{"a": 1}"#, r#""\u0041""#, "1E400"] {
-        let Change::Put { content_type, body } = change(&format!(r#""data": {text} "#)).unwrap()
-        else {
-            panic!("{text}")
-        };
+        let (content_type, body) = put(change(&format!(r#""data": {text} "#)));
         assert_eq!((content_type.as_str(), body.as_ref()), ("application/json", text.as_bytes()));
     }
 }
 
 #[test]
 fn base64_has_a_type_of_its_own() {
-    let Ok(Change::Put { content_type, body }) = change(r#""data_base64":"aGk=""#) else {
-        panic!()
-    };
+    let (content_type, body) = put(change(r#""data_base64":"aGk=""#));
     assert_eq!((content_type.as_str(), &body[..]), ("application/octet-stream", &b"hi"[..]));
     let typed = change(r#""content_type":"text/plain","data_base64":"aGk=""#);
-    let Ok(Change::Put { content_type, .. }) = typed else { panic!() };
+    let (content_type, _) = put(typed);
     assert_eq!(content_type.as_str(), "text/plain");
     for bad in [
         r#""content_type":"text/plain","data":1"#,

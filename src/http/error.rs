@@ -65,6 +65,12 @@ pub(super) enum Error {
     ShuttingDown,
     /// No memory for the body, or for the answer, for a while.
     Overloaded,
+    /// The uuid of the request is that of another one.
+    IdempotencyMismatch,
+    /// No further request with a uuid can be remembered now.
+    RequestMemoryFull,
+    /// What a transaction reads does not fit into an answer.
+    AnswerTooLarge,
     /// A failure that is not the client's; the text is for the log.
     Internal(String),
     /// The same after the write was begun: whether it took place is unknown.
@@ -113,7 +119,9 @@ impl Error {
                 (S::PRECONDITION_FAILED, "precondition_failed", "Precondition failed")
             }
             Self::ValueTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "value_too_large", "Value too large"),
-            Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+            Self::BodyTooLarge(_) | Self::AnswerTooLarge => {
+                (S::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large")
+            }
             Self::UnsupportedMedia => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", "Unsupported media")
             }
@@ -123,7 +131,12 @@ impl Error {
             Self::Syncing => (S::SERVICE_UNAVAILABLE, "syncing", "Syncing"),
             Self::ClockSkewed(_) => (S::SERVICE_UNAVAILABLE, "clock_skewed", "Clock skewed"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "Shutting down"),
-            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::Overloaded | Self::RequestMemoryFull => {
+                (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded")
+            }
+            Self::IdempotencyMismatch => {
+                (S::CONFLICT, "idempotency_mismatch", "Idempotency mismatch")
+            }
             Self::Internal(_) | Self::OutcomeUnknown(_) => {
                 (S::INTERNAL_SERVER_ERROR, "internal", "Internal error")
             }
@@ -163,6 +176,19 @@ impl Error {
             .into(),
             Self::ShuttingDown => "this node is stopping; use another one".into(),
             Self::Overloaded => "no memory for the request or its answer; try again".into(),
+            Self::IdempotencyMismatch => {
+                "this uuid names another request that was accepted on this node; take a new uuid"
+                    .into()
+            }
+            Self::RequestMemoryFull => {
+                "limits.idempotency_bytes_max is reached: no further request with a uuid can be \
+                 remembered; try again later, or send it without one"
+                    .into()
+            }
+            Self::AnswerTooLarge => {
+                "what the transaction reads is more than limits.body_bytes_max; read less at once"
+                    .into()
+            }
             Self::Internal(_) => "the request failed; its id finds the log line".into(),
             Self::OutcomeUnknown(_) => {
                 "storage failed, and whether the write took place is unknown; read the key before \
@@ -176,6 +202,7 @@ impl Error {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Syncing | Self::ShuttingDown | Self::Overloaded => Some(1),
+            Self::RequestMemoryFull => Some(60),
             Self::ClockSkewed(ahead_ms) => Some(ahead_ms.div_ceil(1000).clamp(1, 3600)),
             _ => None,
         }
@@ -246,6 +273,9 @@ impl Error {
                 Self::PreconditionFailed { current: current.map(|e| (key.clone(), e)), swap }
             }
             WriteError::NotFound => Self::KeyNotFound,
+            WriteError::OtherRequest => Self::IdempotencyMismatch,
+            WriteError::MemoryFull => Self::RequestMemoryFull,
+            WriteError::ContentTooLarge => Self::AnswerTooLarge,
             WriteError::ClockSkewed { ahead_ms } => Self::ClockSkewed(ahead_ms),
             WriteError::ShuttingDown => Self::ShuttingDown,
             WriteError::Failed(cause) => cause.into(),

@@ -23,7 +23,7 @@ use super::routes::Resource;
 use super::{App, Ctx, LARGE_BYTES_MIN, body, etag, path, write};
 use crate::model::condition::Current;
 use crate::model::{Condition, Content, Header, Key, Tags};
-use crate::store::{CURRENT_BYTES_MAX, Change, Entry, Write};
+use crate::store::{CURRENT_BYTES_MAX, Change, Entry, Lifetime, Write};
 
 const BASE: &str = "/kv";
 const KVS_TIMESTAMP: HeaderName = HeaderName::from_static("kvs-timestamp");
@@ -157,8 +157,8 @@ async fn put(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let content_type = write::content_type(request.headers())?;
     app.check_serving()?;
     let (body, held) = body::value(app, request.into_body()).await?;
-    let change = Change::Put { content_type, body };
-    let write = Write { key: key.clone(), change, conditions };
+    let change = Change::put(content_type, body, Lifetime::Unbounded);
+    let write = Write { key: key.clone(), change, conditions, uuid: None };
     let written = write::commit(app, write, Some(held))
         .await
         .map_err(|error| Error::of_write(error, &key, false))?;
@@ -174,7 +174,7 @@ async fn delete(ctx: Ctx, request: Request) -> Result<Response, Error> {
     Query::none(request.uri().query())?;
     let conditions = conditions(app, request.headers())?;
     app.check_serving()?;
-    let write = Write { key: key.clone(), change: Change::Delete, conditions };
+    let write = Write { key: key.clone(), change: Change::Delete, conditions, uuid: None };
     let written = write::commit(app, write, None)
         .await
         .map_err(|error| Error::of_write(error, &key, false))?;

@@ -5,13 +5,14 @@
 //! becomes [`Condition::Record`]. A dead record is no current record.
 
 use bytes::Bytes;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::record::RecordHash;
 use super::{Content, Header, Timestamp, json};
 
 /// What a client expects the current record to be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Expected {
     /// The version with this uuid.
     Uuid(Uuid),
@@ -35,7 +36,7 @@ pub enum Expected {
 }
 
 /// The entity tags of a conditional header; weak ones are already left out of `If-Match`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Tags {
     /// `*`
     Any,
@@ -44,7 +45,7 @@ pub enum Tags {
 }
 
 /// One condition on the current record.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Condition {
     /// An `expected` of the compare-and-swap API.
     Expect(Expected),

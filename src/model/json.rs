@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 
@@ -33,7 +34,7 @@ pub fn check(bytes: &[u8]) -> Result<(), serde_json::Error> {
 
 /// A JSON text that was checked; compared by meaning with [`Text::equals`]. `==` compares the
 /// bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Text(Bytes);
 
 impl Text {

@@ -211,6 +211,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether its bytes are gone, as those of a record are that has expired.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        let expires = self.header.expires_at.is_some();
+        expires && self.body.is_empty() && self.header.content.size() > 0
+    }
+
     /// Whether the bytes are those that the header names. A record from a peer is checked with this
     /// before it is merged.
     #[must_use]

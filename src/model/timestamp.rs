@@ -57,6 +57,13 @@ impl Timestamp {
         Self::saturating(self.0.saturating_add(micros))
     }
 
+    /// This instant and `span` earlier, not before the epoch.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long after `earlier` this is; zero when it is not after.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

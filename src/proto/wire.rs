@@ -244,13 +244,14 @@ impl WireRecord {
         Self { key, header: record.header, body: record.body }
     }
 
-    /// The key and its record, when the bytes are those that the header names.
+    /// The key and its record, when the bytes are those that the header names, or are gone as those
+    /// of an expired record may be.
     ///
     /// # Errors
     /// When they are not.
     pub fn checked(self) -> Result<(Key, Record), WireError> {
         let record = Record { header: self.header, body: self.body };
-        if record.is_whole() {
+        if record.is_whole() || record.is_swept() {
             Ok((self.key, record))
         } else {
             Err(WireError(format!("the record of `{}` has other bytes than it names", self.key)))

@@ -37,10 +37,9 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
     let (clock, metrics) = (Clock::from_source(Fixed::new(1 << 50, 1)), Metrics::new());
     let settings = crate::store::Settings {
         blob_threshold_bytes: 64,
-        clock_drift_max: Duration::from_secs(60),
         feed_commits_max: 16,
         digest_key: [5; 32],
-        cluster: None,
+        ..crate::store::Settings::default()
     };
     let engine = Arc::new(Memory::default());
     let opened = Store::open(engine, clock.clone(), metrics.clone(), &settings).unwrap();

@@ -1,23 +1,58 @@
 //! What the store is asked, and what it answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::engine::EngineError;
-use crate::model::{Condition, ContentType, Header, Key, Timestamp};
+use crate::model::{Condition, Content, ContentType, Header, Key, Timestamp};
+
+/// How long a value is to live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Lifetime {
+    /// Until it is replaced.
+    #[default]
+    Unbounded,
+    /// As long as the live value that it replaces would have; without one, until it is replaced.
+    Keep,
+    /// So long from the moment of the write.
+    For(Duration),
+}
 
 /// What a client asks to be written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Change {
     /// A value in the place of whatever is there.
     Put {
-        /// The media type of the value.
-        content_type: ContentType,
+        /// What describes the value.
+        content: Content,
         /// The value.
+        #[serde(skip)]
         body: Bytes,
+        /// How long it is to live.
+        lifetime: Lifetime,
     },
     /// A tombstone in the place of a live value.
     Delete,
+}
+
+impl Change {
+    /// Puts `body`. Hashes it, which takes its time where it is large.
+    #[must_use]
+    pub fn put(content_type: ContentType, body: Bytes, lifetime: Lifetime) -> Self {
+        Self::Put { content: Content::value(content_type, &body), body, lifetime }
+    }
+
+    /// How many bytes of content it carries.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Put { body, .. } => body.len(),
+            Self::Delete => 0,
+        }
+    }
 }
 
 /// One conditional or plain write of a client.
@@ -29,10 +64,13 @@ pub struct Write {
     pub change: Change,
     /// All of them must hold, decided in one step with the write.
     pub conditions: Vec<Condition>,
+    /// The client's name for this write, which becomes its version's uuid: the same write under the
+    /// same name is done once, and answered alike as long as the name is remembered.
+    pub uuid: Option<Uuid>,
 }
 
 /// A write that was accepted and is durable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// The new record's header.
     pub header: Header,
@@ -40,13 +78,93 @@ pub struct Written {
     pub previous: Option<(Uuid, Timestamp)>,
 }
 
-/// A live value, or a part of it.
+/// Several writes and reads that are decided in one step: all or nothing.
 #[derive(Clone, Debug)]
+pub struct Txn {
+    /// What is compared, each on its own.
+    pub compare: Vec<(Key, Condition)>,
+    /// What is done in order when all hold. No key may be written twice.
+    pub success: Vec<Operation>,
+    /// What is done in order when one does not. No key may be written twice.
+    pub failure: Vec<Operation>,
+    /// The client's name for it, as in [`Write::uuid`]. All its writes have one uuid.
+    pub uuid: Option<Uuid>,
+    /// How many bytes of content its reads may give together; beyond, nothing is done.
+    pub content_bytes_max: usize,
+}
+
+/// One operation of a transaction. It sees those before it.
+#[derive(Clone, Debug, Serialize)]
+pub enum Operation {
+    /// Writes; deleting a key without a live value changes nothing and is no failure.
+    Write(Key, Change),
+    /// Reads.
+    Get(Key),
+}
+
+impl Operation {
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Write(key, _) | Self::Get(key) => key,
+        }
+    }
+}
+
+/// A transaction that took place and is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxnDone {
+    /// Places in [`Txn::compare`] of what did not hold, ascending. When it is empty, the operations
+    /// of `success` were done, else those of `failure`.
+    pub failed: Vec<u32>,
+    /// What each operation gave, in their order.
+    pub results: Vec<Outcome>,
+}
+
+/// What an operation gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A value was put; the new version's uuid and timestamp.
+    Put(Uuid, Timestamp),
+    /// Whether there was a live value to delete.
+    Deleted(bool),
+    /// The live value with its bytes, if there is one.
+    Got(Option<Box<Entry>>),
+}
+
+/// A live value, or a part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its header.
     pub header: Header,
     /// Its bytes, where they were asked for.
     pub body: Option<Bytes>,
+}
+
+/// A record of a key as this node saw it, current or earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// Its header; a tombstone's content says that the key was deleted.
+    pub header: Header,
+    /// Its bytes: those of a tombstone are empty, `None` where they are larger than was asked for
+    /// or were freed when they expired.
+    pub body: Option<Bytes>,
+    /// How it ended.
+    pub fate: Fate,
+    /// The uuid of the write that took its place.
+    pub by: Option<Uuid>,
+}
+
+/// How a revision ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has not: it is what the key has now, a tombstone included.
+    Current,
+    /// Another write took its place.
+    Replaced,
+    /// It expired, before another write took its place if one did.
+    Expired,
 }
 
 /// A write that was not accepted. Unless said otherwise, nothing was changed.
@@ -62,6 +180,15 @@ pub enum WriteError {
     /// There is no live value to delete.
     #[error("no live value")]
     NotFound,
+    /// The uuid is that of another request that was accepted not long ago.
+    #[error("the uuid belongs to another request")]
+    OtherRequest,
+    /// No further request can be remembered for its retries until older ones are forgotten.
+    #[error("too many requests are remembered")]
+    MemoryFull,
+    /// The reads of a transaction give more than [`Txn::content_bytes_max`].
+    #[error("the contents are too large together")]
+    ContentTooLarge,
     /// The write's timestamp would lie too far ahead of this node's clock.
     #[error("the current record's timestamp lies too far ahead of this node's clock")]
     ClockSkewed {

@@ -14,13 +14,20 @@ pub enum Family {
     Records,
     /// key, NUL, record hash -> a large value.
     Values,
+    /// key, NUL, number -> an earlier record of the key, as it stood in `records`.
+    History,
+    /// instant, key -> nothing: when the record of the key expires, unless it was swept.
+    Expiry,
+    /// The requests that are remembered, and when they were accepted.
+    Requests,
     /// The node's identity, its members, the format.
     Meta,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Records, Self::Values, Self::Meta];
+    pub const ALL: [Self; 6] =
+        [Self::Records, Self::Values, Self::History, Self::Expiry, Self::Requests, Self::Meta];
 
     /// Its name on disk.
     #[must_use]
@@ -28,6 +35,9 @@ impl Family {
         match self {
             Self::Records => "records",
             Self::Values => "values",
+            Self::History => "history",
+            Self::Expiry => "expiry",
+            Self::Requests => "requests",
             Self::Meta => "meta",
         }
     }

@@ -1,7 +1,8 @@
-//! A group of writes: decided in order, each seeing those before it, in one transaction.
+//! A group of changes: decided in order, each seeing those before it, in one transaction.
 //!
-//! Nothing leaves a group before its commit: the decisions are kept here together with what they do
-//! to the digest, the counts and the feed.
+//! Nothing leaves a group before its commit: what was decided is kept here together with what it
+//! does to the digest, the counts and the feed. How a client's request is decided stands in
+//! [`decide`](super::decide), what is remembered of it in [`requests`](super::requests).
 
 use std::collections::BTreeMap;
 
@@ -9,22 +10,26 @@ use bytes::Bytes;
 
 use super::engine::{EngineError, Family, Transaction};
 use super::feed::Commit;
-use super::layout::{self, Stored};
-use super::{
-    Applied, CURRENT_BYTES_MAX, Change, Entry, ReadError, Shared, Write, WriteError, Written,
-};
-use crate::model::condition::Current;
+use super::layout::{self, Body, Stored};
+use super::{Applied, ReadError, Shared, WriteError};
 use crate::model::record::RecordHash;
-use crate::model::{Content, Header, Key, Merged, Record, Seen, Timestamp, Version, merge};
+use crate::model::{Key, Merged, Record, Timestamp, merge};
+
+/// What a key has: the entry, and its bytes as they are stored.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub stored: Stored,
+    pub raw: Bytes,
+}
 
 /// What a group does to one key.
 struct Slot {
-    /// The record before the group.
-    before: Option<(RecordHash, Content)>,
+    /// The record before the group, and whether it counted as dead.
+    before: Option<(RecordHash, bool)>,
     /// The entry as the group has it so far.
-    now: Option<Stored>,
-    /// The hash of the record that the group wrote last, if it wrote one.
-    written: Option<RecordHash>,
+    now: Option<Held>,
+    /// Whether the group wrote it.
+    written: bool,
 }
 
 /// Limits that decisions know.
@@ -32,24 +37,51 @@ struct Slot {
 pub(super) struct Rules {
     pub blob_threshold_bytes: usize,
     pub clock_drift_max: std::time::Duration,
+    /// Earlier revisions that are kept of a key.
+    pub history_depth: u64,
+    /// What remembered requests may take together.
+    pub idempotency_bytes_max: u64,
 }
 
-/// The change of one key from before a group to after it.
+/// The change of one key from before a group to after it: record hashes, and whether it counts as
+/// dead.
 pub(super) struct Effect {
     pub key: Key,
-    pub old: Option<(RecordHash, Content)>,
-    pub new: (RecordHash, Content),
+    pub old: Option<(RecordHash, bool)>,
+    pub new: (RecordHash, bool),
+}
+
+/// What a group has done, once it is durable.
+#[derive(Default)]
+pub(super) struct Done {
+    pub effects: Vec<Effect>,
+    /// What the feed is to say.
+    pub commits: Vec<Commit>,
+    /// How many bytes the remembered requests take now, if that changed.
+    pub requests_bytes: Option<u64>,
+    /// Before these, nothing is due any more: a record, a request.
+    pub swept_to: (Option<u64>, Option<u64>),
+    /// The earliest instants that were noted meanwhile: of a record, of a request.
+    pub noted: (Option<Timestamp>, Option<Timestamp>),
 }
 
 pub(super) struct Group<'a> {
-    shared: &'a Shared,
-    transaction: Box<dyn Transaction + 'a>,
-    rules: Rules,
-    now: Timestamp,
+    pub(super) shared: &'a Shared,
+    pub(super) transaction: Box<dyn Transaction + 'a>,
+    pub(super) rules: Rules,
+    /// What the clock says.
+    pub(super) wall: Timestamp,
+    /// The time by which values are judged.
+    pub(super) now: Timestamp,
     slots: BTreeMap<Key, Slot>,
-    commits: Vec<Commit>,
+    pub(super) commits: Vec<Commit>,
+    /// Whether there is anything to commit.
+    changed: bool,
     /// Why the transaction cannot be committed: one of its changes took place in part only.
     spoiled: Option<ReadError>,
+    pub(super) requests_bytes: Option<u64>,
+    pub(super) swept_to: (Option<u64>, Option<u64>),
+    noted: (Option<Timestamp>, Option<Timestamp>),
 }
 
 /// Why a group did not come about.
@@ -62,123 +94,68 @@ pub(super) enum CommitError {
 
 impl<'a> Group<'a> {
     pub(super) fn new(shared: &'a Shared, rules: Rules) -> Self {
+        let wall = shared.clock.now();
         Self {
             shared,
             transaction: shared.engine.begin(),
             rules,
-            now: shared.clock.now(),
+            wall,
+            now: shared.judge.now(wall),
             slots: BTreeMap::new(),
             commits: Vec::new(),
+            changed: false,
             spoiled: None,
+            requests_bytes: None,
+            swept_to: (None, None),
+            noted: (None, None),
         }
     }
 
     /// The entry of `key` as this group sees it.
-    fn current(&mut self, key: &Key) -> Result<Option<Stored>, ReadError> {
+    pub(super) fn current(&mut self, key: &Key) -> Result<Option<Held>, ReadError> {
         if let Some(slot) = self.slots.get(key) {
             return Ok(slot.now.clone());
         }
-        let bytes = self.transaction.get_for_update(Family::Records, key.as_bytes())?;
-        let now = bytes.map(|b| Stored::decode_for(key.as_bytes(), &b)).transpose()?;
-        let before = now.as_ref().map(|s| (s.header.hash(), s.header.content.clone()));
-        let slot = Slot { before, now: now.clone(), written: None };
+        let raw = self.transaction.get_for_update(Family::Records, key.as_bytes())?;
+        let decode = |raw: Bytes| -> Result<_, ReadError> {
+            Ok(Held { stored: Stored::decode_for(key.as_bytes(), &raw)?, raw })
+        };
+        let now = raw.map(decode).transpose()?;
+        let before = now.as_ref().map(|held| (held.stored.hash, held.stored.is_dead()));
+        let slot = Slot { before, now: now.clone(), written: false };
         self.slots.insert(key.clone(), slot);
         Ok(now)
     }
 
-    fn body(&mut self, key: &Key, stored: &Stored) -> Result<Bytes, ReadError> {
-        if let Some(body) = &stored.body {
-            return Ok(body.clone());
-        }
-        let at = layout::blob_key(key, &stored.header);
-        self.transaction.get_for_update(Family::Values, &at)?.ok_or_else(|| ReadError::Damaged {
-            key: key.to_string(),
-            problem: "its value is missing".to_owned(),
-        })
-    }
-
-    /// Decides a client's write and, if it is accepted, performs it.
-    pub(super) fn write(&mut self, write: &Write) -> Result<Written, WriteError> {
-        let held = self.current(&write.key).map_err(WriteError::Failed)?;
-        let live = held.as_ref().filter(|stored| stored.header.is_live(self.now));
-        self.check(write, live)?;
-        let (content, body) = match &write.change {
-            Change::Delete if live.is_none() => return Err(WriteError::NotFound),
-            Change::Delete => (Content::Tombstone, Bytes::new()),
-            Change::Put { content_type, body } => {
-                (Content::value(content_type.clone(), body), body.clone())
+    /// The bytes of a value that was not swept.
+    pub(super) fn body(&mut self, key: &Key, stored: &Stored) -> Result<Bytes, ReadError> {
+        match &stored.body {
+            Body::Inline(body) => Ok(body.clone()),
+            Body::Swept => Ok(Bytes::new()),
+            Body::Apart => {
+                let at = layout::blob_key(key, &stored.hash);
+                let body = self.transaction.get_for_update(Family::Values, &at)?;
+                body.ok_or_else(|| super::missing_value(key))
             }
-        };
-        let header = self.stamp(held.as_ref().map(|stored| &stored.header), content)?;
-        let previous =
-            live.map(|stored| (stored.header.version.uuid, stored.header.version.timestamp));
-        let record = Record { header: header.clone(), body };
-        let inline = self.put(&write.key, held.as_ref(), record, false)?;
-        self.commits.push(Commit { key: write.key.clone(), header: header.clone(), body: inline });
-        Ok(Written { header, previous })
-    }
-
-    /// All conditions against the live value, by its header alone.
-    fn check(&mut self, write: &Write, live: Option<&Stored>) -> Result<(), WriteError> {
-        let current = live.map(|stored| Current {
-            header: &stored.header,
-            displaced_twin: stored.displaced_twin,
-            // conditions that look into the value were decided before ([`Store::write`]); one that
-            // came here all the same would not hold
-            body: None,
-        });
-        if write.conditions.iter().all(|condition| condition.holds(current)) {
-            return Ok(());
         }
-        let Some(stored) = live else {
-            return Err(WriteError::PreconditionFailed { current: None });
-        };
-        let body = if stored.header.content.size() <= CURRENT_BYTES_MAX {
-            Some(self.body(&write.key, stored).map_err(WriteError::Failed)?)
-        } else {
-            None
-        };
-        let current = Some(Box::new(Entry { header: stored.header.clone(), body }));
-        Err(WriteError::PreconditionFailed { current })
-    }
-
-    /// The header of a new write over `held`, dead or alive.
-    fn stamp(&self, held: Option<&Header>, content: Content) -> Result<Header, WriteError> {
-        let after = held.map_or(Timestamp::ZERO, |held| held.version.timestamp.next());
-        let timestamp = self.now.max(after);
-        let ahead = timestamp.since(self.now);
-        let others = self.shared.others.load(std::sync::atomic::Ordering::Relaxed);
-        if others && ahead > self.rules.clock_drift_max {
-            let ahead_ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
-            return Err(WriteError::ClockSkewed { ahead_ms });
-        }
-        let origin = self.shared.node();
-        Ok(Header {
-            version: Version {
-                timestamp,
-                origin_joined_at: self.shared.identity.joined_at,
-                uuid: self.shared.clock.uuid(),
-            },
-            origin,
-            parent: held.map(|held| held.version.uuid),
-            seen: Seen::after_write(held.map(|held| &held.seen), origin, timestamp),
-            expires_at: None,
-            content,
-        })
     }
 
     /// Merges records from a peer, each on its own.
     pub(super) fn apply(&mut self, records: &[(Key, Record)]) -> Result<Applied, WriteError> {
         let mut applied = Applied::default();
         for (key, record) in records {
+            if record.is_swept() && !self.may_be_swept(record) {
+                applied.kept += 1;
+                continue;
+            }
             let held = self.current(key).map_err(WriteError::Failed)?;
-            match merge(held.as_ref().map(|stored| &stored.header), &record.header) {
+            match merge(held.as_ref().map(|held| &held.stored.header), &record.header) {
                 Merged::Same | Merged::Kept => applied.kept += 1,
                 Merged::Replaced => {
-                    let twin = held.as_ref().is_some_and(|stored| {
-                        stored.header.version.timestamp == record.header.version.timestamp
+                    let twin = held.as_ref().is_some_and(|held| {
+                        held.stored.header.version.timestamp == record.header.version.timestamp
                     });
-                    self.put(key, held.as_ref(), record.clone(), twin)?;
+                    self.put(key, held, record.clone(), twin)?;
                     applied.replaced += 1;
                 }
             }
@@ -186,35 +163,60 @@ impl<'a> Group<'a> {
         Ok(applied)
     }
 
-    /// Puts `record` in the place of `held`; gives the bytes when they are kept with the header.
-    fn put(
+    /// Whether a record without its bytes may be taken: not before it has expired here, too, as far
+    /// as clocks may differ.
+    fn may_be_swept(&self, record: &Record) -> bool {
+        let latest = self.now.plus(self.rules.clock_drift_max);
+        record.header.expires_at.is_some_and(|at| at <= latest)
+    }
+
+    /// Puts `record` in the place of `held`, which becomes a revision; gives the bytes when they
+    /// are kept with the header.
+    pub(super) fn put(
         &mut self,
         key: &Key,
-        held: Option<&Stored>,
+        held: Option<Held>,
         record: Record,
         displaced_twin: bool,
     ) -> Result<Option<Bytes>, WriteError> {
-        let new_at = layout::blob_key(key, &record.header);
-        if let Some(held) = held.filter(|held| held.body.is_none()) {
-            let old_at = layout::blob_key(key, &held.header);
-            if old_at != new_at {
-                self.change(|transaction| transaction.delete(Family::Values, &old_at))?;
-            }
+        let hash = record.header.hash();
+        let revisions = match held {
+            Some(held) => self.keep_revision(key, held)?,
+            None => (0, 0),
+        };
+        let body = if record.is_swept() {
+            Body::Swept
+        } else if record.body.len() >= self.rules.blob_threshold_bytes {
+            let at = layout::blob_key(key, &hash);
+            self.change(|transaction| transaction.put(Family::Values, &at, &record.body))?;
+            Body::Apart
+        } else {
+            Body::Inline(record.body.clone())
+        };
+        let inline = matches!(body, Body::Inline(_)).then_some(record.body);
+        if let Some(at) = record.header.expires_at.filter(|_| body != Body::Swept) {
+            let entry = layout::expiry_key(at, key);
+            self.change(|transaction| transaction.put(Family::Expiry, &entry, &[]))?;
+            self.noted.0 = Some(self.noted.0.map_or(at, |noted| noted.min(at)));
         }
-        let apart = record.body.len() >= self.rules.blob_threshold_bytes;
-        if apart {
-            self.change(|transaction| transaction.put(Family::Values, &new_at, &record.body))?;
-        }
-        let inline = (!apart).then_some(record.body);
-        let stored = Stored { header: record.header, displaced_twin, body: inline.clone() };
-        let hash = stored.header.hash();
-        let bytes = stored.encode(&hash);
-        self.change(|transaction| transaction.put(Family::Records, key.as_bytes(), &bytes))?;
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.now = Some(stored);
-            slot.written = Some(hash);
-        }
+        self.replace(key, Stored { header: record.header, hash, displaced_twin, revisions, body })?;
         Ok(inline)
+    }
+
+    /// Writes the entry of `key`.
+    pub(super) fn replace(&mut self, key: &Key, stored: Stored) -> Result<(), WriteError> {
+        let raw = stored.encode();
+        self.change(|transaction| transaction.put(Family::Records, key.as_bytes(), &raw))?;
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.now = Some(Held { stored, raw });
+            slot.written = true;
+        }
+        Ok(())
+    }
+
+    /// Notes that a request is to be forgotten from `at` on.
+    pub(super) fn note_request(&mut self, at: Timestamp) {
+        self.noted.1 = Some(self.noted.1.map_or(at, |noted| noted.min(at)));
     }
 
     /// Keeps an entry that is no record.
@@ -224,28 +226,43 @@ impl<'a> Group<'a> {
 
     /// One change in the transaction. When it fails, the others of the same write must not be
     /// committed without it.
-    fn change(
+    pub(super) fn change(
         &mut self,
         change: impl FnOnce(&mut dyn Transaction) -> Result<(), EngineError>,
     ) -> Result<(), WriteError> {
-        change(self.transaction.as_mut()).map_err(|error| {
-            let error = ReadError::from(error);
-            self.spoiled.get_or_insert(error.clone());
-            WriteError::Failed(error)
-        })
+        self.changed = true;
+        change(self.transaction.as_mut()).map_err(|error| self.spoil(error.into()))
     }
 
-    /// Makes it all durable and readable; gives what it did to each key, and what the feed is to
-    /// say.
-    pub(super) fn commit(self) -> Result<(Vec<Effect>, Vec<Commit>), CommitError> {
+    /// Something failed in the middle of a write: nothing of the group may be committed.
+    pub(super) fn spoil(&mut self, error: ReadError) -> WriteError {
+        self.spoiled.get_or_insert(error.clone());
+        WriteError::Failed(error)
+    }
+
+    /// Makes it all durable and readable; gives what is to follow from it.
+    pub(super) fn commit(mut self) -> Result<Done, CommitError> {
+        if let Some(bytes) = self.requests_bytes {
+            let value = layout::encode_meta(&bytes);
+            // a failure is kept in `spoiled`
+            let _ = self.put_meta(layout::REQUESTS_BYTES, &value);
+        }
         if let Some(error) = self.spoiled {
             return Err(CommitError::Nothing(error));
         }
-        self.transaction.commit().map_err(|error| CommitError::Unknown(error.into()))?;
+        if self.changed {
+            self.transaction.commit().map_err(|error| CommitError::Unknown(error.into()))?;
+        }
         let effects = self.slots.into_iter().filter_map(|(key, slot)| {
-            let new = (slot.written?, slot.now?.header.content);
-            Some(Effect { key, old: slot.before, new })
+            let now = slot.now.filter(|_| slot.written)?.stored;
+            Some(Effect { key, old: slot.before, new: (now.hash, now.is_dead()) })
         });
-        Ok((effects.collect(), self.commits))
+        Ok(Done {
+            effects: effects.collect(),
+            commits: self.commits,
+            requests_bytes: self.requests_bytes,
+            swept_to: self.swept_to,
+            noted: self.noted,
+        })
     }
 }

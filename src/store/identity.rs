@@ -54,6 +54,15 @@ pub enum OpenError {
         /// Its format.
         found: u32,
     },
+    /// It was written before the first release of this format.
+    #[error(
+        "the data directory has format {found}, and this kvs reads format {FORMAT_VERSION}; run \
+         the older kvs that wrote it, `kvs export` there, and `kvs import` here"
+    )]
+    TooOld {
+        /// Its format.
+        found: u32,
+    },
     /// It belongs to another cluster.
     #[error(
         "the data directory belongs to cluster {found}, and gossip.key_file is that of cluster \
@@ -110,6 +119,7 @@ fn check_format(engine: &dyn Engine) -> Result<(), OpenError> {
     };
     match u32::from_le_bytes(bytes) {
         FORMAT_VERSION => Ok(()),
+        found if found < FORMAT_VERSION => Err(OpenError::TooOld { found }),
         found => Err(OpenError::TooNew { found }),
     }
 }

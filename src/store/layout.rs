@@ -4,14 +4,16 @@
 //! golden bytes in the tests keep the format from changing by accident.
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::ReadError;
 use crate::model::record::RecordHash;
-use crate::model::{Content, Header, Key};
+use crate::model::{Content, Header, Key, Timestamp};
 
 /// The version of the disk format as a whole, kept under [`FORMAT`] in the meta family.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// The meta entry that holds the format version, four bytes little endian.
 pub const FORMAT: &str = "format";
 /// The meta entry that holds the [`Identity`](super::identity::Identity).
@@ -20,25 +22,54 @@ pub const IDENTITY: &str = "identity";
 pub const BOOTSTRAPPED: &str = "bootstrapped";
 /// The meta entry that holds the members that were ever met.
 pub const MEMBERS: &str = "members";
+/// The meta entry that holds the greatest time by which something was swept.
+pub const JUDGED: &str = "judged";
+/// The meta entry that holds how many bytes the remembered requests take.
+pub const REQUESTS_BYTES: &str = "requests_bytes";
 
-/// The format byte of an entry of `records`.
-const RECORD_V1: u8 = 1;
-/// The format byte of identity and members.
+/// The format byte of an entry of `records` and `history`.
+const RECORD_V2: u8 = 2;
+/// The format byte of meta entries and remembered requests.
 const META_V1: u8 = 1;
 
 /// More than any header or meta entry takes; bounds what decoding may allocate.
 const DECODE_BYTES_MAX: usize = 1 << 20;
+/// More than any remembered request takes: the contents of an answer, and its headers.
+const REQUEST_BYTES_MAX: usize = 256 << 20;
 
-/// What an entry of `records` holds.
+/// Where the value of a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// With its header; empty for a tombstone.
+    Inline(Bytes),
+    /// In `values`.
+    Apart,
+    /// Nowhere: it was freed after it expired. Such a record is dead whatever the clock says.
+    Swept,
+}
+
+/// What an entry of `records` or `history` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The header of the record.
     pub header: Header,
+    /// Its hash.
+    pub hash: RecordHash,
     /// Whether the record displaced one of equal timestamp on this node. Not part of the record: it
     /// is neither hashed nor replicated.
     pub displaced_twin: bool,
-    /// The value where it is small, else `None`; empty for a tombstone.
-    pub body: Option<Bytes>,
+    /// The numbers of the key's earlier revisions, `[first, next)`. Counts in `records` alone.
+    pub revisions: (u64, u64),
+    /// The value.
+    pub body: Body,
+}
+
+/// Where the value is, as it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Place {
+    Inline,
+    Apart,
+    Swept,
 }
 
 /// Everything of an entry of `records` that is not the value itself.
@@ -46,7 +77,8 @@ pub struct Stored {
 struct Front<'a> {
     hash: RecordHash,
     displaced_twin: bool,
-    apart: bool,
+    place: Place,
+    revisions: (u64, u64),
     header: std::borrow::Cow<'a, Header>,
 }
 
@@ -58,18 +90,25 @@ impl Stored {
     /// The entry's bytes: format, front, and the value where it is small.
     #[must_use]
     #[expect(clippy::expect_used, reason = "encoding plain data into memory cannot fail")]
-    pub fn encode(&self, hash: &RecordHash) -> Vec<u8> {
+    pub fn encode(&self) -> Bytes {
+        let (place, inline): (_, &[u8]) = match &self.body {
+            Body::Inline(bytes) => (Place::Inline, bytes),
+            Body::Apart => (Place::Apart, &[]),
+            Body::Swept => (Place::Swept, &[]),
+        };
         let front = Front {
-            hash: *hash,
+            hash: self.hash,
             displaced_twin: self.displaced_twin,
-            apart: self.body.is_none(),
+            place,
+            revisions: self.revisions,
             header: std::borrow::Cow::Borrowed(&self.header),
         };
-        let mut bytes = vec![RECORD_V1];
+        let mut bytes = Vec::with_capacity(256 + inline.len());
+        bytes.push(RECORD_V2);
         let config = bincode::config::standard();
         bincode::serde::encode_into_std_write(&front, &mut bytes, config).expect("plain data");
-        bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
-        bytes
+        bytes.extend_from_slice(inline);
+        Bytes::from(bytes)
     }
 
     /// Reads an entry; `key` is for the error alone.
@@ -78,28 +117,83 @@ impl Stored {
     /// [`ReadError::Damaged`] for bytes that are no entry.
     pub fn decode_for(key: &[u8], bytes: &Bytes) -> Result<Self, ReadError> {
         let (front, rest) = decode_front(key, bytes)?;
-        let body = (!front.apart).then(|| bytes.slice(bytes.len() - rest..));
-        Ok(Self { header: front.header.into_owned(), displaced_twin: front.displaced_twin, body })
+        let body = match front.place {
+            Place::Inline => Body::Inline(bytes.slice(bytes.len() - rest..)),
+            Place::Apart => Body::Apart,
+            Place::Swept => Body::Swept,
+        };
+        Ok(Self {
+            header: front.header.into_owned(),
+            hash: front.hash,
+            displaced_twin: front.displaced_twin,
+            revisions: front.revisions,
+            body,
+        })
+    }
+
+    /// Whether there is a value to read at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.body != Body::Swept && self.header.is_live(now)
+    }
+
+    /// Whether it is counted as dead: whatever the time, it has no value any more.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.body == Body::Swept || self.header.content == Content::Tombstone
     }
 }
 
-/// Where in `values` the value of `header` is: key, NUL (which no key holds), the value's hash.
+/// Where in `values` the value of a record is: key, NUL (which no key holds), the record's hash. So
+/// no two records share one.
 #[must_use]
-pub fn blob_key(key: &Key, header: &Header) -> Vec<u8> {
-    let mut at = key.as_bytes().to_vec();
-    at.push(0);
-    if let Content::Value { hash, .. } = &header.content {
-        at.extend_from_slice(hash);
-    }
-    at
+pub fn blob_key(key: &Key, hash: &RecordHash) -> Vec<u8> {
+    [key.as_bytes(), &[0], hash].concat()
 }
+
+/// Where in `history` a revision is: key, NUL, its number. Numbers only grow, so nothing is ever
+/// searched for among what was deleted.
+#[must_use]
+pub fn revision_key(key: &Key, number: u64) -> Vec<u8> {
+    [key.as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
+/// Where in `expiry` a record is noted: the instant, then its key.
+#[must_use]
+pub fn expiry_key(at: Timestamp, key: &Key) -> Vec<u8> {
+    [&at.micros().to_be_bytes(), key.as_bytes()].concat()
+}
+
+/// The instant and the rest of an entry that begins with one.
+#[must_use]
+pub fn split_instant(entry: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (at, rest) = entry.split_first_chunk::<8>()?;
+    Some((Timestamp::new(u64::from_be_bytes(*at)).ok()?, rest))
+}
+
+/// Where in `requests` the memory of a request is.
+#[must_use]
+pub fn request_key(uuid: Uuid, key: &[u8]) -> Vec<u8> {
+    [&[REQUESTS], uuid.as_bytes().as_slice(), key].concat()
+}
+
+/// Where in `requests` it is noted when it was accepted, to be found in that order.
+#[must_use]
+pub fn request_time_key(at: Timestamp, uuid: Uuid, key: &[u8]) -> Vec<u8> {
+    [&[REQUEST_TIMES], at.micros().to_be_bytes().as_slice(), uuid.as_bytes(), key].concat()
+}
+
+/// The first byte of the memory of requests, and that of their times.
+const REQUESTS: u8 = 0;
+/// See [`REQUESTS`].
+pub const REQUEST_TIMES: u8 = 1;
 
 fn decode_front<'a>(key: &[u8], bytes: &[u8]) -> Result<(Front<'a>, usize), ReadError> {
     let damaged = |problem: String| ReadError::Damaged {
         key: String::from_utf8_lossy(key).into_owned(),
         problem,
     };
-    let Some((&RECORD_V1, rest)) = bytes.split_first() else {
+    let Some((&RECORD_V2, rest)) = bytes.split_first() else {
         return Err(damaged(format!("unknown format {:?}", bytes.first())));
     };
     let (front, used): (Front<'_>, usize) =
@@ -107,13 +201,25 @@ fn decode_front<'a>(key: &[u8], bytes: &[u8]) -> Result<(Front<'a>, usize), Read
     Ok((front, rest.len() - used))
 }
 
-/// The header and the stored record hash of an entry, for digests and scans that need no value.
+/// What digests, counts and listings need of an entry: everything but the value.
+pub struct Summary {
+    /// The header of the record.
+    pub header: Header,
+    /// Its hash.
+    pub hash: RecordHash,
+    /// See [`Stored::is_dead`].
+    pub is_dead: bool,
+}
+
+/// Reads an entry of `records` without its value.
 ///
 /// # Errors
 /// [`ReadError::Damaged`] for bytes that are no entry.
-pub fn decode_header(key: &[u8], bytes: &[u8]) -> Result<(Header, RecordHash), ReadError> {
+pub fn decode_summary(key: &[u8], bytes: &[u8]) -> Result<Summary, ReadError> {
     let (front, _) = decode_front(key, bytes)?;
-    Ok((front.header.into_owned(), front.hash))
+    let header = front.header.into_owned();
+    let is_dead = front.place == Place::Swept || header.content == Content::Tombstone;
+    Ok(Summary { header, hash: front.hash, is_dead })
 }
 
 /// The bytes of a meta entry.
@@ -130,7 +236,19 @@ pub fn encode_meta<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// [`ReadError::Damaged`] for bytes that are no such entry.
-pub fn decode_meta<T: serde::de::DeserializeOwned>(
+pub fn decode_meta<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, ReadError> {
+    decode::<T, DECODE_BYTES_MAX>(name, bytes)
+}
+
+/// Reads what is remembered of a request, which may be large.
+///
+/// # Errors
+/// [`ReadError::Damaged`] for bytes that are no such thing.
+pub fn decode_request<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReadError> {
+    decode::<T, REQUEST_BYTES_MAX>(REQUESTS_BYTES, bytes)
+}
+
+fn decode<T: DeserializeOwned, const BYTES_MAX: usize>(
     name: &str,
     bytes: &[u8],
 ) -> Result<T, ReadError> {
@@ -138,7 +256,8 @@ pub fn decode_meta<T: serde::de::DeserializeOwned>(
     let Some((&META_V1, rest)) = bytes.split_first() else {
         return Err(damaged(format!("unknown format {:?}", bytes.first())));
     };
+    let config = bincode::config::standard().with_limit::<BYTES_MAX>();
     let (value, used) =
-        bincode::serde::decode_from_slice(rest, config()).map_err(|e| damaged(e.to_string()))?;
+        bincode::serde::decode_from_slice(rest, config).map_err(|e| damaged(e.to_string()))?;
     if used == rest.len() { Ok(value) } else { Err(damaged("trailing bytes".to_owned())) }
 }

@@ -5,23 +5,30 @@
 //! Knows nothing of HTTP or of peers.
 
 mod ask;
+mod decide;
 pub mod engine;
+mod expiry;
 pub mod feed;
 mod group;
+mod history;
 pub mod identity;
 pub mod layout;
 pub mod memory;
 #[cfg(test)]
 #[path = "racing_tests.rs"]
 pub(crate) mod racing;
+mod requests;
 pub mod rocks;
 mod scan;
 mod tree;
 mod write;
 pub mod writer;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -30,12 +37,15 @@ use crate::model::{Header, Key, NodeId, Record};
 use crate::proto::digest::ElementKey;
 use crate::telemetry::Metrics;
 pub use ask::{
-    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Page, ReadError, Write, WriteError, Written,
+    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Fate, Lifetime, Operation, Outcome, Page,
+    ReadError, Revision, Txn, TxnDone, Write, WriteError, Written,
 };
 use engine::{Engine, Family};
+pub use expiry::Swept;
+use expiry::{Due, Judge};
 use feed::{Commit, Feed};
 use identity::{Identity, OpenError};
-use layout::Stored;
+use layout::{Body, Stored};
 use tree::Tree;
 use writer::{Job, Writer};
 
@@ -48,13 +58,35 @@ pub struct Settings {
     /// Values of at least this size are kept apart from their headers.
     pub blob_threshold_bytes: usize,
     /// How far ahead of the clock a write's timestamp may lie while there are other members.
-    pub clock_drift_max: std::time::Duration,
+    pub clock_drift_max: Duration,
     /// Commits that the feed keeps for its slowest reader.
     pub feed_commits_max: usize,
     /// The key of the digest, common to the cluster.
     pub digest_key: [u8; 32],
     /// The cluster that the data must belong to, if any.
     pub cluster: Option<Uuid>,
+    /// Earlier revisions that are kept of a key; 0: none.
+    pub history_depth: u32,
+    /// How long requests that have a name are remembered.
+    pub idempotency_window: Duration,
+    /// What remembering them may take on the disk, in bytes, before compression.
+    pub idempotency_bytes_max: u64,
+}
+
+impl Default for Settings {
+    /// Those of the default configuration, outside of any cluster.
+    fn default() -> Self {
+        Self {
+            blob_threshold_bytes: 4096,
+            clock_drift_max: Duration::from_secs(60),
+            feed_commits_max: 4096,
+            digest_key: [0; 32],
+            cluster: None,
+            history_depth: 8,
+            idempotency_window: Duration::from_hours(24),
+            idempotency_bytes_max: 256 << 20,
+        }
+    }
 }
 
 /// What all holders of a [`Store`] and the writer share.
@@ -65,9 +97,16 @@ struct Shared {
     feed: Feed,
     identity: Identity,
     /// Whether there are other members: set by the node, read by the writer.
-    others: std::sync::atomic::AtomicBool,
+    others: AtomicBool,
     /// Turns for comparing contents.
     comparisons: tokio::sync::Semaphore,
+    /// Tells by what time values are judged.
+    judge: Judge,
+    /// Where what is due begins.
+    due: Due,
+    /// What remembered requests take.
+    requests_bytes: AtomicU64,
+    idempotency_window: Duration,
 }
 
 /// A handle to the data of this node. Cheap to clone.
@@ -97,14 +136,21 @@ impl Store {
     ) -> Result<(Self, Writer), OpenError> {
         let identity = identity::open(engine.as_ref(), &clock, settings.cluster)?;
         let tree = Tree::build(engine.as_ref(), ElementKey::new(&settings.digest_key))?;
+        let judged = meta(engine.as_ref(), layout::JUDGED)?.unwrap_or_default();
+        let requests_bytes: u64 =
+            meta(engine.as_ref(), layout::REQUESTS_BYTES)?.unwrap_or_default();
         let shared = Arc::new(Shared {
             engine,
             clock,
             tree: RwLock::new(tree),
             feed: Feed::new(settings.feed_commits_max),
             identity,
-            others: std::sync::atomic::AtomicBool::new(false),
+            others: AtomicBool::new(false),
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
+            judge: Judge::new(judged, settings.clock_drift_max),
+            due: Due::default(),
+            requests_bytes: requests_bytes.into(),
+            idempotency_window: settings.idempotency_window,
         });
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
         let writer = Writer::new(shared.clone(), queue, metrics, settings);
@@ -119,7 +165,7 @@ impl Store {
 
     /// Says whether there are other members, which bounds how far ahead timestamps may lie.
     pub fn set_others(&self, others: bool) {
-        self.shared.others.store(others, std::sync::atomic::Ordering::Relaxed);
+        self.shared.others.store(others, Ordering::Relaxed);
     }
 
     /// Merges records from a peer. When this returns `Ok`, all of them are durable or were beaten
@@ -145,10 +191,7 @@ impl Store {
     /// # Errors
     /// When storage fails or the entry is damaged.
     pub fn members(&self) -> Result<Vec<crate::model::Member>, ReadError> {
-        match self.shared.engine.get(Family::Meta, layout::MEMBERS.as_bytes())? {
-            Some(bytes) => layout::decode_meta(layout::MEMBERS, &bytes),
-            None => Ok(Vec::new()),
-        }
+        Ok(meta(self.shared.engine.as_ref(), layout::MEMBERS)?.unwrap_or_default())
     }
 
     async fn ask<T>(
@@ -179,9 +222,22 @@ impl Store {
     /// # Errors
     /// When storage fails or the record is damaged.
     pub async fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let Some(record) = self.record(key).await? else { return Ok(None) };
-        let live = record.header.is_live(self.shared.clock.now());
-        Ok(live.then_some(Entry { header: record.header, body: Some(record.body) }))
+        let stored = self.shared.stored(key)?;
+        let Some(stored) = stored.filter(|stored| stored.is_live(self.shared.now())) else {
+            return Ok(None);
+        };
+        if let Body::Inline(body) = stored.body {
+            return Ok(Some(Entry { header: stored.header, body: Some(body) }));
+        }
+        // a large value: off this thread
+        let key = key.clone();
+        self.blocking(move |store| store.get_now(&key)).await
+    }
+
+    /// The same on a thread that may block.
+    fn get_now(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        let live = self.shared.live(key)?;
+        Ok(live.map(|(stored, body)| Entry { header: stored.header, body: Some(body) }))
     }
 
     /// The live value of `key`, its bytes only where they are kept with the header.
@@ -189,9 +245,14 @@ impl Store {
     /// # Errors
     /// When storage fails or the record is damaged.
     pub fn peek(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
-        let live = stored.header.is_live(self.shared.clock.now());
-        Ok(live.then_some(Entry { header: stored.header, body: stored.body }))
+        let live = self.shared.stored(key)?.filter(|stored| stored.is_live(self.shared.now()));
+        Ok(live.map(|stored| {
+            let body = match stored.body {
+                Body::Inline(body) => Some(body),
+                Body::Apart | Body::Swept => None,
+            };
+            Entry { header: stored.header, body }
+        }))
     }
 
     /// The header of the live value of `key`.
@@ -202,13 +263,14 @@ impl Store {
         Ok(self.peek(key)?.map(|entry| entry.header))
     }
 
-    /// The record of `key`, dead or alive, as replication sends it.
+    /// The record of `key`, dead or alive, as replication sends it: without bytes when they were
+    /// swept.
     ///
     /// # Errors
     /// When storage fails or the record is damaged.
     pub async fn record(&self, key: &Key) -> Result<Option<Record>, ReadError> {
         let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
-        if let Some(body) = stored.body {
+        if let Body::Inline(body) = stored.body {
             return Ok(Some(Record { header: stored.header, body }));
         }
         // a large value: off this thread
@@ -221,7 +283,8 @@ impl Store {
     /// # Errors
     /// When storage fails or the record is damaged.
     pub fn record_now(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        self.shared.record(key)
+        let found = self.shared.whole(key)?;
+        Ok(found.map(|(stored, body)| Record { header: stored.header, body }))
     }
 
     /// The fingerprint of the whole store.
@@ -299,26 +362,40 @@ impl Shared {
         bytes.map(|bytes| Stored::decode_for(key.as_bytes(), &bytes)).transpose()
     }
 
-    fn record(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+    /// The entry of `key` with its bytes; those of a swept record are empty.
+    fn whole(&self, key: &Key) -> Result<Option<(Stored, Bytes)>, ReadError> {
         let mut found = self.stored(key)?;
         while let Some(stored) = found {
-            let body = if let Some(body) = stored.body {
-                Some(body)
-            } else {
-                let at = layout::blob_key(key, &stored.header);
-                self.engine.get(Family::Values, &at)?
+            let body = match &stored.body {
+                Body::Inline(body) => Some(body.clone()),
+                Body::Swept => Some(Bytes::new()),
+                Body::Apart => {
+                    self.engine.get(Family::Values, &layout::blob_key(key, &stored.hash))?
+                }
             };
             if let Some(body) = body {
-                return Ok(Some(Record { header: stored.header, body }));
+                return Ok(Some((stored, body)));
             }
-            // replaced between the two reads, or damaged
+            // replaced or swept between the two reads, or damaged
             found = self.stored(key)?;
-            if found.as_ref().is_some_and(|now| now.header == stored.header) {
-                let problem = "its value is missing".to_owned();
-                return Err(ReadError::Damaged { key: key.to_string(), problem });
+            if found.as_ref().is_some_and(|now| *now == stored) {
+                return Err(missing_value(key));
             }
         }
         Ok(None)
+    }
+
+    /// The same, if there is a live value.
+    fn live(&self, key: &Key) -> Result<Option<(Stored, Bytes)>, ReadError> {
+        Ok(self.whole(key)?.filter(|(stored, _)| stored.is_live(self.now())))
+    }
+
+    /// Brings what is kept beside the engine up to a group that was committed.
+    fn follow(&self, done: &group::Done) {
+        if let Some(bytes) = done.requests_bytes {
+            self.requests_bytes.store(bytes, Ordering::Relaxed);
+        }
+        self.due.follow(done.swept_to, done.noted);
     }
 
     fn node(&self) -> NodeId {
@@ -326,6 +403,30 @@ impl Shared {
     }
 }
 
+/// A meta entry, if it is there.
+fn meta<T: serde::de::DeserializeOwned>(
+    engine: &dyn Engine,
+    name: &str,
+) -> Result<Option<T>, ReadError> {
+    let entry = engine.get(Family::Meta, name.as_bytes())?;
+    entry.map(|bytes| layout::decode_meta(name, &bytes)).transpose()
+}
+
+fn missing_value(key: &Key) -> ReadError {
+    ReadError::Damaged { key: key.to_string(), problem: "its value is missing".to_owned() }
+}
+
+fn checked_key(bytes: &[u8]) -> Result<Key, ReadError> {
+    Key::from_bytes(bytes).map_err(|error| ReadError::Damaged {
+        key: String::from_utf8_lossy(bytes).into_owned(),
+        problem: error.to_string(),
+    })
+}
+
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "lives_tests.rs"]
+mod lives_tests;

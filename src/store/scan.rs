@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::engine::Family;
-use super::layout::Stored;
-use super::{Entry, Page, ReadError, Store, tree};
+use super::layout::{Body, Stored};
+use super::{Entry, Page, ReadError, Store, checked_key, tree};
 use crate::model::{Key, Prefix, Record};
 use crate::proto::digest::{Piece, Place, ShortId, Sum};
 use crate::proto::reconcile::{Listed, Replica};
@@ -46,7 +46,7 @@ impl Store {
             successor.push(0);
             from = from.max(successor);
         }
-        let now = self.shared.clock.now();
+        let now = self.shared.now();
         let (mut found, mut content_bytes) = (Vec::new(), 0_u64);
         let (mut more, mut damaged) = (false, Ok(()));
         let bytes_max = content_bytes_max.map_or(u64::MAX, |max| max as u64);
@@ -54,7 +54,7 @@ impl Store {
         self.shared.engine.scan(Family::Records, &from, end.as_deref(), &mut |key, bytes| {
             let stored = Stored::decode_for(key, &Bytes::copy_from_slice(bytes));
             let stored = match stored.and_then(|s| Ok((checked_key(key)?, s))) {
-                Ok((_, stored)) if !stored.header.is_live(now) => return ControlFlow::Continue(()),
+                Ok((_, stored)) if !stored.is_live(now) => return ControlFlow::Continue(()),
                 Ok(stored) => stored,
                 Err(error) => {
                     damaged = Err(error);
@@ -106,20 +106,11 @@ impl Store {
         if !body {
             return Ok(Some(Entry { header: stored.header, body: None }));
         }
-        if let Some(body) = stored.body {
+        if let Body::Inline(body) = stored.body {
             return Ok(Some(Entry { header: stored.header, body: Some(body) }));
         }
-        let record = self.record_now(key)?;
-        let live = record.filter(|record| record.header.is_live(self.shared.clock.now()));
-        Ok(live.map(|record| Entry { header: record.header, body: Some(record.body) }))
+        self.get_now(key)
     }
-}
-
-fn checked_key(bytes: &[u8]) -> Result<Key, ReadError> {
-    Key::from_bytes(bytes).map_err(|error| ReadError::Damaged {
-        key: String::from_utf8_lossy(bytes).into_owned(),
-        problem: error.to_string(),
-    })
 }
 
 impl Replica for Store {
@@ -164,9 +155,9 @@ impl Replica for Store {
         visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let element_key = self.shared.tree().element_key();
-        tree::visit_headers(self.shared.engine.as_ref(), from, to, |key, header, hash| {
-            let id: ShortId = element_key.element(key, hash).short();
-            visit(Listed { key, id, bytes: header.content.size() })
+        tree::visit_headers(self.shared.engine.as_ref(), from, to, |key, summary| {
+            let id: ShortId = element_key.element(key, &summary.hash).short();
+            visit(Listed { key, id, bytes: summary.header.content.size() })
         })
     }
 

@@ -17,7 +17,7 @@ use crate::model::{
     Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, json, merge,
 };
 
-const START: u64 = 1_800_000_000_000_000;
+pub(super) const START: u64 = 1_800_000_000_000_000;
 
 fn settings() -> Settings {
     Settings {
@@ -26,53 +26,60 @@ fn settings() -> Settings {
         feed_commits_max: 16,
         digest_key: [5; 32],
         cluster: None,
+        history_depth: 3,
+        idempotency_window: Duration::from_secs(3600),
+        idempotency_bytes_max: 1 << 20,
     }
 }
 
 /// A store whose writer runs on a thread of its own, as in a node.
-struct Opened {
-    store: Store,
+pub(super) struct Opened {
+    pub(super) store: Store,
     writer: std::thread::JoinHandle<Result<(), writer::WriterError>>,
 }
 
 impl Opened {
-    fn new(engine: Arc<dyn Engine>, clock: &Arc<Fixed>) -> Self {
+    pub(super) fn new(engine: Arc<dyn Engine>, clock: &Arc<Fixed>) -> Self {
         let clock = Clock::from_source(clock.clone());
         let (store, writer) = Store::open(engine, clock, Metrics::new(), &settings()).unwrap();
         Self { store, writer: std::thread::spawn(move || writer.run_blocking()) }
     }
 
-    fn close(self) {
+    pub(super) fn close(self) {
         drop(self.store);
         self.writer.join().unwrap().unwrap();
     }
 }
 
-fn rocks(dir: &Path) -> Arc<dyn Engine> {
+pub(super) fn rocks(dir: &Path) -> Arc<dyn Engine> {
     Arc::new(Rocks::open(dir, 1 << 20, false).unwrap())
 }
 
-fn key(text: &str) -> Key {
+pub(super) fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
 }
 
-fn put(at: &str, body: &[u8]) -> Write {
+pub(super) fn put(at: &str, body: &[u8]) -> Write {
     let content_type = ContentType::octet_stream();
-    let change = Change::Put { content_type, body: Bytes::copy_from_slice(body) };
-    Write { key: key(at), change, conditions: Vec::new() }
+    let body = Bytes::copy_from_slice(body);
+    plain(at, Change::put(content_type, body, Lifetime::Unbounded))
 }
 
-fn delete(at: &str) -> Write {
-    Write { key: key(at), change: Change::Delete, conditions: Vec::new() }
+pub(super) fn plain(at: &str, change: Change) -> Write {
+    Write { key: key(at), change, conditions: Vec::new(), uuid: None }
 }
 
-fn expecting(mut write: Write, expected: Expected) -> Write {
+pub(super) fn delete(at: &str) -> Write {
+    plain(at, Change::Delete)
+}
+
+pub(super) fn expecting(mut write: Write, expected: Expected) -> Write {
     write.conditions.push(Condition::Expect(expected));
     write
 }
 
 /// A record of another node.
-fn foreign(timestamp: u64, node: u128, body: Option<&[u8]>) -> Record {
+pub(super) fn foreign(timestamp: u64, node: u128, body: Option<&[u8]>) -> Record {
     let origin = NodeId::from_u128(node);
     let timestamp = Timestamp::saturating(timestamp);
     let header = Header {
@@ -92,7 +99,7 @@ fn foreign(timestamp: u64, node: u128, body: Option<&[u8]>) -> Record {
 }
 
 /// Runs a test on both engines.
-async fn on_both<F: Future<Output = ()>>(test: impl Fn(Opened, Arc<Fixed>) -> F) {
+pub(super) async fn on_both<F: Future<Output = ()>>(test: impl Fn(Opened, Arc<Fixed>) -> F) {
     let clock = Fixed::new(START, 1);
     test(Opened::new(Arc::new(Memory::default()), &clock), clock).await;
     let (dir, clock) = (tempfile::tempdir().unwrap(), Fixed::new(START, 1));
@@ -299,19 +306,20 @@ async fn another_process_a_newer_format_and_another_cluster_are_refused_by_name(
 
     let engine = rocks(dir.path());
     let mut transaction = engine.begin();
-    transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &2_u32.to_le_bytes()).unwrap();
+    transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &3_u32.to_le_bytes()).unwrap();
     transaction.commit().unwrap();
     drop(engine);
     let error = open(None).unwrap_err().to_string();
-    assert!(error.contains("format 2") && error.contains("newer kvs"), "{error}");
+    assert!(error.contains("format 3") && error.contains("newer kvs"), "{error}");
 }
 
 #[test]
 fn the_disk_bytes_are_pinned_and_any_other_bytes_are_an_error() {
     let header = foreign(START, 9, Some(b"{}")).header;
     let hash = header.hash();
-    let stored = Stored { header, displaced_twin: true, body: Some(Bytes::from_static(b"{}")) };
-    let bytes = Bytes::from(stored.encode(&hash));
+    let body = layout::Body::Inline(Bytes::from_static(b"{}"));
+    let stored = Stored { header, hash, displaced_twin: true, revisions: (3, 9), body };
+    let bytes = stored.encode();
     assert_eq!(blake3::hash(&bytes).to_hex().as_str(), GOLDEN, "bump the format, and read both");
     assert_eq!(Stored::decode_for(b"a", &bytes).unwrap(), stored);
     for cut in 0..bytes.len() - 2 {
@@ -320,7 +328,7 @@ fn the_disk_bytes_are_pinned_and_any_other_bytes_are_an_error() {
     }
 }
 
-const GOLDEN: &str = "e1aaefc3ead68d8884cf816405c122fb456d54aa982e0d9e23548b04e9e3e945";
+const GOLDEN: &str = "e2b15a0b7bbe8805b1136906a8ce869d24c6a4f0843b2c7ff8280ebcba195f44";
 
 /// One step of a random history.
 #[derive(Clone, Debug)]

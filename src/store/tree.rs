@@ -4,9 +4,8 @@
 use std::ops::ControlFlow;
 
 use super::engine::{Engine, Family};
-use super::{Counts, ReadError, layout};
-use crate::model::record::RecordHash;
-use crate::model::{Content, Header};
+use super::layout::{self, Summary};
+use super::{Counts, ReadError};
 use crate::proto::digest::{Delta, Digest, ElementKey, Sum};
 
 /// The digest and the counts of one moment.
@@ -26,13 +25,13 @@ pub fn visit_headers(
     engine: &dyn Engine,
     from: &[u8],
     to: Option<&[u8]>,
-    mut visit: impl FnMut(&[u8], &Header, &RecordHash) -> ControlFlow<()>,
+    mut visit: impl FnMut(&[u8], &Summary) -> ControlFlow<()>,
 ) -> Result<(), ReadError> {
     let mut damaged = Ok(());
-    engine.scan(Family::Records, from, to, &mut |key, bytes| match layout::decode_header(
+    engine.scan(Family::Records, from, to, &mut |key, bytes| match layout::decode_summary(
         key, bytes,
     ) {
-        Ok((header, hash)) => visit(key, &header, &hash),
+        Ok(summary) => visit(key, &summary),
         Err(error) => {
             damaged = Err(error);
             ControlFlow::Break(())
@@ -49,9 +48,9 @@ impl Tree {
     pub fn build(engine: &dyn Engine, key: ElementKey) -> Result<Self, ReadError> {
         let mut digest = Digest::new(key.clone());
         let mut counts = Counts::default();
-        visit_headers(engine, &[], None, |at, header, hash| {
-            digest.append(at, &key.element(at, hash));
-            counts.add(&header.content);
+        visit_headers(engine, &[], None, |at, summary| {
+            digest.append(at, &key.element(at, &summary.hash));
+            counts.add(summary.is_dead);
             ControlFlow::Continue(())
         })?;
         Ok(Self { digest, counts, key })
@@ -83,8 +82,8 @@ pub fn leaf_sum(
     to: Option<&[u8]>,
 ) -> Result<Sum, ReadError> {
     let mut sum = Sum::default();
-    visit_headers(engine, from, to, |at, _, hash| {
-        sum.add(&key.element(at, hash));
+    visit_headers(engine, from, to, |at, summary| {
+        sum.add(&key.element(at, &summary.hash));
         ControlFlow::Continue(())
     })?;
     Ok(sum)
@@ -92,19 +91,16 @@ pub fn leaf_sum(
 
 impl Counts {
     /// Counts a record in.
-    pub(super) fn add(&mut self, content: &Content) {
-        *self.of(content) += 1;
+    pub(super) fn add(&mut self, is_dead: bool) {
+        *self.of(is_dead) += 1;
     }
 
     /// Counts a record out.
-    pub(super) fn remove(&mut self, content: &Content) {
-        *self.of(content) -= 1;
+    pub(super) fn remove(&mut self, is_dead: bool) {
+        *self.of(is_dead) -= 1;
     }
 
-    fn of(&mut self, content: &Content) -> &mut u64 {
-        match content {
-            Content::Tombstone => &mut self.tombstones,
-            Content::Value { .. } => &mut self.keys,
-        }
+    fn of(&mut self, is_dead: bool) -> &mut u64 {
+        if is_dead { &mut self.tombstones } else { &mut self.keys }
     }
 }

@@ -1,25 +1,27 @@
-//! Writes whose conditions look into the value.
+//! Writes of clients on their way to the writer.
 //!
-//! Comparing JSON takes time, and the one writer has none to spare. So it is done here, outside,
-//! against the live record of the moment; the writer then only checks that the record is still that
-//! one. The writer stays the only place that decides.
+//! Comparing JSON takes time, and the one writer has none to spare. So a condition that looks into
+//! the value is held against the live record of the moment here, outside; the writer then takes
+//! over the verdict if that record is still the one. The writer stays the only place that decides.
 
+use tokio::sync::oneshot;
+
+use super::decide::Verdicts;
+use super::requests::Name;
 use super::writer::Job;
-use super::{CURRENT_BYTES_MAX, Entry, ReadError, Store, Write, WriteError, Written};
+use super::{ReadError, Store, Txn, TxnDone, Write, WriteError, Written};
 use crate::model::condition::Current;
 use crate::model::record::RecordHash;
 use crate::model::{Condition, Key};
 
 /// How many comparisons run at once. Each reads a value and may take some times its size.
 pub(super) const COMPARISONS_MAX: usize = 2;
+/// How often contents are compared outside, each time because somebody else wrote meanwhile. Then
+/// the writer does it itself, so that nobody waits for ever.
+const ROUNDS_MAX: u32 = 3;
 
-/// What comparing the live value gave.
-enum Compared {
-    /// All conditions hold for the record with this hash.
-    Equal(RecordHash),
-    /// One does not hold, or there is no live value.
-    Unequal(Option<Box<Entry>>),
-}
+/// How the writer answers a request: `None` when what was compared outside is not there any more.
+type Answer<T> = oneshot::Sender<Result<Option<T>, WriteError>>;
 
 impl Store {
     /// Decides and, if it is accepted, performs one write. When this returns `Ok`, the write is
@@ -27,54 +29,72 @@ impl Store {
     ///
     /// # Errors
     /// Why it was not accepted; see [`WriteError`] for whether anything changed.
-    pub async fn write(&self, mut write: Write) -> Result<Written, WriteError> {
-        let (content, plain): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut write.conditions).into_iter().partition(Condition::needs_body);
-        if content.is_empty() {
-            write.conditions = plain;
-            return self.ask(|answer| Job::Write { write, answer }).await;
-        }
-        // Each further round follows a write of somebody else, so not all can go on for ever.
+    pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
+        let name = Name::of_write(&write);
+        let content = write.conditions.iter().filter(|condition| condition.needs_body());
+        let content = content.map(|condition| (write.key.clone(), condition.clone())).collect();
+        let job = |verdicts, answer| Job::Write { write: write.clone(), name, verdicts, answer };
+        self.decide(content, job).await
+    }
+
+    /// Decides and performs a transaction. When this returns `Ok`, it is durable as a whole.
+    /// Dropping the future does not undo it.
+    ///
+    /// # Errors
+    /// Why it was not accepted; see [`WriteError`] for whether anything changed.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnDone, WriteError> {
+        let name = Name::of_txn(&txn);
+        let content = txn.compare.iter().filter(|(_, condition)| condition.needs_body());
+        let content = content.cloned().collect();
+        let txn = std::sync::Arc::new(txn);
+        let job = |verdicts, answer| Job::Txn { txn: txn.clone(), name, verdicts, answer };
+        self.decide(content, job).await
+    }
+
+    /// Has the writer decide, with verdicts on the conditions of `content`, which look into values.
+    async fn decide<T>(
+        &self,
+        content: Vec<(Key, Condition)>,
+        job: impl Fn(Verdicts, Answer<T>) -> Job,
+    ) -> Result<T, WriteError> {
+        let mut rounds = if content.is_empty() { ROUNDS_MAX } else { 0 };
+        let content = std::sync::Arc::new(content);
         loop {
-            let hash = match self.compare(&write.key, &content).await.map_err(WriteError::Failed)? {
-                Compared::Equal(hash) => hash,
-                Compared::Unequal(current) => {
-                    return Err(WriteError::PreconditionFailed { current });
-                }
+            let verdicts = if rounds == ROUNDS_MAX {
+                Verdicts::Open
+            } else {
+                Verdicts::Found(self.compare(content.clone()).await.map_err(WriteError::Failed)?)
             };
-            // The hash covers the whole record, its content included. So what was compared is
-            // what the writer finds, or the write is refused: nothing comes in between.
-            let mut conditions = plain.clone();
-            conditions.push(Condition::Record(hash));
-            let attempt = Write { conditions, ..write.clone() };
-            let outcome = self.ask(|answer| Job::Write { write: attempt, answer }).await;
-            match &outcome {
-                Err(WriteError::PreconditionFailed { current })
-                    if current.as_ref().is_none_or(|entry| entry.header.hash() != hash) => {}
-                _ => return outcome,
+            if let Some(decided) = self.ask(|answer| job(verdicts, answer)).await? {
+                return Ok(decided);
             }
+            rounds += 1;
         }
     }
 
-    /// Holds `conditions` against the live value of `key`, on a thread that may block.
-    async fn compare(&self, key: &Key, conditions: &[Condition]) -> Result<Compared, ReadError> {
+    /// Holds conditions against the live values of their keys, on a thread that may block.
+    async fn compare(
+        &self,
+        conditions: std::sync::Arc<Vec<(Key, Condition)>>,
+    ) -> Result<Vec<(Option<RecordHash>, bool)>, ReadError> {
         // the semaphore is never closed
         let _turn = self.shared.comparisons.acquire().await.ok();
-        let (key, conditions) = (key.clone(), conditions.to_vec());
-        self.blocking(move |store| store.compare_now(&key, &conditions)).await
+        let compare = move |store: &Self| {
+            let conditions = conditions.iter();
+            conditions.map(|(key, condition)| store.compare_now(key, condition)).collect()
+        };
+        self.blocking(compare).await
     }
 
-    fn compare_now(&self, key: &Key, conditions: &[Condition]) -> Result<Compared, ReadError> {
-        let now = self.shared.clock.now();
-        let live = self.record_now(key)?.filter(|record| record.header.is_live(now));
-        let Some(record) = live else { return Ok(Compared::Unequal(None)) };
-        let current =
-            Current { header: &record.header, displaced_twin: false, body: Some(&record.body) };
-        if conditions.iter().all(|condition| condition.holds(Some(current))) {
-            return Ok(Compared::Equal(record.header.hash()));
-        }
-        let shown = record.header.content.size() <= CURRENT_BYTES_MAX;
-        let entry = Entry { header: record.header, body: shown.then_some(record.body) };
-        Ok(Compared::Unequal(Some(Box::new(entry))))
+    fn compare_now(
+        &self,
+        key: &Key,
+        condition: &Condition,
+    ) -> Result<(Option<RecordHash>, bool), ReadError> {
+        let Some((stored, body)) = self.shared.live(key)? else {
+            return Ok((None, condition.holds(None)));
+        };
+        let current = Current { header: &stored.header, displaced_twin: false, body: Some(&body) };
+        Ok((Some(stored.hash), condition.holds(Some(current))))
     }
 }

@@ -9,9 +9,11 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::feed::Commit;
-use super::group::{CommitError, Effect, Group, Rules};
-use super::{Applied, Change, Settings, Shared, Write, WriteError, Written};
+use super::decide::Verdicts;
+use super::expiry::Swept;
+use super::group::{CommitError, Done, Effect, Group, Rules};
+use super::requests::Name;
+use super::{Applied, Operation, Settings, Shared, Txn, TxnDone, Write, WriteError, Written};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
 use crate::telemetry::Metrics;
@@ -30,8 +32,28 @@ pub enum Job {
     Write {
         /// What to write, and on which conditions.
         write: Write,
+        /// Its name, if it has one.
+        name: Option<Name>,
+        /// What comparing contents gave.
+        verdicts: Verdicts,
+        /// Where the outcome goes; `None`: the verdicts do not hold any more.
+        answer: Answer<Option<Written>>,
+    },
+    /// A client's transaction.
+    Txn {
+        /// What to do, and on which conditions.
+        txn: Arc<Txn>,
+        /// Its name, if it has one.
+        name: Option<Name>,
+        /// What comparing contents gave.
+        verdicts: Verdicts,
+        /// Where the outcome goes; `None`: the verdicts do not hold any more.
+        answer: Answer<Option<TxnDone>>,
+    },
+    /// Frees what is due.
+    Sweep {
         /// Where the outcome goes.
-        answer: Answer<Written>,
+        answer: Answer<Swept>,
     },
     /// Records from a peer.
     Apply {
@@ -54,10 +76,15 @@ pub enum Job {
 impl Job {
     fn bytes(&self) -> usize {
         match self {
-            Self::Write { write, .. } => match &write.change {
-                Change::Put { body, .. } => body.len(),
-                Change::Delete => 0,
-            },
+            Self::Write { write, .. } => write.change.bytes(),
+            Self::Txn { txn, .. } => {
+                let bytes = |operation: &Operation| match operation {
+                    Operation::Write(_, change) => change.bytes(),
+                    Operation::Get(_) => 0,
+                };
+                txn.success.iter().chain(&txn.failure).map(bytes).sum()
+            }
+            Self::Sweep { .. } => 0,
             Self::Apply { records, .. } => records.iter().map(|(_, r)| r.body.len()).sum(),
             Self::Meta { value, .. } => value.len(),
         }
@@ -66,7 +93,9 @@ impl Job {
 
 /// A decision that waits for the commit.
 enum Decided {
-    Write(Answer<Written>, Result<Written, WriteError>),
+    Write(Answer<Option<Written>>, Result<Option<Written>, WriteError>),
+    Txn(Answer<Option<TxnDone>>, Result<Option<TxnDone>, WriteError>),
+    Sweep(Answer<Swept>, Result<Swept, WriteError>),
     Apply(Answer<Applied>, Result<Applied, WriteError>),
     Meta(Answer<()>, Result<(), WriteError>),
 }
@@ -74,7 +103,7 @@ enum Decided {
 /// A group after its commit, which may have failed.
 struct Committed {
     decided: Vec<Decided>,
-    outcome: Result<(Vec<Effect>, Vec<Commit>), CommitError>,
+    outcome: Result<Done, CommitError>,
 }
 
 /// Where the work on a group may be held up.
@@ -112,6 +141,8 @@ impl Writer {
         let rules = Rules {
             blob_threshold_bytes: settings.blob_threshold_bytes,
             clock_drift_max: settings.clock_drift_max,
+            history_depth: u64::from(settings.history_depth),
+            idempotency_bytes_max: settings.idempotency_bytes_max,
         };
         let writer = Self { shared, queue, metrics, rules };
         writer.count_records();
@@ -169,9 +200,10 @@ impl Writer {
 
     /// Brings the digest, the feed and those who wait up to what was committed.
     fn publish(&self, group: Committed) -> Result<(), WriterError> {
-        let outcome = group.outcome.and_then(|(effects, commits)| {
-            self.follow(effects).map_err(CommitError::Unknown)?;
-            for commit in commits {
+        let outcome = group.outcome.and_then(|done| {
+            self.shared.follow(&done);
+            self.follow(done.effects).map_err(CommitError::Unknown)?;
+            for commit in done.commits {
                 self.shared.feed.publish(commit);
             }
             Ok(())
@@ -189,10 +221,10 @@ impl Writer {
         let mut deltas = Vec::with_capacity(effects.len());
         for Effect { key, old, new } in effects {
             let bytes = key.as_bytes();
-            if let Some((_, content)) = &old {
-                tree.counts.remove(content);
+            if let Some((_, was_dead)) = old {
+                tree.counts.remove(was_dead);
             }
-            tree.counts.add(&new.1);
+            tree.counts.add(new.1);
             deltas.push(Delta {
                 key: bytes.into(),
                 old: old.map(|(hash, _)| tree.digest.element(bytes, &hash)),
@@ -226,6 +258,16 @@ impl Writer {
                     count("write", outcome(&result));
                     answer.send(result).map_err(drop)
                 }
+                Decided::Txn(answer, result) => {
+                    let result = settle(result, failure);
+                    count("txn", outcome(&result));
+                    answer.send(result).map_err(drop)
+                }
+                Decided::Sweep(answer, result) => {
+                    let result = settle(result, failure);
+                    count("sweep", outcome(&result));
+                    answer.send(result).map_err(drop)
+                }
                 Decided::Apply(answer, result) => {
                     let result = settle(result, failure);
                     count("merge", outcome(&result));
@@ -239,7 +281,13 @@ impl Writer {
 
 fn decide(group: &mut Group<'_>, job: Job) -> Decided {
     match job {
-        Job::Write { write, answer } => Decided::Write(answer, group.write(&write)),
+        Job::Write { write, name, verdicts, answer } => {
+            Decided::Write(answer, group.write(&write, name.as_ref(), &verdicts))
+        }
+        Job::Txn { txn, name, verdicts, answer } => {
+            Decided::Txn(answer, group.txn(&txn, name.as_ref(), &verdicts))
+        }
+        Job::Sweep { answer } => Decided::Sweep(answer, group.sweep()),
         Job::Apply { records, answer } => Decided::Apply(answer, group.apply(&records)),
         Job::Meta { key, value, answer } => Decided::Meta(answer, group.put_meta(key, &value)),
     }
@@ -263,6 +311,8 @@ fn outcome<T>(result: &Result<T, WriteError>) -> &'static str {
         Ok(_) => "done",
         Err(WriteError::PreconditionFailed { .. }) => "precondition_failed",
         Err(WriteError::NotFound) => "not_found",
+        Err(WriteError::OtherRequest) => "other_request",
+        Err(WriteError::MemoryFull | WriteError::ContentTooLarge) => "too_much",
         Err(WriteError::ClockSkewed { .. }) => "clock_skewed",
         Err(WriteError::ShuttingDown | WriteError::Failed(_)) => "failed",
         Err(WriteError::OutcomeUnknown(_)) => "unknown",

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kvs::clock::Clock;
 use kvs::store::{Settings, Store, rocks::Rocks};
@@ -21,13 +20,7 @@ const ACKS_MAX: usize = 400;
 /// The store in a stopped node's directory.
 pub(super) fn opened(data_dir: &Path, digest_key: [u8; 32]) -> Store {
     let engine = Rocks::open(&data_dir.join("db"), 8 << 20, true).expect("the database opens");
-    let settings = Settings {
-        blob_threshold_bytes: 4096,
-        clock_drift_max: Duration::from_secs(60),
-        feed_commits_max: 16,
-        digest_key,
-        cluster: None,
-    };
+    let settings = Settings { digest_key, ..Settings::default() };
     let opened = Store::open(Arc::new(engine), Clock::system(), Metrics::new(), &settings);
     opened.expect("the store opens").0
 }

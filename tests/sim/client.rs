@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvs::model::{Condition, Content, ContentType, Expected, Key};
-use kvs::store::{Change, Store, Write, WriteError};
+use kvs::store::{Change, Lifetime, Store, Write, WriteError};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use tokio::sync::watch;
@@ -79,7 +79,7 @@ impl Client {
         let length = if large { LARGE_BYTES } else { self.rng.random_range(16..200) };
         let mut body = vec![0; length];
         self.rng.fill_bytes(&mut body);
-        Change::Put { content_type: ContentType::octet_stream(), body: Bytes::from(body) }
+        Change::put(ContentType::octet_stream(), Bytes::from(body), Lifetime::Unbounded)
     }
 
     fn read(&self, key: &Key) {
@@ -107,12 +107,13 @@ impl Client {
         }
         let content = match &change {
             Change::Delete => Content::Tombstone,
-            Change::Put { content_type, body } => Content::value(content_type.clone(), body),
+            Change::Put { content, .. } => content.clone(),
         };
         let origin = self.store.identity().node;
         let number = lock(&self.audit).begins(self.slot, origin, &key, content, expected);
         let mut pending = Pending { audit: &self.audit, number, decided: false };
-        let written = self.store.write(Write { key: key.clone(), change, conditions }).await;
+        let written =
+            self.store.write(Write { key: key.clone(), change, conditions, uuid: None }).await;
         pending.decided = true;
         let mut audit = lock(&self.audit);
         match written {
@@ -130,6 +131,9 @@ impl Client {
                 WriteError::NotFound
                 | WriteError::ClockSkewed { .. }
                 | WriteError::ShuttingDown
+                | WriteError::OtherRequest
+                | WriteError::MemoryFull
+                | WriteError::ContentTooLarge
                 | WriteError::Failed(_),
             ) => audit.refused(number, None),
         }

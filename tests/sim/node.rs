@@ -159,6 +159,9 @@ impl Node {
             feed_commits_max: common.config.sync.push_queue_max,
             digest_key: common.secret.digest_key(),
             cluster: Some(common.secret.cluster_id()),
+            history_depth: 3,
+            idempotency_window: common.config.limits.idempotency_window,
+            idempotency_bytes_max: common.config.limits.idempotency_bytes_max,
         };
         let clock = Clock::from_source(self.clock.clone());
         Store::open(self.disk.clone(), clock, metrics.clone(), &settings)
@@ -271,6 +274,7 @@ impl Parts<'_> {
             syncing: syncing_told,
         };
         tasks.spawn(gossip.run(stop.clone()));
+        tasks.spawn(store.clone().keep_swept(stop.clone()));
         tasks.spawn(members::keep(store.clone(), known, members.clone(), stop.clone()));
         tasks.spawn(replication.run(stop.clone()));
         (syncing, members)

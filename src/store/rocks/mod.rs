@@ -19,6 +19,11 @@ use super::engine::{Engine, EngineError, Family, Transaction, Visit};
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Write-ahead logs are kept up to this size together; what they hold is then written to tables.
 const LOG_BYTES_MAX: u64 = 64 << 20;
+/// The part of blob files, the oldest ones, whose live values a compaction moves to new files, and
+/// the part of garbage in them from which on one is begun for that alone. So dropped values are
+/// freed, and values that are seldom written are seldom moved.
+const BLOB_GC_AGE_CUTOFF: f64 = 0.5;
+const BLOB_GC_GARBAGE_MAX: f64 = 0.5;
 /// Log files that RocksDB itself keeps, and how large each grows.
 const INFO_LOGS_MAX: usize = 3;
 const INFO_LOG_BYTES_MAX: usize = 4 << 20;
@@ -55,6 +60,8 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         options.set_min_blob_size(0);
         options.set_blob_compression_type(DBCompressionType::Zstd);
         options.set_enable_blob_gc(true);
+        options.set_blob_gc_age_cutoff(BLOB_GC_AGE_CUTOFF);
+        options.set_blob_gc_force_threshold(BLOB_GC_GARBAGE_MAX);
     }
     options
 }
@@ -198,6 +205,26 @@ mod tests {
         let mut bytes = vec![0; 1 << 20];
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         bytes
+    }
+
+    /// A value that is overwritten again and again, as histories drop their oldest revisions.
+    #[test]
+    fn dropped_values_are_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let rocks = Rocks::open(dir.path(), 1 << 20, false).unwrap();
+        let megabyte = noise();
+        for number in 0..512_u32 {
+            let mut transaction = rocks.begin();
+            transaction.put(Family::Values, &number.to_be_bytes(), &megabyte).unwrap();
+            if let Some(dropped) = number.checked_sub(8) {
+                transaction.delete(Family::Values, &dropped.to_be_bytes()).unwrap();
+            }
+            transaction.commit().unwrap();
+        }
+        // 8 MiB are alive; what waits for a compaction is bounded
+        let files = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
+        let bytes: u64 = files.map(|file| file.metadata().map_or(0, |found| found.len())).sum();
+        assert!(bytes < 256 << 20, "{bytes} bytes for 8 MiB, after 512 MiB were written");
     }
 
     /// Each log holds a little of `meta`, which on its own is never written to a table.

@@ -6,7 +6,7 @@ use kvs::model::{
     merge,
 };
 use kvs::proto::wire::{self, WireRecord};
-use kvs::store::layout::{self, Stored};
+use kvs::store::layout::{self, Body, Stored};
 use uuid::Uuid;
 
 use super::memory::peak;
@@ -62,30 +62,31 @@ pub fn run(data: &[u8]) {
 fn disk(bytes: &[u8]) {
     let (decoded, taken) = peak(|| Stored::decode_for(b"k", &Bytes::copy_from_slice(bytes)));
     assert!(taken <= 8 * bytes.len() + HINTED_BYTES, "{taken} bytes taken for {}", bytes.len());
-    let header = layout::decode_header(b"k", bytes);
+    let summary = layout::decode_summary(b"k", bytes);
     let Ok(stored) = decoded else {
-        assert!(header.is_err(), "an entry is whole or damaged, whoever asks");
+        assert!(summary.is_err(), "an entry is whole or damaged, whoever asks");
         return;
     };
-    let (header, hash) = header.expect("it was decoded");
-    assert_eq!(header, stored.header);
-    let again = Bytes::from(stored.encode(&hash));
+    let summary = summary.expect("it was decoded");
+    assert_eq!((&summary.header, summary.hash), (&stored.header, stored.hash));
+    assert_eq!(summary.is_dead, stored.is_dead());
+    let again = stored.encode();
     assert!(again.len() <= bytes.len());
     assert_eq!(Stored::decode_for(b"k", &again).expect("just encoded"), stored);
-    let (_, same_hash) = layout::decode_header(b"k", &again).expect("just encoded");
-    assert_eq!(same_hash, hash, "the stored hash is kept as it is");
-    assert_eq!(stored.encode(&hash), again, "one entry, one form");
+    assert_eq!(stored.encode(), again, "one entry, one form");
 }
 
 /// What holds for every record.
 pub fn laws(key: &Key, record: &Record) {
-    assert!(record.is_whole());
+    assert!(record.is_whole() || record.is_swept());
     let hash = record.header.hash();
     assert_eq!(merge(Some(&record.header), &record.header), Merged::Same);
     assert_eq!(merge(None, &record.header), Merged::Replaced);
-    for (displaced_twin, body) in [(false, Some(record.body.clone())), (true, None)] {
-        let stored = Stored { header: record.header.clone(), displaced_twin, body };
-        let bytes = Bytes::from(stored.encode(&hash));
+    let bodies = [Body::Inline(record.body.clone()), Body::Apart, Body::Swept];
+    for (displaced_twin, body) in [true, false, false].into_iter().zip(bodies) {
+        let (header, revisions) = (record.header.clone(), (1, 5));
+        let stored = Stored { header, hash, displaced_twin, revisions, body };
+        let bytes = stored.encode();
         let decoded = Stored::decode_for(key.as_bytes(), &bytes).expect("just encoded");
         assert_eq!(decoded, stored);
         assert_eq!(decoded.header.hash(), hash, "the hash outlives the disk");
@@ -179,16 +180,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let WireRecord { header, body, .. } = sample(b"{}");
     let dead = Header { content: Content::Tombstone, ..header.clone() };
     let expiring = Header { expires_at: Some(Timestamp::MAX), ..header.clone() };
-    let on_disk = |header: &Header, body: Option<Bytes>| {
-        let stored = Stored { header: header.clone(), displaced_twin: false, body };
-        [&[DISK], &*stored.encode(&header.hash())].concat()
+    let on_disk = |header: &Header, body: Body| {
+        let (header, hash) = (header.clone(), header.hash());
+        let stored = Stored { header, hash, displaced_twin: false, revisions: (0, 2), body };
+        [&[DISK], &*stored.encode()].concat()
     };
     let made = |bytes: &[u8]| Pen::default().byte(3).raw(bytes).done();
     vec![
-        on_disk(&header, Some(body)),
-        on_disk(&header, None),
-        on_disk(&dead, Some(Bytes::new())),
-        on_disk(&expiring, None),
+        on_disk(&header, Body::Inline(body)),
+        on_disk(&header, Body::Apart),
+        on_disk(&dead, Body::Inline(Bytes::new())),
+        on_disk(&expiring, Body::Apart),
+        on_disk(&expiring, Body::Swept),
         [&[WIRE], &wire::encode(&sample(b"{}"))[2..]].concat(),
         [&[META], &*layout::encode_meta(&Vec::<Member>::new())].concat(),
         [&[META], &*layout::encode_meta(&vec![super::frame::member()])].concat(),
