@@ -12,8 +12,8 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::App;
 use super::error::Error;
+use super::{App, LARGE_BYTES_MIN};
 
 /// The unit of the budget.
 const UNIT_BYTES: usize = 1024;
@@ -80,9 +80,40 @@ pub(super) async fn value(app: &App, body: Body) -> Result<(Bytes, Held), Error>
 }
 
 /// Reads the body of a JSON route.
-pub(super) async fn json(app: &App, body: Body) -> Result<(Bytes, Held), Error> {
+async fn json(app: &App, body: Body) -> Result<(Bytes, Held), Error> {
     let max = app.state.config.limits.body_bytes_max;
     read(app, body, max).await?.ok_or(Error::BodyTooLarge(max))
+}
+
+/// How many times its size a large body takes while it is read, itself included: the places of its
+/// members, and what is decoded from base64.
+const READING_FACTOR: usize = 4;
+/// The same from then on.
+const READ_FACTOR: usize = 2;
+/// The least text that an entry of a list has, as in `{"get":{"key":"a"}},`.
+const ENTRY_TEXT_BYTES_MIN: usize = 20;
+/// What an entry takes besides its text and content.
+const ENTRY_BYTES: usize = 512;
+
+/// Reads the body of a JSON route and makes of it what `parse` says, with the memory for it. It has
+/// lists of at most `entries_max` entries together.
+pub(super) async fn parsed<T: Send + 'static>(
+    app: &App,
+    body: Body,
+    entries_max: usize,
+    parse: impl FnOnce(&Bytes) -> Result<T, Error> + Send + 'static,
+) -> Result<(T, Held), Error> {
+    let (body, mut held) = json(app, body).await?;
+    let size = body.len();
+    let entries = entries_max.min(size / ENTRY_TEXT_BYTES_MIN) * ENTRY_BYTES;
+    let factor = |factor: usize| if size < LARGE_BYTES_MIN { 1 } else { factor };
+    let more = (factor(READING_FACTOR) - 1) * size + entries;
+    if more > 0 {
+        app.budget.hold_more(&mut held, more).await?;
+    }
+    let parsed = app.work(size, move || parse(&body)).await?;
+    app.budget.shrink(&mut held, factor(READ_FACTOR) * size + entries);
+    Ok((parsed, held))
 }
 
 /// `None`: more than `max` bytes.

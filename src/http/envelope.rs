@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::model::{Content, Header, Key, Timestamp, json};
+use crate::model::{Content, ContentType, Header, Key, Timestamp, json};
 use crate::store::{CURRENT_BYTES_MAX, Entry};
 
 /// One value as answers show it; the order of the fields is the contract's.
@@ -35,7 +35,7 @@ pub(super) struct Envelope<'a> {
 }
 
 /// Bytes that are shown in base64, written straight to where the text goes.
-struct Base64<'a>(&'a [u8]);
+pub(super) struct Base64<'a>(&'a [u8]);
 
 impl Serialize for Base64<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -93,15 +93,10 @@ impl<'a> Envelope<'a> {
         as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
     ) -> Self {
         let mut envelope = Self::bare(key, &entry.header);
-        if let Some(body) = &entry.body {
-            let is_json = match &entry.header.content {
-                Content::Value { content_type, .. } => content_type.is_json(),
-                Content::Tombstone => false,
-            };
-            envelope.data = if is_json { as_json(body) } else { None };
-            if envelope.data.is_none() {
-                envelope.data_base64 = Some(Base64(body));
-            }
+        if let (Content::Value { content_type, .. }, Some(body)) =
+            (&entry.header.content, &entry.body)
+        {
+            (envelope.data, envelope.data_base64) = shown(content_type, body, as_json);
         }
         envelope
     }
@@ -120,6 +115,23 @@ impl<'a> Envelope<'a> {
         to.push(b'\n');
         Ok(())
     }
+}
+
+/// Content in the one form that shows it: JSON, or base64.
+pub(super) fn content<'a>(
+    content_type: &ContentType,
+    body: &'a [u8],
+) -> (Option<&'a RawValue>, Option<Base64<'a>>) {
+    shown(content_type, body, verbatim)
+}
+
+fn shown<'a>(
+    content_type: &ContentType,
+    body: &'a [u8],
+    as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
+) -> (Option<&'a RawValue>, Option<Base64<'a>>) {
+    let json = if content_type.is_json() { as_json(body) } else { None };
+    (json, json.is_none().then_some(Base64(body)))
 }
 
 /// The bytes as JSON text, if they are, and nothing but it: without white space around.

@@ -7,13 +7,14 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::answer::MaybeNull;
 use super::envelope::Envelope;
+use crate::model::duration::DurationError;
 use crate::model::{Key, KeyError};
 use crate::store::{Entry, ReadError, WriteError};
 
@@ -30,12 +31,25 @@ pub(super) enum Error {
     Key(KeyError),
     /// The body is no JSON, holds a member twice, or is nested too deep.
     BadJson(String),
+    /// A time to live that is neither a duration nor `keep`.
+    BadDuration(DurationError),
     /// `after` was not given out as `next` for this prefix.
     BadCursor,
     /// A query parameter or JSON member that does not exist.
     UnknownField(String),
+    /// One of the above, or of those on limits, in one part of the body.
+    At {
+        /// Which part, as in `success[3]`.
+        place: String,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
     /// There is no live value.
     KeyNotFound,
+    /// There is no record of the key, neither now nor earlier.
+    KeyUnknown,
+    /// There is no such revision whose bytes could be given; the text says why.
+    RevisionNotFound(&'static str),
     /// There is nothing at this path.
     NoSuchRoute,
     /// There is something at this path, but not for this method.
@@ -53,6 +67,15 @@ pub(super) enum Error {
     ValueTooLarge(usize),
     /// The JSON body is larger than the limit, in bytes.
     BodyTooLarge(usize),
+    /// A list of a transaction has more entries than the limit.
+    TooManyOperations {
+        /// Its name.
+        list: &'static str,
+        /// The limit.
+        max: usize,
+    },
+    /// The value has these many bytes, and none where they are asked for.
+    RangeNotSatisfiable(usize),
     /// The body is compressed or otherwise encoded.
     UnsupportedMedia,
     /// The configuration key that turns the feature on.
@@ -97,6 +120,15 @@ impl Error {
         Self::BadRequest(detail.into())
     }
 
+    /// The same in a part of the body.
+    pub(super) fn at(self, place: impl Into<String>) -> Self {
+        let place = place.into();
+        match self {
+            Self::At { place: inner, error } => Self::At { place: place + "." + &inner, error },
+            error => Self::At { place, error: Box::new(error) },
+        }
+    }
+
     /// Status, code and title.
     fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         type S = StatusCode;
@@ -107,9 +139,14 @@ impl Error {
             }
             Self::Key(_) => (S::BAD_REQUEST, "bad_key", "Bad key"),
             Self::BadJson(_) => (S::BAD_REQUEST, "bad_json", "Bad JSON"),
+            Self::BadDuration(_) => (S::BAD_REQUEST, "bad_duration", "Bad duration"),
             Self::BadCursor => (S::BAD_REQUEST, "bad_cursor", "Bad cursor"),
             Self::UnknownField(_) => (S::BAD_REQUEST, "unknown_field", "Unknown field"),
-            Self::KeyNotFound => (S::NOT_FOUND, "key_not_found", "Key not found"),
+            Self::At { error, .. } => error.kind(),
+            Self::KeyNotFound | Self::KeyUnknown => {
+                (S::NOT_FOUND, "key_not_found", "Key not found")
+            }
+            Self::RevisionNotFound(_) => (S::NOT_FOUND, "revision_not_found", "Revision not found"),
             Self::NoSuchRoute => (S::NOT_FOUND, "no_such_route", "No such route"),
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
@@ -121,6 +158,12 @@ impl Error {
             Self::ValueTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "value_too_large", "Value too large"),
             Self::BodyTooLarge(_) | Self::AnswerTooLarge => {
                 (S::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large")
+            }
+            Self::TooManyOperations { .. } => {
+                (S::PAYLOAD_TOO_LARGE, "too_many_operations", "Too many operations")
+            }
+            Self::RangeNotSatisfiable(_) => {
+                (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "Range not satisfiable")
             }
             Self::UnsupportedMedia => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", "Unsupported media")
@@ -149,11 +192,17 @@ impl Error {
             Self::BadRequest(detail) => Cow::Borrowed(detail),
             Self::Key(error) => error.to_string().into(),
             Self::BadJson(problem) => format!("the body is not acceptable JSON: {problem}").into(),
+            Self::BadDuration(error) => {
+                format!("{error}, or `keep` to keep the current expiry").into()
+            }
             Self::BadCursor => {
                 "`after` takes the `next` of an earlier page of the same prefix".into()
             }
             Self::UnknownField(name) => format!("there is no `{name}` here; leave it out").into(),
+            Self::At { place, error } => format!("in `{place}`: {}", error.detail()).into(),
             Self::KeyNotFound => "the key has no live value".into(),
+            Self::KeyUnknown => "this node knows of no value that the key has or had".into(),
+            Self::RevisionNotFound(why) => (*why).into(),
             Self::NoSuchRoute => "there is nothing at this path".into(),
             Self::MethodNotAllowed => "this path takes the methods that `Allow` lists".into(),
             Self::RequestTimeout => "the request came too slowly; send it again, faster".into(),
@@ -162,6 +211,14 @@ impl Error {
             }
             Self::ValueTooLarge(max) => format!("a value has at most {max} bytes").into(),
             Self::BodyTooLarge(max) => format!("a JSON body has at most {max} bytes").into(),
+            Self::TooManyOperations { list, max } => format!(
+                "`{list}` has more than {max} entries (limits.txn_operations_max); split what need \
+                 not be decided together"
+            )
+            .into(),
+            Self::RangeNotSatisfiable(size) => {
+                format!("the value has {size} bytes; ask for a range that begins among them").into()
+            }
             Self::UnsupportedMedia => {
                 "values are stored as they come; send no Content-Encoding but `identity`".into()
             }
@@ -246,6 +303,11 @@ impl IntoResponse for Error {
         if let Some(seconds) = self.retry_after() {
             headers.insert::<HeaderName>(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Self::RangeNotSatisfiable(size) = self
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            headers.insert(CONTENT_RANGE, range);
+        }
         if let Self::Internal(cause) | Self::OutcomeUnknown(cause) = self {
             response.extensions_mut().insert(Cause(cause));
         }
@@ -273,6 +335,13 @@ impl Error {
                 Self::PreconditionFailed { current: current.map(|e| (key.clone(), e)), swap }
             }
             WriteError::NotFound => Self::KeyNotFound,
+            error => Self::of_txn(error),
+        }
+    }
+
+    /// The answer to a transaction that was not accepted.
+    pub(super) fn of_txn(error: WriteError) -> Self {
+        match error {
             WriteError::OtherRequest => Self::IdempotencyMismatch,
             WriteError::MemoryFull => Self::RequestMemoryFull,
             WriteError::ContentTooLarge => Self::AnswerTooLarge,
@@ -280,6 +349,10 @@ impl Error {
             WriteError::ShuttingDown => Self::ShuttingDown,
             WriteError::Failed(cause) => cause.into(),
             WriteError::OutcomeUnknown(cause) => Self::OutcomeUnknown(cause),
+            // a compare that does not hold is no failure of the transaction
+            WriteError::PreconditionFailed { .. } | WriteError::NotFound => {
+                Self::Internal(format!("a transaction was refused as one write is: {error}"))
+            }
         }
     }
 }
@@ -309,10 +382,29 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_body_is_named_and_keeps_its_code() {
+        let error = Error::UnknownField("x".to_owned()).at("put").at("success[3]");
+        let (status, body) = error.problem();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status.as_u16(), body["code"].as_str()), (400, Some("unknown_field")));
+        assert_eq!(
+            body["detail"].as_str(),
+            Some("in `success[3].put`: there is no `x` here; leave it out")
+        );
+    }
+
+    #[test]
+    fn a_range_outside_says_how_large_the_value_is() {
+        let response = Error::RangeNotSatisfiable(7).into_response();
+        assert_eq!(response.status(), 416);
+        assert_eq!(response.headers()[CONTENT_RANGE], "bytes */7");
+    }
+
+    #[test]
     fn every_503_says_when_to_come_back() {
         let errors =
             [Error::Syncing, Error::ClockSkewed(1), Error::ShuttingDown, Error::Overloaded];
-        for error in errors {
+        for error in errors.into_iter().chain([Error::RequestMemoryFull]) {
             let response = error.into_response();
             assert_eq!(response.status(), 503);
             assert!(response.headers().contains_key(RETRY_AFTER));

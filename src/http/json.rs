@@ -5,11 +5,15 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::Error;
 use crate::model::json;
+
+/// More members than any object of the API has: further ones take no memory, as one of those that
+/// are kept must then be unknown.
+const MEMBERS_MAX: usize = 16;
 
 /// The members of one JSON object, taken one by one; what is left at the end is unknown.
 #[derive(Debug)]
@@ -53,14 +57,45 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
+                while members.len() < MEMBERS_MAX {
+                    let Some(member) = map.next_entry()? else { return Ok(members) };
                     members.push(member);
                 }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(members)
             }
         }
         from.deserialize_map(Object).map(Self)
     }
+}
+
+/// The entries of a list, at most `entries_max` of them (`None`: more).
+pub(super) fn list<'a>(
+    raw: &'a RawValue,
+    name: &str,
+    entries_max: usize,
+) -> Result<Option<Vec<&'a RawValue>>, Error> {
+    struct List(usize);
+    impl<'de> Visitor<'de> for List {
+        type Value = Option<Vec<&'de RawValue>>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = list.next_element()? {
+                if entries.len() == self.0 {
+                    while list.next_element::<IgnoredAny>()?.is_some() {}
+                    return Ok(None);
+                }
+                entries.push(entry);
+            }
+            Ok(Some(entries))
+        }
+    }
+    let mut from = serde_json::Deserializer::from_str(raw.get());
+    from.deserialize_seq(List(entries_max))
+        .map_err(|_| Error::bad(format!("`{name}` must be a list")))
 }
 
 /// The text of a string member.
@@ -118,6 +153,41 @@ mod tests {
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(129), "]".repeat(129));
         assert!(matches!(Members::of_body(deep.as_bytes()), Err(Error::BadJson(_))));
+    }
+
+    #[test]
+    fn of_very_many_members_one_is_known_to_be_unknown() {
+        let known = ["a", "b", "c"];
+        let unknown: Vec<_> = (0..100).map(|n| format!("\"x{n}\":1,")).collect();
+        let text = format!(r#"{{{}"a":1,"b":2,"c":3}}"#, unknown.concat());
+        let mut members = Members::of_body(text.as_bytes()).unwrap();
+        assert_eq!(members.0.len(), MEMBERS_MAX);
+        for name in known {
+            members.take(name);
+        }
+        assert!(matches!(members.finish(), Err(Error::UnknownField(_))));
+    }
+
+    #[test]
+    fn a_list_has_its_entries_as_text_and_an_end() {
+        let read = |text: &str, max| {
+            let raw: &RawValue = serde_json::from_str(text).unwrap();
+            let entries = list(raw, "l", max)?;
+            let texts = |entries: Vec<&RawValue>| -> Vec<_> {
+                entries.into_iter().map(|entry| entry.get().to_owned()).collect()
+            };
+            Ok::<_, Error>(entries.map(texts))
+        };
+        assert_eq!(read("[]", 0).unwrap().unwrap(), Vec::<String>::new());
+        assert_eq!(
+            read(r#"[ 1.0 ,{"a" :[]},null]"#, 3).unwrap().unwrap(),
+            ["1.0", r#"{"a" :[]}"#, "null"]
+        );
+        assert!(read("[1,2,3,4]", 3).unwrap().is_none());
+        assert!(read("[1]", 0).unwrap().is_none());
+        for bad in ["{}", "null", "1", "\"\""] {
+            assert!(matches!(read(bad, 9), Err(Error::BadRequest(_))), "{bad}");
+        }
     }
 
     #[test]

@@ -2,17 +2,13 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{
-    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::{self, Accepted};
 use super::body::Held;
@@ -20,17 +16,12 @@ use super::envelope::{Envelope, MEMORY_FACTOR, text_bytes};
 use super::error::Error;
 use super::query::Query;
 use super::routes::Resource;
-use super::{App, Ctx, LARGE_BYTES_MIN, body, etag, path, write};
+use super::{App, Ctx, LARGE_BYTES_MIN, body, etag, intent, path, range, retry, value, write};
 use crate::model::condition::Current;
-use crate::model::{Condition, Content, Header, Key, Tags};
-use crate::store::{CURRENT_BYTES_MAX, Change, Entry, Lifetime, Write};
+use crate::model::{Condition, Header, Key, Tags};
+use crate::store::{CURRENT_BYTES_MAX, Change, Entry, Write};
 
 const BASE: &str = "/kv";
-const KVS_TIMESTAMP: HeaderName = HeaderName::from_static("kvs-timestamp");
-const KVS_ORIGIN: HeaderName = HeaderName::from_static("kvs-origin");
-const KVS_EXPIRES_AT: HeaderName = HeaderName::from_static("kvs-expires-at");
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox");
 
 pub(super) const RESOURCE: Resource =
     Resource { base: BASE, template: "/kv/{key}", has_rest: true, methods };
@@ -53,21 +44,27 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let matches = etag::if_match(request.headers())?;
     let differs = etag::if_none_match(request.headers())?;
     app.check_serving()?;
-    if matches.is_some() || differs.is_some() {
-        if let Some(answer) = not_modified(app, &key, matches, differs).await? {
-            return Ok(answer);
+    let (entry, held) = loop {
+        if matches.is_some() || differs.is_some() {
+            let decided = not_modified(app, &key, matches.as_ref(), differs.as_ref()).await?;
+            if let Some(answer) = decided {
+                return Ok(answer);
+            }
         }
-    } else if request.method() == Method::HEAD && !envelope {
-        let header = app.state.store.head(&key)?.ok_or(Error::KeyNotFound)?;
-        let mut response = Response::new(Body::empty());
-        *response.headers_mut() = value_headers(app, &header);
-        let size = HeaderValue::from(header.content.size());
-        response.headers_mut().insert(CONTENT_LENGTH, size);
-        return Ok(response);
-    }
-    let (entry, held) = fetch(app, &key, if envelope { MEMORY_FACTOR } else { 1 }).await?;
+        if request.method() == Method::HEAD && !envelope {
+            return head(app, &key);
+        }
+        let fetched = fetch(app, &key, if envelope { MEMORY_FACTOR } else { 1 }).await;
+        // another value, or none, may have come in between: whoever puts parts together must not
+        // get a part of that
+        match (&fetched, &matches) {
+            (Ok((entry, _)), Some(tags)) if !matching(tags, Some(&entry.header)) => {}
+            (Err(Error::KeyNotFound), Some(_)) => {}
+            _ => break fetched?,
+        }
+    };
+    let tag = etag::of(entry.header.version.uuid);
     if envelope {
-        let tag = etag::of(entry.header.version.uuid);
         let size = body_bytes(&entry);
         let text = move || answer::text(&Envelope::of(&key, &entry), text_bytes(size));
         let text = app.work(size, text).await?;
@@ -75,11 +72,19 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
         response.headers_mut().insert(ETAG, tag);
         return Ok(response);
     }
-    let headers = value_headers(app, &entry.header);
+    let part = range::part(request.headers(), body_bytes(&entry), &tag)?;
+    let headers = value::headers(app, &entry.header);
     let body = answer::with_room(entry.body.unwrap_or_default(), held);
-    let mut response = Response::new(Body::from(body));
-    *response.headers_mut() = headers;
-    Ok(response)
+    Ok(value::part(headers, body, part))
+}
+
+/// The headers alone, for which a large value is not read.
+fn head(app: &App, key: &Key) -> Result<Response, Error> {
+    let header = app.state.store.head(key)?.ok_or(Error::KeyNotFound)?;
+    let mut headers = value::headers(app, &header);
+    value::accept_ranges(&mut headers);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(header.content.size()));
+    Ok(value::whole(headers, Bytes::new()))
 }
 
 fn body_bytes(entry: &Entry) -> usize {
@@ -106,33 +111,42 @@ async fn fetch(app: &App, key: &Key, factor: usize) -> Result<(Entry, Option<Hel
     }
 }
 
+/// Whether a tag of `If-Match` names what is there.
+fn matching(tags: &Tags, header: Option<&Header>) -> bool {
+    Condition::Match(tags.clone()).holds(current(header))
+}
+
+/// A live value as decisions by its tag see it.
+fn current(header: Option<&Header>) -> Option<Current<'_>> {
+    header.map(|header| Current { header, displaced_twin: false, body: None })
+}
+
 /// Decides a conditional read by the header alone: a 304, a refusal, or `None` to go on. A value
-/// that is written in between is newer than the decision and is sent whole, which is as good an
-/// answer.
+/// that is written after this is newer than the decision and is as good an answer, if `If-Match`
+/// names it, too.
 async fn not_modified(
     app: &App,
     key: &Key,
-    matches: Option<Tags>,
-    differs: Option<Tags>,
+    matches: Option<&Tags>,
+    differs: Option<&Tags>,
 ) -> Result<Option<Response>, Error> {
     let header = app.state.store.head(key)?;
-    let current = header.as_ref();
-    let current = current.map(|header| Current { header, displaced_twin: false, body: None });
-    let holds = |condition: Condition| condition.holds(current);
-    if matches.is_some_and(|tags| !holds(Condition::Match(tags))) {
-        let current = match &header {
+    let header = header.as_ref();
+    if matches.is_some_and(|tags| !matching(tags, header)) {
+        let current = match header {
             Some(header) => Some((key.clone(), Box::new(current_entry(app, key, header).await?))),
             None => None,
         };
         return Err(Error::PreconditionFailed { current, swap: false });
     }
-    let Some(header) = header.as_ref() else { return Ok(None) };
-    if differs.is_none_or(|tags| holds(Condition::NoneMatch(tags))) {
+    let Some(header) = header else { return Ok(None) };
+    let differs = differs.cloned().map(Condition::NoneMatch);
+    if differs.is_none_or(|condition| condition.holds(current(Some(header)))) {
         return Ok(None);
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    let mut headers = value_headers(app, header);
+    let mut headers = value::headers(app, header);
     headers.remove(CONTENT_TYPE);
     *response.headers_mut() = headers;
     Ok(Some(response))
@@ -151,14 +165,17 @@ async fn current_entry(app: &App, key: &Key, header: &Header) -> Result<Entry, E
 async fn put(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let app = &ctx.0;
     let key = path::key(request.uri().path(), BASE)?;
-    Query::none(request.uri().query())?;
+    let mut query = Query::parse(request.uri().query())?;
+    let lifetime = query.take("ttl").map(|text| intent::lifetime(&text)).transpose()?;
+    query.finish()?;
     let conditions = conditions(app, request.headers())?;
+    let uuid = retry::header(request.headers())?;
     write::check_encoding(request.headers())?;
     let content_type = write::content_type(request.headers())?;
     app.check_serving()?;
     let (body, held) = body::value(app, request.into_body()).await?;
-    let change = Change::put(content_type, body, Lifetime::Unbounded);
-    let write = Write { key: key.clone(), change, conditions, uuid: None };
+    let change = Change::put(content_type, body, lifetime.unwrap_or_default());
+    let write = Write { key: key.clone(), change, conditions, uuid };
     let written = write::commit(app, write, Some(held))
         .await
         .map_err(|error| Error::of_write(error, &key, false))?;
@@ -173,8 +190,9 @@ async fn delete(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let key = path::key(request.uri().path(), BASE)?;
     Query::none(request.uri().query())?;
     let conditions = conditions(app, request.headers())?;
+    let uuid = retry::header(request.headers())?;
     app.check_serving()?;
-    let write = Write { key: key.clone(), change: Change::Delete, conditions, uuid: None };
+    let write = Write { key: key.clone(), change: Change::Delete, conditions, uuid };
     let written = write::commit(app, write, None)
         .await
         .map_err(|error| Error::of_write(error, &key, false))?;
@@ -189,40 +207,5 @@ fn conditions(app: &App, headers: &HeaderMap) -> Result<Vec<Condition>, Error> {
         Ok(conditions)
     } else {
         Err(Error::FeatureDisabled("cas_enabled"))
-    }
-}
-
-/// The headers of a value.
-fn value_headers(app: &App, header: &Header) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(16);
-    if let Content::Value { content_type, .. } = &header.content {
-        let value = match content_type.as_str() {
-            "application/octet-stream" => HeaderValue::from_static("application/octet-stream"),
-            "application/json" => HeaderValue::from_static("application/json"),
-            other => HeaderValue::from_str(other)
-                .unwrap_or(HeaderValue::from_static("application/octet-stream")),
-        };
-        headers.insert(CONTENT_TYPE, value);
-    }
-    headers.insert(ETAG, etag::of(header.version.uuid));
-    // a date in the future is not for Last-Modified (RFC 9110, section 8.8.2.1)
-    let modified = header.version.timestamp.min(app.state.clock.now());
-    let modified = UNIX_EPOCH + Duration::from_micros(modified.micros());
-    insert_text(&mut headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
-    headers.insert(KVS_TIMESTAMP, HeaderValue::from(header.version.timestamp.micros()));
-    let mut buffer = uuid::Uuid::encode_buffer();
-    let origin = header.origin.uuid().hyphenated().encode_lower(&mut buffer);
-    insert_text(&mut headers, KVS_ORIGIN, origin);
-    if let Some(at) = header.expires_at {
-        insert_text(&mut headers, KVS_EXPIRES_AT, &at.rfc3339());
-    }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
-    headers
-}
-
-fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(name, value);
     }
 }

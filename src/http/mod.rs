@@ -1,10 +1,11 @@
 //! The HTTP API: axum in front of the store.
 //!
-//! One file a resource (`kv`, `cas`, `scan`, `cluster`, `health`, `metrics`), and around them what
-//! all share: `server` (connections), `connection` (bytes), `front` (what every request and answer
-//! has in common), `routes` (the table), `error` (the only place where an error becomes a status),
-//! `body`, `path`, `query`, `json`, `etag` (what comes in) and `envelope`, `answer` (what goes
-//! out). Knows the store; of gossip and replication only the values that [`State`] carries.
+//! One file a resource (`kv`, `cas`, `txn`, `history`, `scan`, `cluster`, `health`, `metrics`), and
+//! around them what all share: `server` (connections), `connection` (bytes), `front` (what every
+//! request and answer has in common), `routes` (the table), `error` (the only place where an error
+//! becomes a status), `body`, `path`, `query`, `json`, `intent`, `etag`, `range`, `retry` (what
+//! comes in), `write` (what becomes of it) and `value`, `envelope`, `answer` (what goes out). Knows
+//! the store; of gossip and replication only the values that [`State`] carries.
 
 mod answer;
 mod body;
@@ -18,17 +19,23 @@ mod error;
 mod etag;
 mod front;
 mod health;
+mod history;
+mod intent;
 mod json;
 mod kv;
 mod metrics;
 mod path;
 mod query;
+mod range;
+mod retry;
 #[cfg(test)]
 #[path = "rig_tests.rs"]
 mod rig;
 mod routes;
 mod scan;
 mod server;
+mod txn;
+mod value;
 mod write;
 
 use std::collections::BTreeMap;

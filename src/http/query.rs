@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use super::error::Error;
 use super::path::{Unescape, unescape};
 
+/// The greatest `limit`.
+pub(super) const LIMIT_MAX: usize = 1000;
+
 /// The parameters of a request, taken one by one; what is left at the end is unknown.
 #[derive(Debug)]
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -30,6 +33,11 @@ impl<'a> Query<'a> {
         Some(self.0.swap_remove(at).1)
     }
 
+    /// Takes `limit` out.
+    pub(super) fn take_limit(&mut self) -> Result<Option<usize>, Error> {
+        self.take("limit").map(|text| parse_limit(&text)).transpose()
+    }
+
     /// Refuses what was not taken.
     pub(super) fn finish(self) -> Result<(), Error> {
         match self.0.into_iter().next() {
@@ -42,6 +50,14 @@ impl<'a> Query<'a> {
     pub(super) fn none(query: Option<&str>) -> Result<(), Error> {
         Query::parse(query)?.finish()
     }
+}
+
+fn parse_limit(text: &str) -> Result<usize, Error> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|limit| digits && (1..=LIMIT_MAX).contains(limit))
+        .ok_or_else(|| Error::bad(format!("`limit` is a whole number from 1 to {LIMIT_MAX}")))
 }
 
 fn decode(raw: &str) -> Result<Cow<'_, str>, Error> {

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::MethodRouter;
 
 use super::error::Error;
-use super::{App, cas, cluster, health, kv, metrics, scan};
+use super::{App, cas, cluster, health, history, kv, metrics, scan, txn};
 
 /// A resource: where it is and what it takes.
 pub(super) struct Resource {
@@ -24,10 +24,12 @@ pub(super) struct Resource {
 }
 
 /// All resources.
-pub(super) const RESOURCES: [Resource; 8] = [
+pub(super) const RESOURCES: [Resource; 10] = [
     kv::RESOURCE,
     cas::RESOURCE,
+    txn::RESOURCE,
     scan::RESOURCE,
+    history::RESOURCE,
     cluster::RESOURCE,
     cluster::SYNC,
     health::LIVE,
@@ -76,7 +78,11 @@ mod tests {
         assert_eq!(template("/scan/"), Some("/scan/{prefix}"));
         assert_eq!(template("/cluster"), Some("/cluster"));
         assert_eq!(template("/cluster/sync"), Some("/cluster/sync"));
-        for path in ["", "/", "/kvs/a", "/cluster/", "/cluster/x", "/metrics/x", "*"] {
+        assert_eq!(template("/txn"), Some("/txn"));
+        assert_eq!(template("/history/a/b"), Some("/history/{key}"));
+        for path in
+            ["", "/", "/txn/", "/txn/a", "/kvs/a", "/cluster/", "/cluster/x", "/metrics/x", "*"]
+        {
             assert_eq!(template(path), None, "{path}");
         }
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::body::Held;
 use super::envelope::{Envelope, MEMORY_FACTOR, text_bytes};
 use super::error::Error;
-use super::query::Query;
+use super::query::{LIMIT_MAX, Query};
 use super::routes::Resource;
 use super::{App, Ctx, answer, path};
 use crate::model::{Key, Prefix};
@@ -24,7 +24,6 @@ use crate::store::Page;
 
 const BASE: &str = "/scan";
 const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 /// How much content one step of a stream reads at once.
 const STEP_BYTES_MAX: usize = 1 << 20;
 /// The most that an item takes besides its content: key and type, every character escaped.
@@ -191,7 +190,7 @@ impl Asked {
     fn parse(raw_path: &str, query: Option<&str>) -> Result<Self, Error> {
         let prefix = path::prefix(raw_path, BASE)?;
         let mut query = Query::parse(query)?;
-        let limit = query.take("limit").map(|text| parse_limit(&text)).transpose()?;
+        let limit = query.take_limit()?;
         let after = query.take("after").map(|text| parse_cursor(&text, &prefix)).transpose()?;
         let values = match query.take("values").as_deref() {
             None => false,
@@ -201,14 +200,6 @@ impl Asked {
         query.finish()?;
         Ok(Self { prefix, limit, after, values })
     }
-}
-
-fn parse_limit(text: &str) -> Result<usize, Error> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|limit| digits && (1..=LIMIT_MAX).contains(limit))
-        .ok_or_else(|| Error::bad(format!("`limit` is a whole number from 1 to {LIMIT_MAX}")))
 }
 
 /// The key after which the next page begins, as clients are to hand it back.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_UNMODIFIED_SINCE};
+use axum::http::header::{
+    CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+};
 
 use super::App;
 use super::body::Held;
@@ -14,49 +16,57 @@ use super::error::Error;
 use crate::model::ContentType;
 use crate::store::{Write, WriteError, Written};
 
-type Answer = Result<Written, WriteError>;
-
-/// Hands `write` to the store. `held`, the memory of its body, is given back with the answer. When
-/// the returned future is dropped, because the client left, the write goes on without it.
-pub(super) fn commit(app: &Arc<App>, write: Write, held: Option<Held>) -> Commit {
+/// Hands `write` to the store. `held`, the memory of its body, is given back with the answer.
+pub(super) fn commit(
+    app: &Arc<App>,
+    write: Write,
+    held: Option<Held>,
+) -> Running<Result<Written, WriteError>> {
     let store = app.state.store.clone();
-    let running = Box::pin(async move {
+    to_its_end(app, async move {
         let answer = store.write(write).await;
         drop(held);
         answer
-    });
-    Commit { running: Some(running), app: Arc::clone(app) }
+    })
+}
+
+/// Work that goes on without the returned future when that is dropped, because the client left.
+pub(super) fn to_its_end<T>(
+    app: &Arc<App>,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Running<T> {
+    Running { work: Some(Box::pin(work)), app: Arc::clone(app) }
 }
 
 /// A write under way.
-pub(super) struct Commit {
-    running: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+pub(super) struct Running<T: 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     app: Arc<App>,
 }
 
-impl Future for Commit {
-    type Output = Answer;
+impl<T> Future for Running<T> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         // taken out meanwhile, so that a write that panics is not gone on with
-        let Some(mut running) = self.running.take() else { return Poll::Pending };
-        let polled = running.as_mut().poll(cx);
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        let polled = work.as_mut().poll(cx);
         if polled.is_pending() {
-            self.running = Some(running);
+            self.work = Some(work);
         }
         polled
     }
 }
 
-impl Drop for Commit {
+impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         // without a runtime nothing can go on
         let stopped = tokio::runtime::Handle::try_current().is_err();
-        let Some(running) = self.running.take().filter(|_| !stopped) else { return };
+        let Some(work) = self.work.take().filter(|_| !stopped) else { return };
         if let Ok(mut detached) = self.app.detached.lock() {
             while detached.try_join_next().is_some() {}
             detached.spawn(async move {
-                let _ = running.await;
+                let _ = work.await;
             });
         }
     }
@@ -64,11 +74,22 @@ impl Drop for Commit {
 
 /// Refuses the headers that would change what a write means and are not understood.
 pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), Error> {
-    if headers.contains_key("idempotency-key") {
-        return Err(Error::bad("Idempotency-Key is not supported; leave it out"));
-    }
     if headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Err(Error::bad("If-Unmodified-Since is not supported; use If-Match"));
+    }
+    // a part of a value that is taken for the whole would destroy the rest (RFC 9110, section 14.5)
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(Error::bad("Content-Range is not supported; send the whole value"));
+    }
+    Ok(())
+}
+
+/// Refuses conditions in headers where the body has a member for them: `instead`.
+pub(super) fn check_unconditional(headers: &HeaderMap, instead: &str) -> Result<(), Error> {
+    for (header, name) in [(IF_MATCH, "If-Match"), (IF_NONE_MATCH, "If-None-Match")] {
+        if headers.contains_key(header) {
+            return Err(Error::bad(format!("{name} is not for this route; use `{instead}`")));
+        }
     }
     Ok(())
 }
@@ -113,7 +134,36 @@ pub(super) fn parse_content_type(text: &str) -> Result<ContentType, Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rig;
     use super::*;
+    use crate::store::memory::Memory;
+
+    #[tokio::test]
+    async fn what_was_begun_goes_on_when_whoever_asked_is_gone() {
+        let app = rig::app(std::sync::Arc::new(Memory::default()), |_| {});
+        let (go, going) = tokio::sync::oneshot::channel::<()>();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut running = to_its_end(&app, async move {
+            let _ = going.await;
+            let _ = tell.send("done");
+        });
+        assert!(futures_util::poll!(&mut running).is_pending());
+        drop(running);
+        drop(go);
+        assert_eq!(told.await, Ok("done"));
+    }
+
+    #[tokio::test]
+    async fn conditions_in_headers_are_refused_where_the_body_has_them() {
+        let app = rig::app(std::sync::Arc::new(Memory::default()), |_| {});
+        for path in ["/cas/k", "/txn"] {
+            for header in ["if-match", "if-none-match", "if-unmodified-since", "content-range"] {
+                let mut request = rig::request("POST", path, "{}");
+                request.headers_mut().insert(header, "*".parse().unwrap());
+                assert_eq!(rig::send(&app, request).await.status(), 400, "{path} {header}");
+            }
+        }
+    }
 
     #[test]
     fn content_types_have_a_type_and_a_subtype() {

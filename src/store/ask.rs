@@ -89,7 +89,8 @@ pub struct Txn {
     pub failure: Vec<Operation>,
     /// The client's name for it, as in [`Write::uuid`]. All its writes have one uuid.
     pub uuid: Option<Uuid>,
-    /// How many bytes of content its reads may give together; beyond, nothing is done.
+    /// How many bytes of content its reads may give together; beyond, nothing is done. A retry may
+    /// be refused for it, too, and be sent again with more.
     pub content_bytes_max: usize,
 }
 
@@ -122,6 +123,14 @@ pub struct TxnDone {
     pub results: Vec<Outcome>,
 }
 
+impl TxnDone {
+    /// How many bytes of content its reads gave.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        self.results.iter().map(Outcome::content_bytes).sum()
+    }
+}
+
 /// What an operation gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
@@ -131,6 +140,17 @@ pub enum Outcome {
     Deleted(bool),
     /// The live value with its bytes, if there is one.
     Got(Option<Box<Entry>>),
+}
+
+impl Outcome {
+    /// How many bytes of content it gave.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        match self {
+            Self::Got(Some(entry)) => entry.body.as_ref().map_or(0, Bytes::len),
+            Self::Got(None) | Self::Put(..) | Self::Deleted(_) => 0,
+        }
+    }
 }
 
 /// A live value, or a part of it.

@@ -108,6 +108,9 @@ impl Group<'_> {
             && let Some(answer) = self.remembered(name, &[])?
         {
             return match answer {
+                Answer::Txn(done) if done.content_bytes() > txn.content_bytes_max => {
+                    Err(WriteError::ContentTooLarge)
+                }
                 Answer::Txn(done) => Ok(Some(done)),
                 Answer::Written(_) | Answer::PartOfTxn => Err(WriteError::OtherRequest),
             };

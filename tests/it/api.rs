@@ -29,8 +29,14 @@ async fn json_bodies_are_read_strictly() {
         // unknown members, at every level that has known ones
         (r#"{"expected":{"absent":true},"data":1,"Data":1}"#, "unknown_field"),
         (r#"{"expected":{"absent":true,"size":1},"data":1}"#, "unknown_field"),
-        (r#"{"expected":{"absent":true},"data":1,"ttl":5}"#, "unknown_field"),
-        (r#"{"expected":{"absent":true},"data":1,"uuid":"x"}"#, "unknown_field"),
+        (r#"{"expected":{"absent":true},"data":1,"if":5}"#, "unknown_field"),
+        // durations
+        (r#"{"expected":{"absent":true},"data":1,"ttl":0}"#, "bad_duration"),
+        (r#"{"expected":{"absent":true},"data":1,"ttl":1.5}"#, "bad_duration"),
+        (r#"{"expected":{"absent":true},"data":1,"ttl":"5 s"}"#, "bad_duration"),
+        (r#"{"expected":{"absent":true},"data":1,"ttl":"Keep"}"#, "bad_duration"),
+        (r#"{"expected":{"absent":true},"data":1,"ttl":null}"#, "bad_duration"),
+        (r#"{"expected":{"absent":true},"data":1,"ttl":"36501d"}"#, "bad_duration"),
         // wrong types and combinations
         (r#"{"data":1}"#, "bad_request"),
         (r#"{"expected":{},"data":1}"#, "bad_request"),
@@ -49,6 +55,10 @@ async fn json_bodies_are_read_strictly() {
         (r#"{"expected":{"absent":true},"data":1,"delete":true}"#, "bad_request"),
         (r#"{"expected":{"absent":true},"data":1,"data_base64":""}"#, "bad_request"),
         (r#"{"expected":{"absent":true},"delete":false}"#, "bad_request"),
+        (r#"{"expected":{"exists":true},"delete":true,"ttl":"5s"}"#, "bad_request"),
+        (r#"{"expected":{"exists":true},"delete":true,"content_type":"a/b"}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data":1,"uuid":"x"}"#, "bad_request"),
+        (r#"{"expected":{"absent":true},"data":1,"uuid":null}"#, "bad_request"),
         (r#"{"expected":{"absent":true},"data":1,"content_type":"a/b"}"#, "bad_request"),
         (r#"{"expected":{"absent":true},"data_base64":"aGk"}"#, "bad_request"),
         (r#"{"expected":{"absent":true},"data_base64":"aG-_"}"#, "bad_request"),
@@ -73,8 +83,18 @@ async fn json_bodies_are_read_strictly() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_told_apart() {
     let node = Site::alone().node("n1", &[]).await;
-    for path in ["/", "/nope", "/kvx/a", "/KV/a", "/health", "/metrics/x", "/cluster/x", "/kv%2Fa"]
-    {
+    for path in [
+        "/",
+        "/nope",
+        "/txn/a",
+        "/historyx/a",
+        "/kvx/a",
+        "/KV/a",
+        "/health",
+        "/metrics/x",
+        "/cluster/x",
+        "/kv%2Fa",
+    ] {
         for method in ["GET", "PUT", "DELETE"] {
             let answer = raw::ask(node.http, method, path).await;
             answer.refused(404, "no_such_route");
@@ -83,6 +103,8 @@ async fn unknown_paths_and_methods_are_told_apart() {
     for (path, allowed) in [
         ("/kv/a", "DELETE,GET,HEAD,PUT"),
         ("/cas/a", "POST"),
+        ("/txn", "POST"),
+        ("/history/a", "GET,HEAD"),
         ("/scan", "GET,HEAD"),
         ("/scan/a", "GET,HEAD"),
         ("/cluster", "GET,HEAD"),
@@ -115,6 +137,13 @@ async fn unknown_parameters_are_refused_everywhere() {
         (Method::GET, "/kv/a?x=1"),
         (Method::PUT, "/kv/a?x=1"),
         (Method::DELETE, "/kv/a?x=1"),
+        (Method::PUT, "/kv/a?TTL=1"),
+        (Method::DELETE, "/kv/a?ttl=1"),
+        (Method::GET, "/kv/a?ttl=1"),
+        (Method::POST, "/cas/a?ttl=1"),
+        (Method::POST, "/txn?x=1"),
+        (Method::GET, "/history/a?x=1"),
+        (Method::GET, "/history/a?after=1"),
         (Method::POST, "/cas/a?x=1"),
         (Method::GET, "/scan?x=1"),
         (Method::GET, "/scan/a?all=true"),
@@ -128,7 +157,8 @@ async fn unknown_parameters_are_refused_everywhere() {
         let name = path.split(['?', '=']).nth(1).expect("a parameter");
         assert!(text(&problem["detail"]).contains(&format!("`{name}`")), "{problem}");
     }
-    for bad in ["/scan?limit=1&limit=2", "/scan?limit=%", "/kv/a?format=%ff"] {
+    for bad in ["/scan?limit=1&limit=2", "/scan?limit=%", "/kv/a?format=%ff", "/history/a?limit=0"]
+    {
         client.get(bad).await.refused(400, "bad_request");
     }
 }
@@ -139,24 +169,37 @@ async fn unknown_parameters_are_refused_everywhere() {
 async fn what_this_version_does_not_have_is_refused_and_changes_nothing() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
-    let id = Uuid::from_u128(7).to_string();
-    let retry = [("idempotency-key", id.as_str())];
-    for method in [Method::PUT, Method::DELETE] {
-        let answer = client.send(method, "/kv/a", &retry, "x").await.refused(400, "bad_request");
-        assert!(text(&answer.json()["detail"]).contains("Idempotency-Key"));
-    }
     let swap = json!({ "expected": { "absent": true }, "data": 1 }).to_string();
-    client.send(Method::POST, "/cas/a", &retry, swap).await.refused(400, "bad_request");
-    for member in ["ttl", "uuid"] {
-        let swap = json!({ "expected": { "absent": true }, "data": 1, member: "5s" });
-        client.post_json("/cas/a", &swap).await.refused(400, "unknown_field");
+    let txn = json!({ "success": [{ "put": { "key": "a", "data": 1 } }] }).to_string();
+    let writes = [
+        (Method::PUT, "/kv/a", "x"),
+        (Method::DELETE, "/kv/a", ""),
+        (Method::POST, "/cas/a", &swap),
+        (Method::POST, "/txn", &txn),
+    ];
+    for (header, value, names) in [
+        ("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT", "If-Unmodified-Since"),
+        // a part that is taken for the whole destroys the rest
+        ("content-range", "bytes 0-0/5", "Content-Range"),
+    ] {
+        for (method, path, body) in &writes {
+            let headers = [(header, value)];
+            let answer = client.send(method.clone(), path, &headers, body.to_string()).await;
+            let problem = answer.refused(400, "bad_request").json();
+            assert!(text(&problem["detail"]).contains(names), "{problem}");
+        }
     }
-    for query in ["ttl=5s", "ttl=keep"] {
-        client.put(&format!("/kv/a?{query}"), "x").await.refused(400, "unknown_field");
+    // conditions that nobody would look at
+    for header in ["if-match", "if-none-match"] {
+        for (method, path, body) in &writes[2..] {
+            let headers = [(header, "*")];
+            let answer = client.send(method.clone(), path, &headers, body.to_string()).await;
+            answer.refused(400, "bad_request");
+        }
     }
     client.get("/kv/a").await.refused(404, "key_not_found");
     client.put("/kv/a/b", "x").await.expect(201);
-    for path in ["/txn", "/ls", "/history/a", "/superseded", "/watch", "/admin/import"] {
+    for path in ["/ls", "/tree", "/superseded", "/watch", "/admin/import", "/openapi.json"] {
         client.get(path).await.refused(404, "no_such_route");
         client.post(path, "{}").await.refused(404, "no_such_route");
     }
@@ -177,6 +220,12 @@ async fn every_answer_names_the_node_and_the_request() {
         (405, client.post("/kv/a", "").await),
         (400, client.post("/cas/a", "{").await),
         (413, client.put("/kv/a", vec![0; (16 << 20) + 1]).await),
+        (400, client.post("/txn", "{").await),
+        (200, client.post("/txn", "{}").await),
+        (200, client.get("/history/a").await),
+        (404, client.get("/history/b").await),
+        (206, client.send(Method::GET, "/kv/a", &[("range", "bytes=0-0")], "").await),
+        (416, client.send(Method::GET, "/kv/a", &[("range", "bytes=9-")], "").await),
         (200, client.get("/scan").await),
         (200, client.get("/cluster").await),
         (200, client.get("/metrics").await),

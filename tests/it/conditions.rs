@@ -221,17 +221,41 @@ async fn without_cas_plain_reads_and_writes_go_on() {
     let client = &node.client;
     let tag = quoted(&client.put("/kv/k", "v").await.expect(201).uuid());
     let swap = json!({ "expected": { "absent": true }, "data": 1 });
+    let deletion = json!({ "expected": { "exists": true }, "delete": true });
+    let compared = |expected: &str| {
+        let put = json!([{ "put": { "key": "new", "data": 1 } }]);
+        json!({
+            "compare": [{ "key": "new", "expected": { expected: true } }],
+            "success": put,
+            "failure": put,
+        })
+    };
     for refused in [
         client.post_json("/cas/new", &swap).await,
+        client.post_json("/cas/k", &deletion).await,
         with(client, Method::PUT, "if-match", &tag).await,
         with(client, Method::PUT, "if-none-match", "*").await,
+        with(client, Method::PUT, "if-none-match", &tag).await,
         with(client, Method::DELETE, "if-match", "*").await,
+        with(client, Method::DELETE, "if-none-match", "*").await,
+        client.post_json("/txn", &compared("absent")).await,
+        client.post_json("/txn", &compared("exists")).await,
     ] {
         let problem = refused.refused(501, "feature_disabled").json();
         assert!(text(&problem["detail"]).contains("cas_enabled"), "{problem}");
     }
     assert_eq!(client.get("/kv/k").await.text(), "v");
+    client.get("/kv/new").await.refused(404, "key_not_found");
     with(client, Method::GET, "if-none-match", &tag).await.expect(304);
+    with(client, Method::GET, "if-match", &tag).await.expect(200);
+    let other = quoted(&Uuid::nil().to_string());
+    with(client, Method::GET, "if-match", &other).await.refused(412, "precondition_failed");
+    // what decides nothing goes on: lifetimes, retries, transactions without compares
+    let named = [("idempotency-key", "00000000-0000-4000-8000-00000000000a")];
+    client.send(Method::PUT, "/kv/named?ttl=1h", &named, "v").await.expect(201);
+    client.send(Method::PUT, "/kv/named?ttl=1h", &named, "v").await.expect(201);
+    let plain = json!({ "compare": [], "success": [{ "put": { "key": "t", "data": 1 } }] });
+    assert_eq!(client.post_json("/txn", &plain).await.expect(200).json()["succeeded"], true);
     client.put("/kv/k", "w").await.expect(200);
     client.delete("/kv/k").await.expect(200);
 }

@@ -263,3 +263,123 @@ async fn an_envelope_shows_everything_and_loses_no_byte() {
     client.get("/kv/e?form=envelope").await.refused(400, "unknown_field");
     client.get("/kv/none?format=envelope").await.refused(404, "key_not_found");
 }
+
+/// The table of RFC 9110, section 14: what is asked for of ten bytes, and what comes.
+#[tokio::test]
+async fn ranges_are_served_as_the_standard_says() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let put = client.put_json("/kv/k", "0123456789").await.expect(201);
+    let tag = format!("\"{}\"", put.uuid());
+    for (range, part) in [
+        ("bytes=0-0", Some((0, 0))),
+        ("bytes=0-9", Some((0, 9))),
+        ("bytes=2-4", Some((2, 4))),
+        ("bytes=7-", Some((7, 9))),
+        ("bytes=7-100", Some((7, 9))),
+        ("bytes=7-99999999999999999999999", Some((7, 9))),
+        ("bytes=-3", Some((7, 9))),
+        ("bytes=-100", Some((0, 9))),
+        ("Bytes=1-2", Some((1, 2))),
+        // several, other units, nonsense: the whole
+        ("bytes=0-1,4-5", None),
+        ("bytes=0-1, -1", None),
+        ("lines=0-1", None),
+        ("bytes=4-2", None),
+        ("bytes=x-", None),
+        ("bytes=", None),
+        ("0-1", None),
+    ] {
+        let read = client.send(Method::GET, "/kv/k", &[("range", range)], "").await;
+        assert_eq!(read.header("accept-ranges"), Some("bytes"));
+        assert_eq!(read.header("etag"), Some(tag.as_str()));
+        for name in ["content-type", "last-modified", "kvs-timestamp", "kvs-origin"] {
+            assert!(read.header(name).is_some(), "{range}: {name}");
+        }
+        let Some((first, last)) = part else {
+            assert_eq!((read.status, read.text().as_str()), (200, "0123456789"), "{range}");
+            assert!(read.header("content-range").is_none());
+            continue;
+        };
+        let read = read.expect(206);
+        assert_eq!(read.text(), "0123456789"[first..=last], "{range}");
+        let shown = format!("bytes {first}-{last}/10");
+        assert_eq!(read.header("content-range"), Some(shown.as_str()), "{range}");
+        assert_eq!(read.header("content-length"), Some((last - first + 1).to_string().as_str()));
+    }
+    for range in ["bytes=10-", "bytes=10-20", "bytes=99999999999999999999999-", "bytes=-0"] {
+        let refused = client.send(Method::GET, "/kv/k", &[("range", range)], "").await;
+        let refused = refused.refused(416, "range_not_satisfiable");
+        assert_eq!(refused.header("content-range"), Some("bytes */10"), "{range}");
+    }
+    client.put("/kv/empty", "").await.expect(201);
+    let read = client.send(Method::GET, "/kv/empty", &[("range", "bytes=0-")], "").await;
+    assert_eq!(
+        read.refused(416, "range_not_satisfiable").header("content-range"),
+        Some("bytes */0")
+    );
+    let last = client.send(Method::GET, "/kv/empty", &[("range", "bytes=-5")], "").await;
+    assert_eq!((last.status, last.body.len()), (200, 0));
+    // not for HEAD, nor for an envelope, nor for what is not there
+    for range in ["bytes=0-0", "bytes=99-"] {
+        let head = client.send(Method::HEAD, "/kv/k", &[("range", range)], "").await.expect(200);
+        assert_eq!(head.header("content-length"), Some("10"));
+        assert_eq!(head.header("accept-ranges"), Some("bytes"));
+        let path = "/kv/k?format=envelope";
+        let whole = client.send(Method::GET, path, &[("range", range)], "").await.expect(200);
+        assert_eq!(whole.json()["size"], 10, "all of it");
+        assert!(whole.header("accept-ranges").is_none());
+        let none = client.send(Method::GET, "/kv/none", &[("range", range)], "").await;
+        none.refused(404, "key_not_found");
+    }
+}
+
+#[tokio::test]
+async fn ranges_and_conditions_go_together() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let old = client.put("/kv/k", "9876543210").await.expect(201);
+    let old = format!("\"{}\"", old.uuid());
+    let put = client.put("/kv/k", "0123456789").await.expect(200);
+    let tag = format!("\"{}\"", put.uuid());
+    let ask = async |range: &str, header: &str, value: &str| {
+        client.send(Method::GET, "/kv/k", &[("range", range), (header, value)], "").await
+    };
+    let modified = client.get("/kv/k").await.header("last-modified").expect("a date").to_owned();
+    // by strong comparison, with the whole value where it does not hold
+    assert_eq!(ask("bytes=2-3", "if-range", &tag).await.expect(206).text(), "23");
+    let weak = format!("W/{tag}");
+    for other in [old.as_str(), weak.as_str(), modified.as_str(), put.uuid().as_str(), "*", ""] {
+        for range in ["bytes=2-3", "bytes=99-"] {
+            let whole = ask(range, "if-range", other).await.expect(200);
+            assert_eq!(whole.text(), "0123456789", "{other}");
+        }
+    }
+    ask("bytes=99-", "if-range", &tag).await.refused(416, "range_not_satisfiable");
+    // preconditions come first
+    ask("bytes=2-3", "if-none-match", &tag).await.expect(304);
+    ask("bytes=99-", "if-none-match", &tag).await.expect(304);
+    ask("bytes=2-3", "if-match", &old).await.refused(412, "precondition_failed");
+    ask("bytes=99-", "if-match", &old).await.refused(412, "precondition_failed");
+    assert_eq!(ask("bytes=2-3", "if-match", &tag).await.expect(206).text(), "23");
+    assert_eq!(ask("bytes=2-3", "if-none-match", &old).await.expect(206).text(), "23");
+}
+
+#[tokio::test]
+async fn a_large_value_comes_in_parts() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let value = noise(VALUE_BYTES_MAX, 7);
+    let put = client.put("/kv/large", value.clone()).await.expect(201);
+    let tag = format!("\"{}\"", put.uuid());
+    let mut parts = Vec::new();
+    while parts.len() < value.len() {
+        let range = format!("bytes={}-{}", parts.len(), parts.len() + (5 << 20) - 1);
+        let headers = [("range", range.as_str()), ("if-range", tag.as_str())];
+        let part = client.send(Method::GET, "/kv/large", &headers, "").await.expect(206);
+        parts.extend_from_slice(&part.body);
+    }
+    assert!(parts == value);
+    let last = client.send(Method::GET, "/kv/large", &[("range", "bytes=-1")], "").await;
+    assert_eq!(last.expect(206).body[..], value[VALUE_BYTES_MAX - 1..]);
+}

@@ -32,6 +32,7 @@ const REQUESTS_MAX: usize = 24;
 /// Small, so that the limits are met.
 const VALUE_BYTES_MAX: usize = 200;
 const BODY_BYTES_MAX: usize = 600;
+const OPERATIONS_MAX: usize = 4;
 
 /// The codes of the contract, with their statuses.
 const CODES: [(&str, u16); 29] = [
@@ -84,12 +85,24 @@ struct Node {
     map: BTreeMap<String, Held>,
     /// The last timestamp of every key that ever was.
     last: BTreeMap<String, u64>,
+    /// The uuids that requests had, by key; the empty key is that of transactions.
+    names: BTreeMap<(String, String), Remembered>,
+}
+
+/// What is known of an accepted request that has a uuid.
+struct Remembered {
+    /// The request, where it can be asked again.
+    request: Option<String>,
+    status: StatusCode,
+    body: Bytes,
 }
 
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    /// Whether the store is another one than before.
+    changed: bool,
 }
 
 impl Answer {
@@ -112,6 +125,7 @@ fn config() -> Arc<Config> {
         let mut config = Config::defaults().expect("they are sane");
         config.limits.value_bytes_max = VALUE_BYTES_MAX;
         config.limits.body_bytes_max = BODY_BYTES_MAX;
+        config.limits.txn_operations_max = OPERATIONS_MAX;
         Arc::new(config)
     };
     CONFIG.get_or_init(make).clone()
@@ -135,7 +149,8 @@ impl Node {
             syncing: watch::channel(false).1,
         };
         let router = kvs::http::router(state);
-        Self { router, store, side, map: BTreeMap::new(), last: BTreeMap::new() }
+        let (map, last, names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { router, store, side, map, last, names }
     }
 
     /// Sends a request, and holds the answer against what all answers promise.
@@ -145,7 +160,8 @@ impl Node {
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("it is whole").to_bytes();
-        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        let changed = self.store.fingerprint() != before;
+        let answer = Answer { status: parts.status, headers: parts.headers, body, changed };
         let status = answer.status.as_u16();
         let shown = String::from_utf8_lossy(&answer.body);
         // nobody is there to run a session
@@ -163,9 +179,7 @@ impl Node {
             assert!(!answer.header("allow").is_empty());
         }
         let writes = matches!(method.as_str(), "PUT" | "POST" | "DELETE") && status < 300;
-        let changed = self.store.fingerprint() != before;
-        let ran_session = path.starts_with("/cluster");
-        assert_eq!(changed, writes && !ran_session, "{method} {path}: {status}");
+        assert!(!changed || writes, "{method} {path}: {status}");
         answer
     }
 
@@ -180,6 +194,15 @@ impl Node {
         assert_eq!(told["key"], key, "the key is that of the path");
         let timestamp = told["timestamp"].as_u64().expect("a timestamp");
         let uuid = told["uuid"].as_str().expect("a uuid").to_owned();
+        let name = (key.to_owned(), uuid.clone());
+        if let Some(first) = self.names.get(&name) {
+            assert_eq!((first.status, &first.body), (answer.status, &answer.body), "a retry");
+            assert!(!answer.changed, "a retry changes nothing");
+            return;
+        }
+        assert!(answer.changed, "what is accepted is done");
+        let (status, body) = (answer.status, answer.body.clone());
+        self.names.insert(name, Remembered { request: None, status, body });
         let last = self.last.insert(key.to_owned(), timestamp);
         assert!(last.is_none_or(|last| last < timestamp), "later writes are later");
         let Some((body, content_type)) = meant else {
@@ -196,6 +219,51 @@ impl Node {
         self.map.insert(key.to_owned(), Held { body, content_type, uuid, timestamp });
     }
 
+    /// Takes over what the store holds for `key`.
+    async fn look(&mut self, key: &str) {
+        let came = self.get(key, "").await;
+        if came.status != StatusCode::OK {
+            self.map.remove(key);
+            return;
+        }
+        let held = Held {
+            body: came.body.to_vec(),
+            content_type: came.header("content-type").to_owned(),
+            uuid: came.header("etag").trim_matches('"').to_owned(),
+            timestamp: came.header("kvs-timestamp").parse().expect("a timestamp"),
+        };
+        self.last.insert(key.to_owned(), held.timestamp);
+        self.map.insert(key.to_owned(), held);
+    }
+
+    /// The history of `key` begins with what it holds, and each revision names the next.
+    async fn check_history(&self, key: &str) {
+        let request = Request::get(format!("/history/{}", escaped(key))).body(Body::empty());
+        let answer = self.send(request.expect("sane")).await;
+        if answer.status != StatusCode::OK {
+            assert_eq!(answer.code(), "key_not_found");
+            assert!(!self.map.contains_key(key), "{key} is there and was never written");
+            return;
+        }
+        let told = answer.json();
+        let revisions = told["revisions"].as_array().expect("a list");
+        assert!((1..=9).contains(&revisions.len()), "as deep as is configured");
+        assert_eq!(
+            (&revisions[0]["outcome"], &revisions[0]["by"]),
+            (&json!("current"), &Value::Null)
+        );
+        assert_eq!(revisions[0]["deleted"], !self.map.contains_key(key));
+        if let Some(held) = self.map.get(key) {
+            assert_eq!(revisions[0]["uuid"], json!(held.uuid));
+        }
+        for pair in revisions.windows(2) {
+            let [newer, older] = pair else { unreachable!("windows of two") };
+            assert_eq!((&older["outcome"], &older["by"]), (&json!("replaced"), &newer["uuid"]));
+            assert_eq!(newer["parent"], older["uuid"]);
+            assert!(newer["timestamp"].as_u64() > older["timestamp"].as_u64());
+        }
+    }
+
     /// Everything that the map holds is listed, in its order, and nothing else.
     async fn check(&self) {
         self.side.check();
@@ -204,6 +272,9 @@ impl Node {
         let listing = answer.json();
         let items = listing["items"].as_array().expect("items");
         assert_eq!(items.len(), self.map.len());
+        for key in KEYS {
+            self.check_history(key).await;
+        }
         for (item, (key, held)) in items.iter().zip(&self.map) {
             assert_eq!((&item["key"], &item["uuid"]), (&json!(key), &json!(held.uuid)));
             assert_eq!(item["size"], held.body.len());
@@ -252,7 +323,7 @@ fn key_of(raw: &str) -> Option<String> {
 // --- any request ---------------------------------------------------------------------------------
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "BREW"];
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 14] = [
     "/kv/",
     "/cas/",
     "/scan/",
@@ -265,8 +336,10 @@ const PATHS: [&str; 12] = [
     "/metrics",
     "/",
     "",
+    "/txn",
+    "/history/",
 ];
-const HEADERS: [&str; 10] = [
+const HEADERS: [&str; 12] = [
     "if-match",
     "if-none-match",
     "content-type",
@@ -277,6 +350,8 @@ const HEADERS: [&str; 10] = [
     "range",
     "x-request-id",
     "transfer-encoding",
+    "if-range",
+    "content-range",
 ];
 
 /// What stands in a path as it is. The rest is escaped, so that few inputs are no requests.
@@ -317,6 +392,17 @@ async fn any(script: &mut Script<'_>, node: &mut Node) {
     let Ok(request) = request.body(Body::from(body.clone())) else { return };
     let answer = node.send(request).await;
     let (ok, named) = (answer.status.is_success(), uri.path());
+    if ok && named == "/txn" {
+        for result in answer.json()["results"].as_array().expect("results") {
+            for kind in ["put", "delete"] {
+                let Some(key) = result[kind]["key"].as_str() else { continue };
+                node.look(key).await;
+                let Some(uuid) = result[kind]["uuid"].as_str() else { continue };
+                let part = Remembered { request: None, status: answer.status, body: Bytes::new() };
+                node.names.entry((key.to_owned(), uuid.to_owned())).or_insert(part);
+            }
+        }
+    }
     for (base, methods) in [("/kv/", &["GET", "PUT", "DELETE"][..]), ("/cas/", &["POST"])] {
         let Some(raw) = named.strip_prefix(base).filter(|_| methods.contains(&method)) else {
             continue;
@@ -420,7 +506,7 @@ async fn known(script: &mut Script<'_>, node: &mut Node) {
     let held = node.map.get(key).cloned();
     let held = held.as_ref();
     let path = escaped(key);
-    match script.byte() % 4 {
+    match script.byte() % 8 {
         0 => {
             let (weak_counts, header) = match script.byte() % 3 {
                 0 => (false, "if-match"),
@@ -457,7 +543,210 @@ async fn known(script: &mut Script<'_>, node: &mut Node) {
             }
         }
         2 => swap(script, node, key, held).await,
-        _ => read(script, node, key, held).await,
+        3 => read(script, node, key, held).await,
+        4 => named(script, node, key, held).await,
+        5 => part(script, node, key, held).await,
+        _ => transaction(script, node).await,
+    }
+}
+
+const NAMES: [&str; 3] = [
+    "00000000-0000-4000-8000-000000000001",
+    "00000000-0000-4000-8000-000000000002",
+    "00000000-0000-4000-8000-000000000003",
+];
+
+/// A put under a name that others may have, too.
+async fn named(script: &mut Script<'_>, node: &mut Node, key: &str, held: Option<&Held>) {
+    let name = (key.to_owned(), script.pick(&NAMES).to_owned());
+    let (body, ttl) = (script.pick(&["x", "y"]), script.pick(&["", "?ttl=1h", "?ttl=keep"]));
+    let path = format!("/kv/{}{ttl}", escaped(key));
+    let request = Request::put(&path).header("idempotency-key", &name.1);
+    let asked = format!("{path} {body}");
+    let answer = node.send(request.body(body.into()).expect("sane")).await;
+    if let Some(first) = node.names.get(&name) {
+        assert!(!answer.changed);
+        let retried = (answer.status, &answer.body) == (first.status, &first.body);
+        match &first.request {
+            Some(first) if *first == asked => assert!(retried, "{:?}", answer.body),
+            Some(_) => assert_eq!(answer.code(), "idempotency_mismatch"),
+            None => assert!(retried || answer.code() == "idempotency_mismatch"),
+        }
+        return;
+    }
+    assert_eq!(answer.status.as_u16(), if held.is_some() { 200 } else { 201 });
+    assert_eq!(answer.json()["uuid"], name.1);
+    let meant = (body.as_bytes().to_vec(), "application/octet-stream".to_owned());
+    node.written(key, &answer, Some(meant)).await;
+    node.names.get_mut(&name).expect("it was accepted").request = Some(asked);
+}
+
+/// A range of a value.
+async fn part(script: &mut Script<'_>, node: &Node, key: &str, held: Option<&Held>) {
+    let (first, last) = (usize::from(script.byte()), usize::from(script.byte()));
+    let size = held.map_or(0, |held| held.body.len());
+    let (range, expected) = match script.byte() % 3 {
+        0 => (format!("bytes={first}-{last}"), first..size.min(last + 1)),
+        1 => (format!("bytes={first}-"), first..size),
+        _ => (format!("bytes=-{first}"), size.saturating_sub(first)..size),
+    };
+    let whole = (range.contains(&format!("{first}-{last}")) && last < first)
+        || (range.starts_with("bytes=-") && first > 0 && size == 0);
+    let request = Request::get(format!("/kv/{}", escaped(key))).header("range", &range);
+    let answer = node.send(request.body(Body::empty()).expect("sane")).await;
+    let Some(held) = held else {
+        assert_eq!(answer.code(), "key_not_found");
+        return;
+    };
+    if whole {
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &held.body[..]), "{range}");
+    } else if expected.is_empty() {
+        assert_eq!(answer.code(), "range_not_satisfiable", "{range}");
+        assert_eq!(answer.header("content-range"), format!("bytes */{size}"));
+    } else {
+        let shown = format!("bytes {}-{}/{size}", expected.start, expected.end - 1);
+        assert_eq!(answer.header("content-range"), shown, "{range}");
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (206, &held.body[expected]));
+    }
+}
+
+/// What an operation of a transaction is to give.
+enum Meant {
+    Put(String, Vec<u8>),
+    Delete(String, bool),
+    /// The uuid and the size of what is read: `None` where the transaction itself wrote it.
+    Get(Option<(Option<String>, usize)>),
+}
+
+/// Operations on the keys of `map`, each writing a key at most once, and what they give.
+fn operations(script: &mut Script<'_>, map: &BTreeMap<String, Held>) -> (Vec<Value>, Vec<Meant>) {
+    let mut sizes: BTreeMap<&str, Option<(Option<String>, usize)>> = BTreeMap::new();
+    let (mut written, mut list, mut meant) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..script.byte() % 4 {
+        let key = script.pick(&KEYS);
+        let held = map.get(key).map(|held| (Some(held.uuid.clone()), held.body.len()));
+        let now = sizes.get(key).cloned().unwrap_or(held);
+        let kind = if written.contains(&key) { 2 } else { script.byte() % 3 };
+        match kind {
+            0 => {
+                let body = vec![b'v'; script.below(20)];
+                list.push(
+                    json!({"put": {"key": key, "data_base64": BASE64_STANDARD.encode(&body)}}),
+                );
+                sizes.insert(key, Some((None, body.len())));
+                written.push(key);
+                meant.push(Meant::Put(key.to_owned(), body));
+            }
+            1 => {
+                list.push(json!({"delete": {"key": key}}));
+                meant.push(Meant::Delete(key.to_owned(), now.is_some()));
+                sizes.insert(key, None);
+                written.push(key);
+            }
+            _ => {
+                list.push(json!({"get": {"key": key}}));
+                meant.push(Meant::Get(now));
+            }
+        }
+    }
+    (list, meant)
+}
+
+async fn transaction(script: &mut Script<'_>, node: &mut Node) {
+    let (mut compare, mut failed) = (Vec::new(), Vec::new());
+    for at in 0..script.byte() % 3 {
+        let key = script.pick(&KEYS);
+        let (expected, holds) = expectation(script, node.map.get(key));
+        compare.push(json!({"key": key, "expected": expected}));
+        failed.extend((!holds).then_some(at));
+    }
+    let (success, succeeding) = operations(script, &node.map);
+    let (failure, failing) = operations(script, &node.map);
+    let meant = if failed.is_empty() { succeeding } else { failing };
+    let mut body = json!({"compare": compare, "success": success, "failure": failure});
+    let name = (script.byte() % 3 == 0).then(|| script.pick(&NAMES));
+    if let Some(name) = name {
+        body["uuid"] = name.into();
+    }
+    let body = body.to_string();
+    let sized = body.len() <= BODY_BYTES_MAX && Reader::read(body.as_bytes()).is_some();
+    let request = Request::post("/txn").body(Body::from(body.clone()));
+    let answer = node.send(request.expect("sane")).await;
+    if !sized {
+        assert!(matches!(answer.status.as_u16(), 400 | 413));
+        return;
+    }
+    if let Some(name) = name {
+        if let Some(first) = node.names.get(&(String::new(), name.to_owned())) {
+            assert!(!answer.changed);
+            if first.request.as_ref() == Some(&body) {
+                assert_eq!((answer.status, &answer.body), (first.status, &first.body));
+            } else {
+                assert_eq!(answer.code(), "idempotency_mismatch");
+            }
+            return;
+        }
+        let taken = |key: &String| node.names.contains_key(&(key.clone(), name.to_owned()));
+        let is_taken = meant.iter().any(|meant| match meant {
+            Meant::Put(key, _) | Meant::Delete(key, _) => taken(key),
+            Meant::Get(_) => false,
+        });
+        if is_taken {
+            assert_eq!(answer.code(), "idempotency_mismatch");
+            return;
+        }
+        let (status, body) = (answer.status, (answer.body.clone(), body));
+        let first = Remembered { request: Some(body.1), status, body: body.0 };
+        node.names.insert((String::new(), name.to_owned()), first);
+    }
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    done(node, &answer, &failed, meant, name).await;
+}
+
+/// A transaction was performed: it gave what it was meant to give, and the keys hold that.
+async fn done(
+    node: &mut Node,
+    answer: &Answer,
+    failed: &[u8],
+    meant: Vec<Meant>,
+    name: Option<&str>,
+) {
+    let told = answer.json();
+    assert_eq!((&told["succeeded"], &told["failed"]), (&json!(failed.is_empty()), &json!(failed)));
+    let results = told["results"].as_array().expect("results").clone();
+    assert_eq!(results.len(), meant.len());
+    let wrote = |meant: &Meant| matches!(meant, Meant::Put(..) | Meant::Delete(_, true));
+    assert_eq!(answer.changed, meant.iter().any(wrote));
+    let uuids: Vec<_> =
+        results.iter().filter_map(|result| result["put"]["uuid"].as_str()).collect();
+    let uuid = name.or(uuids.first().copied()).unwrap_or_default();
+    assert!(uuids.iter().all(|put| *put == uuid));
+    let part = || Remembered { request: None, status: answer.status, body: Bytes::new() };
+    for (result, meant) in results.iter().zip(meant) {
+        match meant {
+            Meant::Put(key, body) => {
+                assert_eq!(result["put"]["key"], json!(key));
+                node.look(&key).await;
+                let held = &node.map[&key];
+                assert_eq!((&held.body, held.uuid.as_str()), (&body, uuid));
+                assert_eq!(result["put"]["timestamp"], held.timestamp);
+                node.names.insert((key, uuid.to_owned()), part());
+            }
+            Meant::Delete(key, deleted) => {
+                assert_eq!(*result, json!({"delete": {"key": key, "deleted": deleted}}));
+                node.look(&key).await;
+                assert!(!node.map.contains_key(&key));
+                if deleted && name.is_some() {
+                    node.names.insert((key, uuid.to_owned()), part());
+                }
+            }
+            Meant::Get(None) => assert_eq!(*result, json!({"get": null})),
+            Meant::Get(Some((held, size))) => {
+                assert_eq!(result["get"]["size"], size);
+                let held = held.as_deref().unwrap_or(uuid);
+                assert_eq!(result["get"]["uuid"], held);
+            }
+        }
     }
 }
 
@@ -566,10 +855,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
         r#"{"expected":{"uuid":"00000000-0000-0000-0000-00000000000a","timestamp":5},"data":1}"#,
         r#"{"expected":{"exists":true},"data":1,"data":2}"#,
         r#"{"expected":{"exists":true},"data":1,"ttl":5}"#,
+        r#"{"expected":{"exists":true},"data":1,"ttl":"keep"}"#,
+        r#"{"expected":{"absent":true},"data":1,"uuid":"00000000-0000-4000-8000-00000000000a"}"#,
         "[1]",
+    ];
+    let txn = |pen: Pen, body: &str| any(pen, 3, 12, "", "").byte(0).bytes(body.as_bytes());
+    let txns = [
+        "{}",
+        r#"{"success":[{"put":{"key":"a/b","data":1,"ttl":"1h"}},{"get":{"key":"a/b"}}]}"#,
+        r#"{"compare":[{"key":"a/b","expected":{"exists":true}}],"failure":[{"get":{"key":"a"}}],
+            "success":[{"delete":{"key":"a/b"}},{"put":{"key":"a","data_base64":"aGk="}}]}"#,
+        r#"{"success":[{"put":{"key":"a","data":1}},{"delete":{"key":"a"}}]}"#,
+        r#"{"success":[1,2,3,4,5]}"#,
+        r#"{"failure":[{"get":{"key":"a","x":1}}],"uuid":"00000000-0000-4000-8000-00000000000a"}"#,
     ];
     let mut seeds = vec![
         swaps.iter().fold(Pen::default(), |pen, body| cas(pen, body)).done(),
+        txns.iter().fold(Pen::default(), |pen, body| txn(pen, body)).done(),
         put(put(Pen::default(), b"{\"x\": 1}"), b"two").done(),
         put(any(Pen::default(), 2, 0, "%41", "").byte(1).byte(2).bytes(b"a/b").bytes(b"v"), b"")
             .done(),
@@ -586,6 +888,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (0, 0, "a%2Fb", "format=envelope"),
         (1, 0, "a", ""),
         (4, 0, "a/b", ""),
+        (2, 0, "a/b", "ttl=1h"),
+        (2, 0, "a/b", "ttl=keep"),
+        (0, 13, "a%2Fb", "limit=3"),
+        (1, 13, "a/b", "uuid=00000000-0000-4000-8000-00000000000a"),
         (0, 2, "a", "limit=3&values=true"),
         (0, 2, "", "after=x"),
         (0, 5, "", ""),
@@ -604,6 +910,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
         known(pen, 1, &[0, kind % 3, 2, b'h', b'i', 1, kind, 4, 0, 0])
     });
     seeds.push(all.done());
+    // names, ranges and transactions
+    let deep = (0..12).fold(Pen::default(), |pen, n| {
+        let pen = known(pen, n % 2, &[4, n % 3, n % 2, n % 3]);
+        let pen = known(pen, n % 2, &[5, 0, n, n % 3]);
+        let pen = known(pen, 0, &[6, 1, n % 2, n % 9, 3, 0, n % 3, 5, 1, (n + 1) % 3, 0, 2]);
+        known(pen, 0, &[6, 0, 2, 1, 0, n, 3, 1, 0, n % 3, 1])
+    });
+    seeds.push(deep.done());
     let some = known(known(Pen::default(), 2, &[0, 2, 1, b'v']), 2, &[3, 0, 1, 0, 4, 0]);
     seeds.push(known(known(some, 2, &[3, 1]), 2, &[1]).done());
     seeds
