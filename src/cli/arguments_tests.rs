@@ -32,6 +32,17 @@ fn every_command_of_this_version_parses() {
         "kvs cas k v --expect-value -1",
         "kvs cas k {} --expect-absent --json",
         "kvs cas k --expect-timestamp 5 --delete",
+        &format!("kvs put k v --ttl 15m --uuid {uuid}"),
+        "kvs put k v --ttl keep",
+        &format!("kvs del k --uuid {uuid}"),
+        &format!("kvs cas k v --expect-exists --ttl 90 --uuid {uuid}"),
+        "kvs cas k --expect-exists --delete",
+        "kvs history k",
+        "kvs history k --limit 3 -o json",
+        &format!("kvs history k --get {uuid}"),
+        &format!("kvs history k --restore {uuid}"),
+        "kvs txn -",
+        "kvs txn changes.json -o json",
         "kvs scan",
         "kvs scan app/ --values --limit 5",
         "kvs status -o json",
@@ -72,6 +83,23 @@ fn contradictions_are_usage_errors() {
         "kvs cas k v --expect-value a --delete",
         "kvs cas k --expect-absent --delete",
         "kvs cas k v --expect-absent --json --content-type text/plain",
+        "kvs put k v --ttl 0",
+        "kvs put k v --ttl 1w",
+        "kvs put k v --ttl 36501d",
+        "kvs put k v --ttl Keep",
+        "kvs put k v --uuid nonsense",
+        "kvs del k --ttl 1s",
+        "kvs cas k v --expect-exists --expect-absent",
+        "kvs cas k v --expect-exists --expect-value a",
+        &format!("kvs cas k v --expect-exists --expect-uuid {uuid}"),
+        "kvs cas k v --expect-exists --expect-timestamp 5",
+        "kvs cas k --expect-exists --delete --ttl 5s",
+        "kvs history",
+        "kvs history k --limit 0",
+        "kvs history k --restore nonsense",
+        &format!("kvs history k --get {uuid} --restore {uuid}"),
+        &format!("kvs history k --restore {uuid} --limit 1"),
+        "kvs txn",
         "kvs scan /",
         "kvs scan --limit 0",
         "kvs nonsense",
@@ -84,6 +112,14 @@ fn contradictions_are_usage_errors() {
 fn serve_without_a_source_of_settings_names_both() {
     let text = parse("kvs serve").unwrap_err().to_string();
     assert!(text.contains("--config") && text.contains("--dev"), "{text}");
+}
+
+#[test]
+fn a_lifetime_that_is_none_says_how_one_is_written() {
+    let text = parse("kvs put k v --ttl 1w").unwrap_err().to_string();
+    for words in ["`1w` is not a duration", "ms, s, m, h or d", "from 1ms to 36500d", "`keep`"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
 }
 
 #[test]

@@ -32,6 +32,18 @@ pub enum CliError {
     /// The node said no. Nothing was changed by this request.
     #[error(transparent)]
     Refused(#[from] Box<Refusal>),
+    /// A revision was not restored, because the key was written meanwhile. Nothing was changed by
+    /// this request.
+    #[error(
+        "nothing was restored, because key {key} was written meanwhile: {refusal}; see what there \
+         is now with `kvs history`, and run the same again to put the revision in its place"
+    )]
+    Overtaken {
+        /// The key.
+        key: String,
+        /// What the node said.
+        refusal: Box<Refusal>,
+    },
     /// No answer came. Whether a write was done is unknown unless `connected` is false.
     #[error(
         "cannot reach {url}: {reason}; is `kvs serve` running there? --url or KVS_URL names \
@@ -94,7 +106,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Sessions { .. } => 1,
+            Self::Refused(_) | Self::Overtaken { .. } | Self::Sessions { .. } => 1,
             Self::Output(_) if self.is_closed_output() => 0,
             Self::Usage(_) | Self::Config(_) | Self::File { .. } | Self::Output(_) => 2,
             Self::Unreachable { .. } | Self::Cut { .. } | Self::Answer { .. } => 3,
@@ -189,9 +201,11 @@ mod tests {
             CliError::File { verb: "read", path: "f".into(), error: io(io::ErrorKind::NotFound) };
         let cut = CliError::Cut { url: "u".into(), so_far: "1 B".into(), reason: "r".into() };
         let answer = CliError::Answer { url: "u".into(), problem: "p".into() };
+        let refused = refusal(None, Current::Unknown);
         let stopped = |cause| CliError::Stopped { at: "at x".into(), stored: 1, cause };
         for (error, status) in [
             (CliError::Refused(Box::new(refusal(None, Current::Unknown))), 1),
+            (CliError::Overtaken { key: "k".into(), refusal: Box::new(refused) }, 1),
             (CliError::Sessions { failed: 1, all: 2 }, 1),
             (CliError::Usage("u".into()), 2),
             (file, 2),

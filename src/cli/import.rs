@@ -2,8 +2,9 @@
 //!
 //! Reading happens on a thread of its own, so that a slow source does not hold up writes under way;
 //! writes go out together, bounded in number and bytes, two writes of one key never at once, so
-//! that of two lines with one key the later wins. The first refusal ends the import; what was
-//! stored stays, and running it again is harmless.
+//! that of two lines with one key the later wins. What is to expire is given the rest of its life,
+//! by this machine's clock. The first refusal ends the import; what was stored stays, and running
+//! it again is harmless.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -26,7 +27,10 @@ use super::note;
 use super::output::Output;
 use super::progress::Counter;
 use super::tree;
-use crate::model::{ContentType, Key, Prefix};
+use super::write::Ttl;
+use crate::clock::Clock;
+use crate::model::duration::{DURATION_MAX, DURATION_MIN};
+use crate::model::{ContentType, Key, Prefix, Timestamp};
 
 /// How many writes may be under way.
 const WRITES_MAX: usize = 64;
@@ -43,8 +47,19 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How many skipped entries are listed.
 const SKIPPED_LINES_MAX: usize = 20;
 
+const AFTER_HELP: &str = "\
+Examples:
+  kvs import site/ --prefix www          every file below site/ that everybody may read
+  kvs import all.ndjson                  what `kvs export` wrote
+  echo '{\"key\": \"a\", \"data\": 1}' | kvs import -
+
+Of an envelope, `key` and `data` or `data_base64` suffice; `content_type` and `expires_at` are
+kept. A value with `expires_at` is stored for the rest of its life, by the clock of this machine;
+one that has expired is skipped, and said to be.";
+
 /// `kvs import`
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Import {
     /// A directory, a file as `export` writes it, or `-` for such lines on standard input
     #[arg(value_name = "DIR|FILE|-")]
@@ -76,16 +91,22 @@ struct Record {
     key: Key,
     content_type: ContentType,
     value: Bytes,
+    expires_at: Option<Timestamp>,
 }
 
 /// Stores everything that the source holds.
 ///
 /// # Errors
 /// [`CliError::Stopped`] with the first failure and how many records were stored.
-pub async fn import(client: &Client, args: &Import, out: &mut Output<'_>) -> Result<(), CliError> {
+pub async fn import(
+    client: &Client,
+    args: &Import,
+    clock: &Clock,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
     let (to, found) = mpsc::channel(READ_AHEAD_MAX);
     start_reading(args, to)?;
-    let mut run = Run::new(client);
+    let mut run = Run::new(client, clock);
     run.all(found).await;
     run.counter.end();
     run.tell_skipped();
@@ -142,11 +163,6 @@ fn read_lines(from: impl BufRead, prefix: &Prefix, to: &mpsc::Sender<Found>) {
             Err(error) => Err(error.to_string()),
         };
         let found = match line {
-            Ok(line) if line.expires => Found::Skipped(format!(
-                "line {}: {}: it has expires_at, which this version cannot import",
-                lines.number(),
-                line.key
-            )),
             Ok(line) => match under(prefix, line) {
                 Ok(record) => {
                     Found::Record { at: format!("{at} ({})", at_key(&record.key)), record }
@@ -176,7 +192,8 @@ fn under(prefix: &Prefix, line: Line) -> Result<Record, String> {
     } else {
         Key::parse(&format!("{prefix}/{}", line.key)).map_err(|e| e.to_string())?
     };
-    Ok(Record { key, content_type: line.content_type, value: line.value.into() })
+    let Line { content_type, value, expires_at, .. } = line;
+    Ok(Record { key, content_type, value: value.into(), expires_at })
 }
 
 /// A write that ended.
@@ -184,12 +201,20 @@ struct Ended {
     at: String,
     key: Key,
     bytes: usize,
-    result: Result<(), CliError>,
+    result: Result<Done, CliError>,
+}
+
+/// What became of a record.
+enum Done {
+    Stored,
+    /// It was not stored, because its time was up.
+    Expired(Timestamp),
 }
 
 /// An import under way.
 struct Run<'a> {
     client: &'a Client,
+    clock: &'a Clock,
     counter: Counter,
     under_way: FuturesUnordered<LocalBoxFuture<'a, Ended>>,
     /// The keys under way: two writes of one key would race.
@@ -202,9 +227,10 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(client: &'a Client) -> Self {
+    fn new(client: &'a Client, clock: &'a Clock) -> Self {
         Self {
             client,
+            clock,
             counter: Counter::new("imported"),
             under_way: FuturesUnordered::new(),
             keys: BTreeSet::new(),
@@ -223,12 +249,7 @@ impl<'a> Run<'a> {
                 None => break,
                 Some(Found::Record { at, record }) => self.store(at, record).await,
                 Some(Found::Failed { at, cause }) => self.failure = Some((at, cause)),
-                Some(Found::Skipped(reason)) => {
-                    self.skipped += 1;
-                    if self.skipped_lines.len() < SKIPPED_LINES_MAX {
-                        self.skipped_lines.push(reason);
-                    }
-                }
+                Some(Found::Skipped(reason)) => self.skip(reason),
             }
         }
         while let Some(ended) = self.under_way.next().await {
@@ -261,10 +282,10 @@ impl<'a> Run<'a> {
         }
         self.bytes += record.value.len();
         self.keys.insert(record.key.clone());
-        let client = self.client;
+        let (client, clock) = (self.client, self.clock);
         let reached = self.stored > 0;
         self.under_way.push(Box::pin(async move {
-            let result = store_one(client, &record, reached).await;
+            let result = store_one(client, clock, &record, reached).await;
             Ended { at, key: record.key, bytes: record.value.len(), result }
         }));
     }
@@ -280,12 +301,23 @@ impl<'a> Run<'a> {
         self.bytes -= ended.bytes;
         self.keys.remove(&ended.key);
         match ended.result {
-            Ok(()) => {
+            Ok(Done::Stored) => {
                 self.stored += 1;
                 self.counter.set(self.stored);
             }
+            Ok(Done::Expired(at)) => {
+                let which = ended.at.trim_start_matches("at ");
+                self.skip(format!("{which}: expired at {}", at.rfc3339()));
+            }
             Err(cause) if self.failure.is_none() => self.failure = Some((ended.at, cause)),
             Err(_) => {}
+        }
+    }
+
+    fn skip(&mut self, reason: String) {
+        self.skipped += 1;
+        if self.skipped_lines.len() < SKIPPED_LINES_MAX {
+            self.skipped_lines.push(reason);
         }
     }
 
@@ -303,17 +335,29 @@ impl<'a> Run<'a> {
 /// One write, tried again while the node is busy or the connection gets lost. A repeated write is
 /// harmless: it stores the same value. `reached` says whether the node has answered before; if not,
 /// a refused connection is final at once.
-async fn store_one(client: &Client, record: &Record, reached: bool) -> Result<(), CliError> {
+async fn store_one(
+    client: &Client,
+    clock: &Clock,
+    record: &Record,
+    reached: bool,
+) -> Result<Done, CliError> {
     let path = key_path("kv", &record.key);
     let mut wait = RETRY_WAIT;
     let mut tries = 0;
     loop {
+        let life = match record.expires_at.map(|at| (at, at.since(clock.now()))) {
+            // a shorter one cannot be given
+            Some((at, left)) if left < DURATION_MIN => return Ok(Done::Expired(at)),
+            // nor a longer one, which no node has given either
+            Some((_, left)) => Ttl::For(left.min(DURATION_MAX)).query(),
+            None => String::new(),
+        };
         let request = client
-            .request(Method::PUT, &path)
+            .request(Method::PUT, &format!("{path}{life}"))
             .header(CONTENT_TYPE, record.content_type.as_str())
             .body(record.value.clone());
         let sent = async { client.body(client.send(request).await?).await };
-        let Err(error) = sent.await else { return Ok(()) };
+        let Err(error) = sent.await else { return Ok(Done::Stored) };
         let asked = match &error {
             CliError::Refused(refusal) if refusal.status == 503 => refusal.retry_after,
             CliError::Unreachable { connected, .. } if *connected || reached => Some(wait),

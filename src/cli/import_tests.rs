@@ -7,17 +7,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::cli::canned::{Asked, Canned, answer, run};
 use crate::cli::output::Format;
+use crate::clock::Fixed;
+
+/// 2023-11-14T22:13:20Z
+const NOW: u64 = 1_700_000_000_000_000;
 
 fn ok() -> Vec<u8> {
     answer("200 OK", "", "{}")
 }
 
 fn import_text(node: &Canned, text: &str, prefix: &str) -> (String, Result<(), CliError>) {
+    import_at(node, text, prefix, &clock())
+}
+
+fn import_at(
+    node: &Canned,
+    text: &str,
+    prefix: &str,
+    clock: &Clock,
+) -> (String, Result<(), CliError>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let from = file.path().to_owned();
     let args = Import { from, prefix: Prefix::parse(prefix).unwrap(), private: false };
-    run(Format::Text, async |out| import(&node.client(), &args, out).await)
+    run(Format::Text, async |out| import(&node.client(), &args, clock, out).await)
+}
+
+fn clock() -> Clock {
+    Clock::from_source(Fixed::new(NOW, 1))
 }
 
 fn stored(asked: &[Asked]) -> BTreeMap<String, String> {
@@ -28,17 +45,67 @@ fn stored(asked: &[Asked]) -> BTreeMap<String, String> {
 fn lines_become_writes_with_their_types_and_exact_bytes() {
     let node = Canned::new(|_| ok());
     let text = "{\"key\":\"a\",\"data\":{\"x\" : 1.0}}\n\n\
-                {\"key\":\"b c\",\"data_base64\":\"aGk=\",\"content_type\":\"text/plain\"}\n\
-                {\"key\":\"old\",\"data\":1,\"expires_at\":\"2030-01-01T00:00:00Z\"}";
+                {\"key\":\"b c\",\"data_base64\":\"aGk=\",\"content_type\":\"text/plain\"}";
     let (text, ended) = import_text(&node, text, "p/q/");
     assert!(ended.is_ok(), "{ended:?}");
-    assert_eq!(text, "imported 2 records, 1 skipped\n");
+    assert_eq!(text, "imported 2 records, 0 skipped\n");
     let asked = node.asked();
     let stored = stored(&asked);
     assert_eq!(stored["PUT /kv/p/q/a"], "{\"x\" : 1.0}");
     assert_eq!(stored["PUT /kv/p/q/b%20c"], "hi");
     assert!(asked.iter().any(|a| a.has("content-type: application/json")));
     assert!(asked.iter().any(|a| a.has("content-type: text/plain")));
+}
+
+#[test]
+fn what_is_to_expire_keeps_the_rest_of_its_life_and_what_has_expired_is_skipped() {
+    let node = Canned::new(|_| ok());
+    let line = |key: &str, at: &str| format!(r#"{{"key":"{key}","data":1,"expires_at":"{at}"}}"#);
+    let lines = [
+        line("minute", "2023-11-14T22:14:20.000000Z"),
+        line("millis", "2023-11-14T22:13:20.002999Z"),
+        line("one", "2023-11-14T22:13:20.001Z"),
+        line("none", "2023-11-14T22:13:20.000999Z"),
+        line("gone", "2023-11-14T22:13:19.000000Z"),
+        line("far", "2255-01-01T00:00:00Z"),
+        r#"{"key":"never","data":1,"expires_at":null}"#.to_owned(),
+    ];
+    let (text, ended) = import_text(&node, &lines.join("\n"), "");
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!(text, "imported 5 records, 2 skipped\n");
+    let mut asked: Vec<_> = node.asked().into_iter().map(|asked| asked.line).collect();
+    asked.sort();
+    assert_eq!(
+        asked,
+        [
+            "PUT /kv/far?ttl=36500d",
+            "PUT /kv/millis?ttl=2ms",
+            "PUT /kv/minute?ttl=1m",
+            "PUT /kv/never",
+            "PUT /kv/one?ttl=1ms",
+        ]
+    );
+}
+
+#[test]
+fn a_write_that_is_tried_again_has_less_of_its_life_left() {
+    let time = Fixed::new(NOW, 1);
+    let (later, tries) = (time.clone(), AtomicUsize::new(0));
+    let node = Canned::new(move |_| {
+        later.set(NOW + 1_000_000);
+        if tries.fetch_add(1, Ordering::SeqCst) == 0 { Vec::new() } else { ok() }
+    });
+    let clock = Clock::from_source(time);
+    let line = |at: &str| format!(r#"{{"key":"a","data":1,"expires_at":"{at}"}}"#);
+    let (text, ended) = import_at(&node, &line("2023-11-14T22:13:23Z"), "", &clock);
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!(text, "imported 1 records, 0 skipped\n");
+    let asked: Vec<_> = node.asked().into_iter().map(|asked| asked.line).collect();
+    assert_eq!(asked, ["PUT /kv/a?ttl=3s", "PUT /kv/a?ttl=2s"]);
+    // and when nothing is left of it, it has expired
+    let (text, ended) = import_at(&node, &line("2023-11-14T22:13:21Z"), "", &clock);
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!((text.as_str(), node.asked().len()), ("imported 0 records, 1 skipped\n", 2));
 }
 
 #[test]
@@ -112,7 +179,8 @@ fn a_directory_is_stored_and_what_is_left_out_is_counted() {
     std::fs::write(dir.path().join("etc/hosts"), "h").unwrap();
     std::os::unix::fs::symlink("etc", dir.path().join("link")).unwrap();
     let args = Import { from: dir.path().into(), prefix: Prefix::all(), private: true };
-    let (json, ended) = run(Format::Json, async |out| import(&node.client(), &args, out).await);
+    let (json, ended) =
+        run(Format::Json, async |out| import(&node.client(), &args, &clock(), out).await);
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(json, "{\"imported\":1,\"skipped\":1}\n");
     assert_eq!(stored(&node.asked())["PUT /kv/etc/hosts"], "h");
@@ -122,6 +190,7 @@ fn a_directory_is_stored_and_what_is_left_out_is_counted() {
 fn a_source_that_is_not_there_is_a_usage_error() {
     let node = Canned::new(|_| ok());
     let args = Import { from: "no/such/file".into(), prefix: Prefix::all(), private: false };
-    let (_, ended) = run(Format::Text, async |out| import(&node.client(), &args, out).await);
+    let (_, ended) =
+        run(Format::Text, async |out| import(&node.client(), &args, &clock(), out).await);
     assert_eq!(ended.map_err(|e| e.exit_code()), Err(2));
 }

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::model::{ContentType, Key};
+use crate::model::{ContentType, Key, Timestamp};
 
 /// The longest line: the largest value in base64, its key and its versions.
 pub const LINE_BYTES_MAX: usize = 24 << 20;
@@ -24,8 +24,8 @@ pub struct Line {
     pub content_type: ContentType,
     /// Its value.
     pub value: Vec<u8>,
-    /// Whether it is to expire.
-    pub expires: bool,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The fields of an envelope that matter here; the others are let pass.
@@ -36,8 +36,7 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     data_base64: Option<String>,
     content_type: Option<ContentType>,
-    #[serde(borrow)]
-    expires_at: Option<&'a RawValue>,
+    expires_at: Option<String>,
 }
 
 /// Reads a member that is there, `null` included: JSON `null` is a value like others.
@@ -74,8 +73,11 @@ impl Line {
             (None, None) => return Err("neither data nor data_base64; give one".to_owned()),
         };
         let content_type = envelope.content_type.unwrap_or(default_type);
-        let expires = envelope.expires_at.is_some();
-        Ok(Self { key: envelope.key, content_type, value, expires })
+        let expires_at = envelope.expires_at.map(|text| {
+            let time = Timestamp::from_rfc3339(&text);
+            time.ok_or("bad expires_at; it looks like 2026-11-25T23:00:00.000000Z")
+        });
+        Ok(Self { key: envelope.key, content_type, value, expires_at: expires_at.transpose()? })
     }
 }
 
@@ -147,9 +149,10 @@ mod tests {
             "data_base64":"aGk="}"#;
         let line = Line::parse(line.as_bytes()).unwrap();
         assert_eq!((line.key.as_str(), line.content_type.as_str()), ("a/ü", "text/plain"));
-        assert_eq!((line.value.as_slice(), line.expires), (b"hi".as_slice(), false));
-        let expiring = br#"{"key":"k","data":1,"expires_at":"2030-01-01T00:00:00Z"}"#;
-        assert!(Line::parse(expiring).unwrap().expires);
+        assert_eq!((line.value.as_slice(), line.expires_at), (b"hi".as_slice(), None));
+        let expiring = br#"{"key":"k","data":1,"expires_at":"2023-11-14T22:13:20.000001Z"}"#;
+        let micros = Line::parse(expiring).unwrap().expires_at.map(Timestamp::micros);
+        assert_eq!(micros, Some(1_700_000_000_000_001));
     }
 
     #[test]
@@ -163,6 +166,8 @@ mod tests {
             (r#"{"key":"k","data":null,"data_base64":""}"#, "both data and data_base64"),
             (r#"{"key":"k","data_base64":"a"}"#, "bad data_base64"),
             (r#"{"key":"k","data":1,"content_type":""}"#, "content type"),
+            (r#"{"key":"k","data":1,"expires_at":"tomorrow"}"#, "bad expires_at"),
+            (r#"{"key":"k","data":1,"expires_at":1700000000000000}"#, "expected a string"),
             (r#"{"key":"k","data":1,"data":2}"#, "duplicate field `data`"),
             (r#"{"key":"k","data":1} x"#, "trailing characters"),
         ] {

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, prefix_path, query_value};
+use super::envelope::Envelope;
 use super::error::CliError;
-use super::lines;
 use super::note;
-use super::output::{self, Grid, Output};
+use super::output::{Grid, Output};
 use super::progress::Counter;
-use crate::model::{Prefix, Timestamp};
+use crate::model::Prefix;
 
 /// The most items that a node puts into one page.
 const PAGE_ITEMS_MAX: u64 = 1000;
@@ -55,7 +55,7 @@ struct Page {
 /// # Errors
 /// What stopped it; the keys before have been printed.
 pub async fn scan(client: &Client, args: &Scan, out: &mut Output<'_>) -> Result<(), CliError> {
-    let mut grid = grid(args.values);
+    let mut listing = Listing::new(args, false);
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut after: Option<String> = None;
     let mut empty = true;
@@ -65,7 +65,7 @@ pub async fn scan(client: &Client, args: &Scan, out: &mut Output<'_>) -> Result<
         let page: Page = client.parse(&body)?;
         left = left.saturating_sub(page.items.len() as u64);
         empty = empty && page.items.is_empty();
-        show(client, args, &page, &mut grid, out)?;
+        listing.show(client, &page, out)?;
         match page.next {
             None => break,
             Some(next) if left > 0 => {
@@ -100,74 +100,53 @@ fn page_path(args: &Scan, limit: u64, after: Option<&str>) -> String {
     path
 }
 
-fn grid(values: bool) -> Grid {
-    let mut header = vec!["KEY", "SIZE", "TYPE", "TIME", "ORIGIN"];
-    if values {
-        header.push("VALUE");
-    }
-    Grid::new(header, &[1])
+/// The table of a scan. It has a column for the expiry only from the first page on that has one.
+struct Listing<'a> {
+    args: &'a Scan,
+    expiring: bool,
+    grid: Grid,
 }
 
-fn show(
-    client: &Client,
-    args: &Scan,
-    page: &Page,
-    grid: &mut Grid,
-    out: &mut Output<'_>,
-) -> Result<(), CliError> {
-    if out.is_json() {
-        return page.items.iter().try_for_each(|item| out.json(item.get().as_bytes()));
+impl<'a> Listing<'a> {
+    fn new(args: &'a Scan, expiring: bool) -> Self {
+        let mut header = vec!["KEY", "SIZE", "TYPE", "TIME", "ORIGIN"];
+        if expiring {
+            header.push("EXPIRES");
+        }
+        if args.values {
+            header.push("VALUE");
+        }
+        Self { args, expiring, grid: Grid::new(header, &[1]) }
     }
-    if page.items.is_empty() {
-        return Ok(());
+
+    fn show(&mut self, client: &Client, page: &Page, out: &mut Output<'_>) -> Result<(), CliError> {
+        if out.is_json() {
+            return page.items.iter().try_for_each(|item| out.json(item.get().as_bytes()));
+        }
+        if page.items.is_empty() {
+            return Ok(());
+        }
+        let items: Result<Vec<Envelope<'_>>, _> =
+            page.items.iter().map(|item| client.parse(item.get().as_bytes())).collect();
+        let items = items?;
+        if !self.expiring && items.iter().any(|item| item.expires_at.is_some()) {
+            *self = Self::new(self.args, true);
+        }
+        let rows = items.iter().map(|item| row(item, self.args, self.expiring)).collect();
+        out.line(&self.grid.page(rows))
     }
-    let items: Result<Vec<Item<'_>>, _> =
-        page.items.iter().map(|item| client.parse(item.get().as_bytes())).collect();
-    out.line(&grid.page(items?.iter().map(|item| row(item, args.values)).collect()))
 }
 
-/// What a table shows of an envelope.
-#[derive(Deserialize)]
-struct Item<'a> {
-    key: String,
-    timestamp: u64,
-    origin: Option<String>,
-    size: Option<u64>,
-    content_type: Option<String>,
-    #[serde(borrow, default, deserialize_with = "lines::present")]
-    data: Option<&'a RawValue>,
-    data_base64: Option<String>,
-    omitted: Option<bool>,
-}
-
-fn row(item: &Item<'_>, values: bool) -> Vec<String> {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let mut row = vec![
-        item.key.clone(),
-        item.size.map_or_else(|| "-".to_owned(), output::size),
-        or_dash(&item.content_type),
-        Timestamp::saturating(item.timestamp).rfc3339(),
-        or_dash(&item.origin),
-    ];
-    if values {
-        row.push(preview(item));
+fn row(item: &Envelope<'_>, args: &Scan, expiring: bool) -> Vec<String> {
+    let mut row =
+        vec![item.key.clone(), item.size(), item.content_type(), item.time(), item.origin()];
+    if expiring {
+        row.push(item.expires());
+    }
+    if args.values {
+        row.push(item.preview(PREVIEW_CHARS_MAX));
     }
     row
-}
-
-fn preview(item: &Item<'_>) -> String {
-    let bytes = match (item.data, &item.data_base64) {
-        (Some(json), _) => json.get().as_bytes().to_vec(),
-        (None, Some(text)) => lines::decode(text).unwrap_or_default(),
-        (None, None) if item.omitted == Some(true) => return "(left out)".to_owned(),
-        (None, None) => return "-".to_owned(),
-    };
-    let Ok(text) = std::str::from_utf8(&bytes) else { return "(not text)".to_owned() };
-    let mut start: String = text.chars().take(PREVIEW_CHARS_MAX).collect();
-    if start.len() < text.len() {
-        start.push_str("...");
-    }
-    start
 }
 
 /// Prints every live record below a prefix, one envelope a line.

@@ -50,23 +50,32 @@ fn json_is_one_envelope_a_line_and_a_limit_ends_it() {
 }
 
 #[test]
+fn expiry_has_a_column_from_the_first_page_on_that_has_one() {
+    let node = Canned::new(|asked| {
+        let page = if asked.line.contains("after=2") {
+            let at = r#","expires_at":"2026-11-25T23:00:00.000000Z""#;
+            format!(r#"{{"items":[{},{}]}}"#, item("b", at), item("c", r#","expires_at":null"#))
+        } else {
+            format!(r#"{{"items":[{}],"next":"2"}}"#, item("a", ""))
+        };
+        answer("200 OK", "", &page)
+    });
+    let args = Scan { values: false, ..args(None) };
+    let (text, ended) = run(Format::Text, async |out| scan(&node.client(), &args, out).await);
+    assert!(ended.is_ok(), "{ended:?}");
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["KEY", "SIZE", "TYPE", "TIME", "ORIGIN"]);
+    assert_eq!(lines[2], ["KEY", "SIZE", "TYPE", "TIME", "ORIGIN", "EXPIRES"]);
+    assert_eq!((lines[1].len(), lines[3].len(), lines.len()), (6, 7, 5), "{text}");
+    assert_eq!(lines[3].last(), Some(&"2026-11-25T23:00:00.000000Z"));
+    assert_eq!(lines[4].last(), Some(&"-"));
+}
+
+#[test]
 fn pages_that_do_not_advance_are_an_error() {
     let node = Canned::new(|_| answer("200 OK", "", r#"{"items":[],"next":"same"}"#));
     let (_, ended) = run(Format::Json, async |out| scan(&node.client(), &args(None), out).await);
     assert_eq!(ended.map_err(|e| e.exit_code()), Err(3));
-}
-
-#[test]
-fn a_preview_is_short_and_honest() {
-    let show = |content: &str| {
-        let item = item("k", content);
-        preview(&serde_json::from_str(&item).unwrap())
-    };
-    assert_eq!(show(r#","data_base64":"/w==""#), "(not text)");
-    assert_eq!(show(r#","omitted":true"#), "(left out)");
-    assert_eq!(show(""), "-");
-    let long = show(&format!(r#","data":"{}""#, "ü".repeat(100)));
-    assert_eq!(long.chars().count(), PREVIEW_CHARS_MAX + 3);
 }
 
 const NDJSON: &str = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n";

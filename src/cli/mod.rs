@@ -11,20 +11,25 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod cas;
 pub mod client;
 pub mod cluster;
 pub mod error;
+pub mod history;
 pub mod identity;
 pub mod import;
 pub mod lines;
 pub mod listing;
 pub mod output;
 pub mod serve;
+pub mod txn;
 pub mod values;
 
+mod envelope;
 mod files;
 mod progress;
 mod tree;
+mod write;
 
 #[cfg(test)]
 mod canned;
@@ -33,6 +38,8 @@ use client::{Client, Connection};
 use error::CliError;
 use output::{Format, Output};
 
+use crate::clock::Clock;
+
 const AFTER_HELP: &str = "\
 Examples:
   kvs serve --dev                            one node, temporary data, http://127.0.0.1:8080
@@ -40,6 +47,8 @@ Examples:
   kvs get app/name
   kvs cas app/name new --expect-value hello  swaps only if nobody was faster
   kvs scan app                               what lies below app/
+  kvs history app/name                       what it was before; --restore U brings it back
+  kvs txn changes.json                       several keys, all or nothing
   kvs export > all.ndjson; kvs import all.ndjson
 
 Exit status: 0 done, 1 refused by the server, 2 usage or configuration, 3 cannot reach the server.
@@ -73,13 +82,19 @@ enum Command {
     /// Run a node until SIGTERM or SIGINT
     Serve(serve::Serve),
     /// Write the value of a key to standard output, byte for byte
+    ///
+    /// With `-o json`: its envelope, with the version, the expiry and the content type.
     Get(values::Get),
     /// Store a value under a key
     Put(values::Put),
     /// Delete a key
     Del(values::Del),
     /// Compare and swap: write only if the key still is as expected
-    Cas(values::Cas),
+    Cas(cas::Cas),
+    /// Show what a key was before, or bring it back
+    History(history::History),
+    /// Compare, write and read several keys in one step: all or nothing
+    Txn(txn::Txn),
     /// List the keys below a prefix, in key order
     Scan(listing::Scan),
     /// Say how a node and its cluster are
@@ -138,12 +153,16 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
         Command::Get(command) => block_on(values::get(&open()?, &command, out)),
         Command::Put(command) => block_on(values::put(&open()?, command, out)),
         Command::Del(command) => block_on(values::del(&open()?, &command, out)),
-        Command::Cas(command) => block_on(values::cas(&open()?, command, out)),
+        Command::Cas(command) => block_on(cas::cas(&open()?, command, out)),
+        Command::History(command) => block_on(history::history(&open()?, &command, out)),
+        Command::Txn(command) => block_on(txn::txn(&open()?, &command, out)),
         Command::Scan(command) => block_on(listing::scan(&open()?, &command, out)),
         Command::Status(_) => block_on(cluster::status(&open()?, out)),
         Command::Members(_) => block_on(cluster::members(&open()?, out)),
         Command::Sync(_) => block_on(cluster::sync(&open()?, out)),
-        Command::Import(command) => block_on(import::import(&open()?, &command, out)),
+        Command::Import(command) => {
+            block_on(import::import(&open()?, &command, &Clock::system(), out))
+        }
         Command::Export(command) => block_on(listing::export(&open()?, &command, out)),
         Command::Cert(command) => identity::cert(command, out),
         Command::GossipKey(command) => identity::gossip_key(&command, out),

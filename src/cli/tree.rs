@@ -11,7 +11,7 @@ use std::path::Path;
 use walkdir::{DirEntry, WalkDir};
 
 use super::lines::Line;
-use super::values::VALUE_BYTES_MAX;
+use super::write::VALUE_BYTES_MAX;
 use crate::model::{ContentType, Key};
 
 const OTHERS_MAY_READ: u32 = 0o004;
@@ -61,7 +61,7 @@ fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
     if value.len() > VALUE_BYTES_MAX {
         return Err("larger than 16 MiB".to_owned());
     }
-    Ok(Line { key, content_type: ContentType::octet_stream(), value, expires: false })
+    Ok(Line { key, content_type: ContentType::octet_stream(), value, expires_at: None })
 }
 
 fn key(root: &Path, path: &Path) -> Result<Key, String> {

@@ -13,16 +13,18 @@ use crate::support::command::{Ended, binary, clean, finish, kvs, kvs_with, mode}
 use crate::support::{Node, Site, client::text};
 
 /// Runs a client command on `node`.
-fn on(node: &Node, arguments: &[&str]) -> Ended {
+pub fn on(node: &Node, arguments: &[&str]) -> Ended {
     on_with(node, arguments, b"")
 }
 
-fn on_with(node: &Node, arguments: &[&str], input: &[u8]) -> Ended {
+/// The same with `input` on standard input.
+pub fn on_with(node: &Node, arguments: &[&str], input: &[u8]) -> Ended {
     let url = ["--url", node.url()];
     kvs_with(url.iter().chain(arguments), input)
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) {
+/// Writes a file and makes the directories that lead to it.
+pub fn write(path: &Path, content: &[u8], mode: u32) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("made");
     fs::write(path, content).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");

@@ -16,6 +16,7 @@ mod support;
 mod api;
 mod chaos;
 mod cli;
+mod cli_history;
 mod conditions;
 mod crash;
 mod garbage;

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kvs::cli::lines::{Line, Lines};
-use kvs::model::{ContentType, Key};
+use kvs::model::{ContentType, Key, Timestamp};
 use serde_json::Value;
 
 use super::json::{Reader, Tree};
@@ -60,8 +60,8 @@ fn parse(bytes: &[u8]) {
         }
         let type_given = members.get("content_type").and_then(Value::as_str);
         assert!(type_given.is_none_or(|given| given == line.content_type.as_str()));
-        let expires = members.get("expires_at").is_some_and(|at| !at.is_null());
-        assert_eq!(expires, line.expires);
+        let expires_at = members.get("expires_at").and_then(Value::as_str);
+        assert_eq!(expires_at.and_then(Timestamp::from_rfc3339), line.expires_at);
     }
     // what an export would write of it is read back as the same
     let mut envelope = serde_json::json!({
@@ -70,8 +70,8 @@ fn parse(bytes: &[u8]) {
         "data_base64": BASE64_STANDARD.encode(&line.value),
         "parent": null,
     });
-    if line.expires {
-        envelope["expires_at"] = "2030-01-01T00:00:00.000000Z".into();
+    if let Some(at) = line.expires_at {
+        envelope["expires_at"] = at.rfc3339().into();
     }
     assert_eq!(Line::parse(envelope.to_string().as_bytes()), Ok(line));
 }
@@ -88,12 +88,16 @@ fn is_sane(line: &[u8]) -> bool {
         None => true,
         Some(_) => text("content_type").is_some_and(|text| ContentType::parse(text).is_ok()),
     };
+    let expiring = match given("expires_at") {
+        None => true,
+        Some(_) => text("expires_at").is_some_and(|at| Timestamp::from_rfc3339(at).is_some()),
+    };
     let base64 = text("data_base64").is_some_and(|text| BASE64_STANDARD.decode(text).is_ok());
     let valued = match (members.contains_key("data"), given("data_base64")) {
         (false, Some(_)) => base64,
         (data, given) => data && given.is_none(),
     };
-    text("key").is_some_and(|key| Key::parse(key).is_ok()) && typed && valued
+    text("key").is_some_and(|key| Key::parse(key).is_ok()) && typed && expiring && valued
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -103,6 +107,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         r#"{"key":"a/ü","uuid":"u","timestamp":1,"parent":null,"expires_at":null,"size":2,
             "content_type":"text/plain","data_base64":"aGk="}"#,
         r#"{"key":"k","data":1,"expires_at":"2030-01-01T00:00:00Z"}"#,
+        r#"{"key":"k","data":1,"expires_at":"tomorrow"}"#,
         r#"{"key":"a//b","data":1}"#,
         r#"{"key":"k","data":1,"data":2}"#,
         r#"{"key":"k","data_base64":"a"}"#,

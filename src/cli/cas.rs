@@ -1,0 +1,199 @@
+//! `cas`: compare-and-swap of one key.
+//!
+//! Whether the key is as expected is the node's to decide, in one step with the write.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use clap::{ArgGroup, Args};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::client::{Client, key_path};
+use super::error::CliError;
+use super::output::Output;
+use super::write::{Life, Retry, Ttl, value_or_stdin, written};
+use crate::model::{ContentType, Key, Timestamp, json};
+
+const AFTER_HELP: &str = "\
+Examples:
+  kvs cas jobs/7 mine --expect-value free          take it, unless somebody was faster
+  kvs cas locks/a me --expect-absent --ttl 30s     a lock that ends by itself
+  kvs cas locks/a me --expect-uuid U --ttl 30s     the same lock for longer; U as printed before
+  kvs cas app/limits '{\"n\": 5}' --json --expect-exists --ttl keep
+  kvs cas jobs/7 --delete --expect-value mine
+
+A refused swap changes nothing, exits 1 and names the current version; with `-o json` it prints it.";
+
+/// `kvs cas`
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[command(group = ArgGroup::new("expected").required(true).multiple(true), after_help = AFTER_HELP)]
+pub struct Cas {
+    /// The key, as in `app/name`
+    #[arg(value_parser = Key::parse)]
+    key: Key,
+    /// The new value; `-` or nothing: standard input, at most 16 MiB. After `--` it may
+    /// start with a hyphen
+    #[arg(allow_negative_numbers = true)]
+    value: Option<OsString>,
+    /// Swap only if the current version has this uuid; may go with --expect-timestamp
+    #[arg(long, value_name = "UUID", group = "expected")]
+    expect_uuid: Option<Uuid>,
+    /// Swap only if the current version has this timestamp, in microseconds since 1970
+    #[arg(long, value_name = "TIMESTAMP", group = "expected", value_parser = timestamp)]
+    expect_timestamp: Option<Timestamp>,
+    /// Swap only if the current value has exactly these bytes
+    #[arg(
+        long,
+        value_name = "VALUE",
+        group = "expected",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["expect_uuid", "expect_timestamp", "expect_absent"]
+    )]
+    expect_value: Option<OsString>,
+    /// Swap only if the key has no live value
+    #[arg(long, group = "expected", conflicts_with_all = ["expect_uuid", "expect_timestamp"])]
+    expect_absent: bool,
+    /// Swap only if the key has a live value, whichever it is
+    #[arg(
+        long,
+        group = "expected",
+        conflicts_with_all = ["expect_uuid", "expect_timestamp", "expect_value", "expect_absent"]
+    )]
+    expect_exists: bool,
+    /// Delete the key instead of storing a value
+    #[arg(long, conflicts_with_all = ["value", "json", "content_type", "expect_absent", "ttl"])]
+    delete: bool,
+    /// Store the value as JSON, kept exactly as written
+    #[arg(long, conflicts_with = "content_type")]
+    json: bool,
+    /// Media type of the value; default: application/octet-stream
+    #[arg(long, value_name = "TYPE", value_parser = ContentType::parse)]
+    content_type: Option<ContentType>,
+    #[command(flatten)]
+    life: Life,
+    #[command(flatten)]
+    retry: Retry,
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, String> {
+    let micros = text.parse().map_err(|_| "not a whole number of microseconds".to_owned())?;
+    Timestamp::new(micros).map_err(|e| e.to_string())
+}
+
+/// Swaps a value if the key is as expected.
+///
+/// # Errors
+/// What stopped it; [`CliError::Refused`] with the current version if the key was otherwise.
+pub async fn cas(client: &Client, args: Cas, out: &mut Output<'_>) -> Result<(), CliError> {
+    let key = args.key.clone();
+    let word = if args.delete { "swapped for nothing:" } else { "swapped" };
+    let swap = Swap::from_arguments(args, &mut io::stdin().lock())?;
+    swap.send(client, &key, word, out).await
+}
+
+/// What a swap expects.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Expected {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exists: bool,
+}
+
+/// The body of a swap.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Swap {
+    expected: Expected,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    delete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<ContentType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<Ttl>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uuid: Option<Uuid>,
+}
+
+impl Swap {
+    /// A swap for these bytes, that never expire.
+    pub(super) fn of_bytes(expected: Expected, value: &[u8], content_type: ContentType) -> Self {
+        let data_base64 = Some(BASE64_STANDARD.encode(value));
+        Self { expected, data_base64, content_type: Some(content_type), ..Self::default() }
+    }
+
+    fn from_arguments(args: Cas, stdin: &mut dyn Read) -> Result<Self, CliError> {
+        let expected = Expected {
+            uuid: args.expect_uuid,
+            timestamp: args.expect_timestamp,
+            data_base64: args.expect_value.map(|value| BASE64_STANDARD.encode(value.into_vec())),
+            absent: args.expect_absent,
+            exists: args.expect_exists,
+        };
+        let swap = if args.delete {
+            Self { expected, delete: true, ..Self::default() }
+        } else {
+            let value = value_or_stdin(args.value, stdin)?;
+            if args.json {
+                Self { expected, data: Some(json_value(value)?), ..Self::default() }
+            } else {
+                let content_type = args.content_type.unwrap_or_else(ContentType::octet_stream);
+                Self::of_bytes(expected, &value, content_type)
+            }
+        };
+        Ok(Self { ttl: args.life.ttl, uuid: args.retry.uuid, ..swap })
+    }
+
+    fn body(&self) -> Result<Vec<u8>, CliError> {
+        serde_json::to_vec(self)
+            .map_err(|e| CliError::Usage(format!("cannot send this value: {e}")))
+    }
+
+    /// Swaps the value of `key` and prints the answer, with `word` for what was done.
+    ///
+    /// # Errors
+    /// As [`cas`].
+    pub(super) async fn send(
+        &self,
+        client: &Client,
+        key: &Key,
+        word: &str,
+        out: &mut Output<'_>,
+    ) -> Result<(), CliError> {
+        let request = client
+            .request(Method::POST, &key_path("cas", key))
+            .header(CONTENT_TYPE, ContentType::json().as_str())
+            .body(self.body()?);
+        written(client, request, word, out).await
+    }
+}
+
+fn json_value(value: Vec<u8>) -> Result<Box<RawValue>, CliError> {
+    let not_json = |e: &dyn std::fmt::Display| {
+        CliError::Usage(format!("the value is not JSON: {e}; leave --json out to store any bytes"))
+    };
+    json::check(&value).map_err(|e| not_json(&e))?;
+    let text = String::from_utf8(value).map_err(|e| not_json(&e))?;
+    RawValue::from_string(text).map_err(|e| not_json(&e))
+}
+
+#[cfg(test)]
+#[path = "cas_tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+//! What a node tells of a value, as tables show it: scans, histories and the reads of transactions.
+//!
+//! Fields that a node leaves out are shown as `-`. Content is never printed whole, and nothing that
+//! could control a terminal is.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lines::{self, present};
+use super::output::{self, printable};
+use crate::model::Timestamp;
+
+/// An envelope, or a revision, which is one without its key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Envelope<'a> {
+    pub key: String,
+    pub uuid: String,
+    pub timestamp: u64,
+    pub expires_at: Option<String>,
+    /// Said of a revision that is the record of a delete.
+    pub deleted: bool,
+    origin: Option<String>,
+    size: Option<u64>,
+    content_type: Option<String>,
+    #[serde(borrow, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    data_base64: Option<String>,
+    omitted: bool,
+}
+
+pub(super) fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+impl Envelope<'_> {
+    pub(super) fn origin(&self) -> String {
+        or_dash(self.origin.as_deref())
+    }
+
+    pub(super) fn content_type(&self) -> String {
+        or_dash(self.content_type.as_deref())
+    }
+
+    pub(super) fn expires(&self) -> String {
+        or_dash(self.expires_at.as_deref())
+    }
+
+    pub(super) fn time(&self) -> String {
+        Timestamp::saturating(self.timestamp).rfc3339()
+    }
+
+    /// How much there is of it; a delete has no size.
+    pub(super) fn size(&self) -> String {
+        self.size.filter(|_| !self.deleted).map_or_else(|| or_dash(None), output::size)
+    }
+
+    /// The start of the content, at most `chars_max` and a mark that there is more; or in brackets
+    /// why there is none.
+    pub(super) fn preview(&self, chars_max: usize) -> String {
+        let bytes = match (self.data, &self.data_base64) {
+            _ if self.deleted => return "(deleted)".to_owned(),
+            (Some(json), _) => json.get().as_bytes().to_vec(),
+            (None, Some(text)) => lines::decode(text).unwrap_or_default(),
+            (None, None) if self.omitted => return "(omitted)".to_owned(),
+            (None, None) => return or_dash(None),
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => start(text, chars_max),
+            Err(_) => "(not text)".to_owned(),
+        }
+    }
+}
+
+fn start(text: &str, chars_max: usize) -> String {
+    let mut start = String::new();
+    let mut left = chars_max;
+    for c in text.chars() {
+        let shown = printable(c.encode_utf8(&mut [0; 4]));
+        match left.checked_sub(shown.chars().count()) {
+            Some(rest) => left = rest,
+            None => return start + "...",
+        }
+        start.push_str(&shown);
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(content: &str) -> String {
+        let text = format!(r#"{{"uuid":"u","timestamp":7,"size":5{content}}}"#);
+        let envelope: Envelope<'_> = serde_json::from_str(&text).unwrap();
+        envelope.preview(40)
+    }
+
+    #[test]
+    fn a_preview_is_short_and_honest() {
+        for (content, shown) in [
+            (r#","data_base64":"aGVsbG8=""#, "hello"),
+            (r#","data_base64":"/w==""#, "(not text)"),
+            (r#","data_base64":"G1szMW0=""#, "\\u{1b}[31m"),
+            (r#","data": {"a" : [1.0e0]}"#, r#"{"a" : [1.0e0]}"#),
+            (r#","data":null"#, "null"),
+            (r#","omitted":true"#, "(omitted)"),
+            (r#","deleted":true,"data_base64":"""#, "(deleted)"),
+            ("", "-"),
+        ] {
+            assert_eq!(show(content), shown);
+        }
+        let exact = show(&format!(r#","data":"{}""#, "ü".repeat(38)));
+        assert_eq!(exact.chars().count(), 40);
+        let long = show(&format!(r#","data":"{}""#, "ü".repeat(39)));
+        assert!(long.ends_with("ü...") && long.chars().count() == 43, "{long}");
+        let escapes = show(r#","data_base64":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA""#);
+        assert!(escapes.starts_with("\\u{0}\\u{0}") && escapes.ends_with("}..."), "{escapes}");
+        assert_eq!(escapes.len(), 43);
+    }
+
+    #[test]
+    fn what_is_not_told_is_a_dash() {
+        let nothing = Envelope::default();
+        assert_eq!([nothing.origin(), nothing.size(), nothing.expires()], ["-", "-", "-"]);
+        let deleted = Envelope { deleted: true, size: Some(0), ..Envelope::default() };
+        assert_eq!(deleted.size(), "-");
+    }
+}
