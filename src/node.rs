@@ -28,7 +28,7 @@ use crate::proto::secret::Secret;
 use crate::replication::Replication;
 use crate::store::identity::{Identity, OpenError};
 use crate::store::rocks::Rocks;
-use crate::store::writer::{Writer, WriterError};
+use crate::store::writer::Writer;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 pub use error::NodeError;
@@ -38,6 +38,9 @@ use signals::Signals;
 const INCOMING_MAX: usize = 64;
 /// Requests for sessions that may wait.
 const SYNC_REQUESTS_MAX: usize = 16;
+
+/// What the writer is called where it ends.
+const WRITER: &str = "the writer";
 
 /// A part that runs, and how to stop it.
 struct Part {
@@ -108,7 +111,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let ended = tokio::select! {
         biased;
         () = signals.stop() => Ok(()),
-        failed = &mut writer => Err(writer_failure(failed)),
+        _ = &mut writer => Err(NodeError::Ended(WRITER)),
         name = first_ended(&mut parts) => Err(NodeError::Ended(name)),
     };
     tracing::info!("stopping; a second signal stops at once");
@@ -123,7 +126,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
 /// Stops the parts in reverse order: first what takes requests, last what keeps them.
 async fn shut_down(
     mut parts: Vec<Part>,
-    writer: JoinHandle<Result<(), WriterError>>,
+    writer: JoinHandle<Result<(), NodeError>>,
     orderly: bool,
 ) -> Result<(), NodeError> {
     while let Some(part) = parts.pop() {
@@ -139,7 +142,7 @@ async fn shut_down(
         }
     }
     // with the last handle to the store gone, the writer finishes and the database closes
-    if orderly { writer.await.map_or(Ok(()), |ended| Ok(ended?)) } else { Ok(()) }
+    if orderly { writer.await.unwrap_or(Ok(())) } else { Ok(()) }
 }
 
 async fn first_ended(parts: &mut [Part]) -> &'static str {
@@ -151,13 +154,6 @@ async fn first_ended(parts: &mut [Part]) -> &'static str {
         })
     });
     futures_util::future::select_all(tasks).await.0
-}
-
-fn writer_failure(ended: Result<Result<(), WriterError>, tokio::task::JoinError>) -> NodeError {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(())) | Err(_) => NodeError::Ended("the writer"),
-    }
 }
 
 async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
@@ -244,15 +240,17 @@ fn describe(
 }
 
 /// The writer blocks on the disk, so it has a thread of its own.
-fn spawn_writer(writer: Writer) -> Result<JoinHandle<Result<(), WriterError>>, NodeError> {
+fn spawn_writer(writer: Writer) -> Result<JoinHandle<Result<(), NodeError>>, NodeError> {
     let (done, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("kvs-writer".to_owned())
-        .spawn(move || drop(done.send(writer.run_blocking())))
+        .spawn(move || {
+            writer.run_blocking();
+            let _ = done.send(());
+        })
         .map_err(NodeError::System)?;
-    Ok(tokio::spawn(async move {
-        ended.await.unwrap_or_else(|_| Err(WriterError("the writer panicked".to_owned())))
-    }))
+    // it has panicked where it does not say that it is done
+    Ok(tokio::spawn(async move { ended.await.map_err(|_| NodeError::Ended(WRITER)) }))
 }
 
 /// Starts gossip, the peer endpoint and replication.

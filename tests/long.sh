@@ -6,6 +6,8 @@
 #                         that fails is printed, with what happened in it
 #   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
 #                         times its usual size
+#   tests/long.sh faults  the tests of tests/it whose name holds `faults`: the disk fails or is full
+#                         at every call of a history, one after the other
 #   tests/long.sh chaos   the tests of tests/it whose name holds `chaos`: faults of links and nodes on
 #                         real processes, each at KVS_TEST_SCALE (5) times its usual size, and that
 #                         KVS_CHAOS_ROUNDS (10) times; as root or where `unshare -Urn` works, each
@@ -69,6 +71,11 @@ run_tests() { KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it 
 run_kill() {
     count_tests kill
     run_tests kill
+}
+
+run_faults() {
+    count_tests faults
+    run_tests faults
 }
 
 run_chaos() {
@@ -147,7 +154,7 @@ run_fuzz() {
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in
-    sim | kill | chaos | members | mutants | fuzz)
+    sim | kill | faults | chaos | members | mutants | fuzz)
         begin=$SECONDS
         if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -157,5 +164,5 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, kill, chaos, members, mutants or fuzz" ;;
+    *) stop "say what to run: tests/long.sh sim, kill, faults, chaos, members, mutants or fuzz" ;;
 esac

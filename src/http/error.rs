@@ -84,6 +84,8 @@ pub(super) enum Error {
     Syncing,
     /// The current record's timestamp is this many milliseconds too far ahead.
     ClockSkewed(u64),
+    /// There is no room on the disk.
+    StorageFull,
     /// The node is stopping.
     ShuttingDown,
     /// No memory for the body, or for the answer, for a while.
@@ -96,6 +98,8 @@ pub(super) enum Error {
     AnswerTooLarge,
     /// A failure that is not the client's; the text is for the log.
     Internal(String),
+    /// The same of a write, of which nothing took place.
+    NothingWritten(String),
     /// The same after the write was begun: whether it took place is unknown.
     OutcomeUnknown(String),
 }
@@ -173,6 +177,7 @@ impl Error {
             }
             Self::Syncing => (S::SERVICE_UNAVAILABLE, "syncing", "Syncing"),
             Self::ClockSkewed(_) => (S::SERVICE_UNAVAILABLE, "clock_skewed", "Clock skewed"),
+            Self::StorageFull => (S::SERVICE_UNAVAILABLE, "storage_full", "Storage full"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "Shutting down"),
             Self::Overloaded | Self::RequestMemoryFull => {
                 (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded")
@@ -180,7 +185,7 @@ impl Error {
             Self::IdempotencyMismatch => {
                 (S::CONFLICT, "idempotency_mismatch", "Idempotency mismatch")
             }
-            Self::Internal(_) | Self::OutcomeUnknown(_) => {
+            Self::Internal(_) | Self::NothingWritten(_) | Self::OutcomeUnknown(_) => {
                 (S::INTERNAL_SERVER_ERROR, "internal", "Internal error")
             }
         }
@@ -231,6 +236,11 @@ impl Error {
                  the clocks, or try again later"
             )
             .into(),
+            Self::StorageFull => {
+                "the disk of this node is full, and nothing was written; it goes on by itself when \
+                 there is room"
+                    .into()
+            }
             Self::ShuttingDown => "this node is stopping; use another one".into(),
             Self::Overloaded => "no memory for the request or its answer; try again".into(),
             Self::IdempotencyMismatch => {
@@ -247,6 +257,10 @@ impl Error {
                     .into()
             }
             Self::Internal(_) => "the request failed; its id finds the log line".into(),
+            Self::NothingWritten(_) => {
+                "storage failed, and nothing was written; the request's id finds the log line"
+                    .into()
+            }
             Self::OutcomeUnknown(_) => {
                 "storage failed, and whether the write took place is unknown; read the key before \
                  writing again"
@@ -259,6 +273,7 @@ impl Error {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Syncing | Self::ShuttingDown | Self::Overloaded => Some(1),
+            Self::StorageFull => Some(5),
             Self::RequestMemoryFull => Some(60),
             Self::ClockSkewed(ahead_ms) => Some(ahead_ms.div_ceil(1000).clamp(1, 3600)),
             _ => None,
@@ -308,7 +323,9 @@ impl IntoResponse for Error {
         {
             headers.insert(CONTENT_RANGE, range);
         }
-        if let Self::Internal(cause) | Self::OutcomeUnknown(cause) = self {
+        if let Self::Internal(cause) | Self::NothingWritten(cause) | Self::OutcomeUnknown(cause) =
+            self
+        {
             response.extensions_mut().insert(Cause(cause));
         }
         response
@@ -323,7 +340,10 @@ impl From<KeyError> for Error {
 
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            ReadError::Full(_) => Self::StorageFull,
+            ReadError::Engine(_) | ReadError::Damaged { .. } => Self::Internal(error.to_string()),
+        }
     }
 }
 
@@ -347,7 +367,10 @@ impl Error {
             WriteError::ContentTooLarge => Self::AnswerTooLarge,
             WriteError::ClockSkewed { ahead_ms } => Self::ClockSkewed(ahead_ms),
             WriteError::ShuttingDown => Self::ShuttingDown,
-            WriteError::Failed(cause) => cause.into(),
+            WriteError::StorageFull(_) | WriteError::Failed(ReadError::Full(_)) => {
+                Self::StorageFull
+            }
+            WriteError::Failed(cause) => Self::NothingWritten(cause.to_string()),
             WriteError::OutcomeUnknown(cause) => Self::OutcomeUnknown(cause),
             // a compare that does not hold is no failure of the transaction
             WriteError::PreconditionFailed { .. } | WriteError::NotFound => {
@@ -402,8 +425,13 @@ mod tests {
 
     #[test]
     fn every_503_says_when_to_come_back() {
-        let errors =
-            [Error::Syncing, Error::ClockSkewed(1), Error::ShuttingDown, Error::Overloaded];
+        let errors = [
+            Error::Syncing,
+            Error::ClockSkewed(1),
+            Error::StorageFull,
+            Error::ShuttingDown,
+            Error::Overloaded,
+        ];
         for error in errors.into_iter().chain([Error::RequestMemoryFull]) {
             let response = error.into_response();
             assert_eq!(response.status(), 503);

@@ -6,7 +6,6 @@ use crate::peer::StartError;
 use crate::proto::secret::SecretError;
 use crate::store::WriteError;
 use crate::store::identity::OpenError;
-use crate::store::writer::WriterError;
 
 /// Why a node did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +61,6 @@ pub enum NodeError {
     /// The data directory does not take a first write.
     #[error("node.data_dir cannot be written to: {0}")]
     FirstWrite(WriteError),
-    /// Storage failed in operation.
-    #[error(transparent)]
-    Storage(#[from] WriterError),
     /// A part ended that should not: a bug.
     #[error("{0} ended unexpectedly; this is a bug, please report it with the log")]
     Ended(&'static str),
@@ -75,7 +71,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Storage(_) | Self::Ended(_) => 1,
+            Self::Ended(_) => 1,
             _ => 2,
         }
     }

@@ -1,10 +1,15 @@
 //! The member table on disk: what gossip tells is kept, for the node's next start.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Member, MemberState};
 use crate::store::{Store, WriteError};
+
+/// The pause after storage did not take them.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Keeps the members that were ever met, so that a node that starts again knows whom to look for.
 /// `known` are those that are kept already. Runs until `stop`.
@@ -33,7 +38,14 @@ pub async fn keep(
         match store.put_members(&now).await {
             Ok(()) => kept = now,
             Err(WriteError::ShuttingDown) => {}
-            Err(error) => tracing::warn!(%error, "cannot keep the members"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot keep the members; trying again");
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => members.mark_changed(),
+                }
+            }
         }
     }
 }

@@ -40,6 +40,9 @@ const ORDERS_MAX: usize = 16;
 /// How long `POST /cluster/sync` waits for one peer.
 const SYNC_WAIT: Duration = Duration::from_secs(30);
 
+/// The pause after storage did not take that this node has its first data.
+const KEEP_AGAIN: Duration = Duration::from_secs(5);
+
 /// What replication is made of.
 pub struct Replication {
     /// The data.
@@ -146,8 +149,9 @@ impl Replication {
 async fn bootstrap(context: Context) {
     let wait = context.settings.bootstrap_wait;
     context.status.wait_for_data(wait, context.clock.clone()).await;
-    if let Err(error) = context.store.set_bootstrapped().await {
-        tracing::warn!(%error, "cannot keep that this node has its first data");
+    while let Err(error) = context.store.set_bootstrapped().await {
+        tracing::warn!(%error, "cannot keep that this node has its first data; trying again");
+        tokio::time::sleep(KEEP_AGAIN).await;
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Context, pull};
 use crate::model::{NodeId, Record};
 use crate::peer::{Link, PeerError, StreamKind};
 use crate::proto::wire::{self, Push, WireRecord};
+use crate::store::ReadError;
 use crate::store::feed::Commit;
 
 /// Records in a frame add up to about this, or are one larger record.
@@ -102,9 +103,17 @@ async fn batch(
     };
     let (mut records, mut bytes) = (Vec::new(), 0);
     loop {
-        if let Some(record) = load(context, &commit).await {
-            bytes += record.size();
-            records.push(record);
+        match load(context, &commit).await {
+            Ok(Some(record)) => {
+                bytes += record.size();
+                records.push(record);
+            }
+            Ok(None) => {}
+            // with those before it: the session brings all
+            Err(error) => {
+                tracing::warn!(key = %commit.key, %error, "cannot read a record to push it");
+                return Err(1 + records.len() as u64);
+            }
         }
         if bytes >= BATCH_BYTES_MAX {
             return Ok(records);
@@ -119,16 +128,10 @@ async fn batch(
 
 /// The record of a commit. A large value is read now; when it was replaced meanwhile, the newer
 /// record goes instead.
-async fn load(context: &Context, commit: &Commit) -> Option<WireRecord> {
+async fn load(context: &Context, commit: &Commit) -> Result<Option<WireRecord>, ReadError> {
     let record = match &commit.body {
-        Some(body) => Record { header: commit.header.clone(), body: body.clone() },
-        None => match context.store.record(&commit.key).await {
-            Ok(record) => record?,
-            Err(error) => {
-                tracing::error!(key = %commit.key, %error, "cannot read a record to push it");
-                return None;
-            }
-        },
+        Some(body) => Some(Record { header: commit.header.clone(), body: body.clone() }),
+        None => context.store.record(&commit.key).await?,
     };
-    Some(WireRecord::new(commit.key.clone(), record))
+    Ok(record.map(|record| WireRecord::new(commit.key.clone(), record)))
 }

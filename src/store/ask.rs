@@ -215,6 +215,9 @@ pub enum WriteError {
         /// How far ahead, in milliseconds.
         ahead_ms: u64,
     },
+    /// There is no room on the disk. The node takes writes again by itself when there is.
+    #[error("the disk is full, and nothing was written: {0}")]
+    StorageFull(String),
     /// The node is stopping.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -232,6 +235,9 @@ pub enum ReadError {
     /// The engine could not read.
     #[error("storage failed: {0}")]
     Engine(String),
+    /// Nothing can be read until there is room on the disk.
+    #[error("there is no room on the disk: {0}")]
+    Full(String),
     /// What is on the disk is not what was written there.
     #[error("the record of key {key:?} is damaged: {problem}")]
     Damaged {
@@ -244,7 +250,11 @@ pub enum ReadError {
 
 impl From<EngineError> for ReadError {
     fn from(e: EngineError) -> Self {
-        Self::Engine(e.to_string())
+        match e {
+            EngineError::Full(error) => Self::Full(error),
+            EngineError::Failed(error) => Self::Engine(error),
+            EngineError::Locked { .. } => Self::Engine(e.to_string()),
+        }
     }
 }
 

@@ -52,8 +52,11 @@ pub enum EngineError {
         /// The directory.
         path: String,
     },
-    /// Reading or writing failed. After a failed commit its outcome is unknown until the store is
-    /// opened again.
+    /// There is no room on the disk. After a failed commit its outcome is unknown all the same.
+    #[error("there is no room on the disk: {0}")]
+    Full(String),
+    /// Reading or writing failed. After a failed commit its outcome is unknown until the engine is
+    /// opened again ([`Engine::reopen`]).
     #[error("storage failed: {0}")]
     Failed(String),
 }
@@ -82,6 +85,23 @@ pub trait Engine: Send + Sync + 'static {
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError>;
 
+    /// Keeps the engine open, for a transaction: it is not opened again before this is dropped.
+    ///
+    /// # Errors
+    /// When it is not open.
+    fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError>;
+
+    /// Closes what is open and opens it again, so that what is on the disk is found out and what
+    /// failed before holds up nothing any more. Reads meanwhile fail at once. When this fails, reads
+    /// may go on to show what they did before; writes fail until it has succeeded.
+    ///
+    /// # Errors
+    /// When there is no room, or the engine fails.
+    fn reopen(&self) -> Result<(), EngineError>;
+}
+
+/// An engine that stays open.
+pub trait Opened {
     /// Begins a transaction.
     fn begin(&self) -> Box<dyn Transaction + '_>;
 }

@@ -24,6 +24,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The pause between two sweeps when more is due: together with [`SWEEP_MAX`] the bound on how much
 /// a sweep takes from clients.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The pause after a sweep that failed.
+const PAUSE_FAILED: Duration = Duration::from_secs(5);
 
 /// The time by which values are judged: the clock's, but a clock that steps back by no more than
 /// the cluster's bound on drift takes no value's death back.
@@ -162,7 +164,10 @@ impl Store {
                     Ok(swept) if swept.more => pause = PAUSE,
                     Ok(_) => {}
                     Err(WriteError::ShuttingDown) => return,
-                    Err(error) => tracing::warn!(%error, "a sweep failed; it is tried again"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a sweep failed; it is tried again");
+                        pause = PAUSE_FAILED;
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::engine::{EngineError, Family, Transaction};
+use super::engine::{EngineError, Family, Opened, Transaction};
 use super::feed::Commit;
 use super::layout::{self, Body, Stored};
 use super::{Applied, ReadError, Shared, WriteError};
@@ -93,11 +93,11 @@ pub(super) enum CommitError {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(shared: &'a Shared, rules: Rules) -> Self {
+    pub(super) fn new(shared: &'a Shared, opened: &'a dyn Opened, rules: Rules) -> Self {
         let wall = shared.clock.now();
         Self {
             shared,
-            transaction: shared.engine.begin(),
+            transaction: opened.begin(),
             rules,
             wall,
             now: shared.judge.now(wall),

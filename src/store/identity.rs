@@ -104,7 +104,8 @@ pub fn open(
             cluster,
         },
     };
-    let mut transaction = engine.begin();
+    let opened = engine.opened()?;
+    let mut transaction = opened.begin();
     transaction.put(Family::Meta, FORMAT.as_bytes(), &FORMAT_VERSION.to_le_bytes())?;
     transaction.put(Family::Meta, IDENTITY.as_bytes(), &layout::encode_meta(&identity))?;
     transaction.commit()?;

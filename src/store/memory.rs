@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::engine::{Engine, EngineError, Family, Transaction, Visit};
+use super::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
 
 type Entries = BTreeMap<(Family, Vec<u8>), Bytes>;
 
@@ -47,6 +47,16 @@ impl Engine for Memory {
         Ok(())
     }
 
+    fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError> {
+        Ok(Box::new(self))
+    }
+
+    fn reopen(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+impl Opened for &Memory {
     fn begin(&self) -> Box<dyn Transaction + '_> {
         Box::new(MemoryTransaction { engine: self, changes: BTreeMap::new() })
     }

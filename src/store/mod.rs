@@ -17,6 +17,7 @@ pub mod memory;
 #[cfg(test)]
 #[path = "racing_tests.rs"]
 pub(crate) mod racing;
+mod recovery;
 mod requests;
 pub mod rocks;
 mod scan;

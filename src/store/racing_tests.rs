@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 
-use super::engine::{Engine, EngineError, Family, Transaction, Visit};
+use super::engine::{Engine, EngineError, Family, Opened, Visit};
 use super::memory::Memory;
 
 /// The engine in memory, and the records that die after scans to come.
@@ -37,14 +37,19 @@ impl Engine for Racing {
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
         self.memory.scan(family, from, to, visit)?;
-        let mut transaction = self.memory.begin();
+        let opened = self.memory.opened()?;
+        let mut transaction = opened.begin();
         for key in self.dying.lock().unwrap().pop_front().unwrap_or_default() {
             transaction.delete(Family::Records, key.as_bytes())?;
         }
         transaction.commit()
     }
 
-    fn begin(&self) -> Box<dyn Transaction + '_> {
-        self.memory.begin()
+    fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError> {
+        self.memory.opened()
+    }
+
+    fn reopen(&self) -> Result<(), EngineError> {
+        self.memory.reopen()
     }
 }

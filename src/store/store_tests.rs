@@ -35,7 +35,7 @@ fn settings() -> Settings {
 /// A store whose writer runs on a thread of its own, as in a node.
 pub(super) struct Opened {
     pub(super) store: Store,
-    writer: std::thread::JoinHandle<Result<(), writer::WriterError>>,
+    writer: std::thread::JoinHandle<()>,
 }
 
 impl Opened {
@@ -47,7 +47,7 @@ impl Opened {
 
     pub(super) fn close(self) {
         drop(self.store);
-        self.writer.join().unwrap().unwrap();
+        self.writer.join().unwrap();
     }
 }
 
@@ -305,9 +305,12 @@ async fn another_process_a_newer_format_and_another_cluster_are_refused_by_name(
     assert_eq!(open(Some(1)).unwrap().identity().joined_at, identity.joined_at);
 
     let engine = rocks(dir.path());
-    let mut transaction = engine.begin();
-    transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &3_u32.to_le_bytes()).unwrap();
-    transaction.commit().unwrap();
+    {
+        let opened = engine.opened().unwrap();
+        let mut transaction = opened.begin();
+        transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &3_u32.to_le_bytes()).unwrap();
+        transaction.commit().unwrap();
+    }
     drop(engine);
     let error = open(None).unwrap_err().to_string();
     assert!(error.contains("format 3") && error.contains("newer kvs"), "{error}");

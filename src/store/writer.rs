@@ -13,7 +13,9 @@ use super::decide::Verdicts;
 use super::expiry::Swept;
 use super::group::{CommitError, Done, Effect, Group, Rules};
 use super::requests::Name;
-use super::{Applied, Operation, Settings, Shared, Txn, TxnDone, Write, WriteError, Written};
+use super::{
+    Applied, Operation, ReadError, Settings, Shared, Txn, TxnDone, Write, WriteError, Written,
+};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
 use crate::telemetry::Metrics;
@@ -74,6 +76,18 @@ pub enum Job {
 }
 
 impl Job {
+    /// Answers it without having done anything.
+    pub(super) fn refuse(self, why: WriteError) {
+        // a receiver that is gone belongs to a client that left
+        let _ = match self {
+            Self::Write { answer, .. } => answer.send(Err(why)).map_err(drop),
+            Self::Txn { answer, .. } => answer.send(Err(why)).map_err(drop),
+            Self::Sweep { answer } => answer.send(Err(why)).map_err(drop),
+            Self::Apply { answer, .. } => answer.send(Err(why)).map_err(drop),
+            Self::Meta { answer, .. } => answer.send(Err(why)).map_err(drop),
+        };
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Write { write, .. } => write.change.bytes(),
@@ -106,6 +120,14 @@ struct Committed {
     outcome: Result<Done, CommitError>,
 }
 
+impl Committed {
+    /// Of a group that was not even begun.
+    fn refused(jobs: Vec<Job>, why: ReadError) -> Self {
+        jobs.into_iter().for_each(|job| job.refuse(WriteError::Failed(why.clone())));
+        Self { decided: Vec::new(), outcome: Err(CommitError::Unknown(why)) }
+    }
+}
+
 /// Where the work on a group may be held up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -117,16 +139,10 @@ pub enum Moment {
     Published,
 }
 
-/// Storage failed under the writer. Whether the last group took place is unknown until the store is
-/// opened again, so the writer stops for good.
-#[derive(Debug, thiserror::Error)]
-#[error("storage failed while writing ({0}); start the node again to find out what was written")]
-pub struct WriterError(pub String);
-
 /// Owns every change of the data.
 pub struct Writer {
-    shared: Arc<Shared>,
-    queue: mpsc::Receiver<Job>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: mpsc::Receiver<Job>,
     metrics: Arc<Metrics>,
     rules: Rules,
 }
@@ -150,32 +166,27 @@ impl Writer {
     }
 
     /// Serves jobs on a thread of its own until every store handle is gone.
-    ///
-    /// # Errors
-    /// When storage fails; jobs that were not answered are then refused.
-    pub fn run_blocking(mut self) -> Result<(), WriterError> {
+    pub fn run_blocking(mut self) {
         while let Some(first) = self.queue.blocking_recv() {
             let group = self.commit(first);
-            self.publish(group)?;
+            if let Err(error) = self.publish(group) {
+                self.recover_blocking(error);
+            }
         }
-        Ok(())
     }
 
     /// The same as a task, for a runtime of one thread (the simulator's). `hold` may keep it
     /// waiting, as a slow disk or a busy machine would.
-    ///
-    /// # Errors
-    /// As [`Self::run_blocking`].
-    pub async fn run(mut self, mut hold: impl AsyncFnMut(Moment)) -> Result<(), WriterError> {
+    pub async fn run(mut self, mut hold: impl AsyncFnMut(Moment)) {
         while let Some(first) = self.queue.recv().await {
             hold(Moment::BeforeCommit).await;
             let group = self.commit(first);
             hold(Moment::AfterCommit).await;
-            let published = self.publish(group);
+            if let Err(error) = self.publish(group) {
+                self.recover(error).await;
+            }
             hold(Moment::Published).await;
-            published?;
         }
-        Ok(())
     }
 
     /// Takes what is waiting behind `first`, decides it as one group, and commits that.
@@ -190,7 +201,11 @@ impl Writer {
         let size = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
         self.metrics.store_group_writes.observe(f64::from(size));
         let shared = self.shared.clone();
-        let mut group = Group::new(&shared, self.rules);
+        let opened = match shared.engine.opened() {
+            Ok(opened) => opened,
+            Err(error) => return Committed::refused(jobs, error.into()),
+        };
+        let mut group = Group::new(&shared, opened.as_ref(), self.rules);
         let decided = jobs.into_iter().map(|job| decide(&mut group, job)).collect();
         let began = shared.clock.instant();
         let committed = group.commit();
@@ -198,8 +213,9 @@ impl Writer {
         Committed { decided, outcome: committed }
     }
 
-    /// Brings the digest, the feed and those who wait up to what was committed.
-    fn publish(&self, group: Committed) -> Result<(), WriterError> {
+    /// Brings the digest, the feed and those who wait up to what was committed. After an error
+    /// nobody knows what was, until the store is opened again.
+    fn publish(&self, group: Committed) -> Result<(), ReadError> {
         let outcome = group.outcome.and_then(|done| {
             self.shared.follow(&done);
             self.follow(done.effects).map_err(CommitError::Unknown)?;
@@ -210,13 +226,13 @@ impl Writer {
         });
         self.answer(group.decided, outcome.as_ref().err());
         match outcome {
-            Err(CommitError::Unknown(error)) => Err(WriterError(error.to_string())),
+            Err(CommitError::Unknown(error)) => Err(error),
             Ok(()) | Err(CommitError::Nothing(_)) => Ok(()),
         }
     }
 
     /// Brings digest and counts to what was committed.
-    fn follow(&self, effects: Vec<Effect>) -> Result<(), super::ReadError> {
+    fn follow(&self, effects: Vec<Effect>) -> Result<(), ReadError> {
         let mut tree = self.shared.tree.write().unwrap_or_else(PoisonError::into_inner);
         let mut deltas = Vec::with_capacity(effects.len());
         for Effect { key, old, new } in effects {
@@ -237,7 +253,7 @@ impl Writer {
         Ok(())
     }
 
-    fn count_records(&self) {
+    pub(super) fn count_records(&self) {
         let counts = self.shared.tree().counts;
         for (state, count) in [("live", counts.keys), ("dead", counts.tombstones)] {
             let gauge = self.metrics.store_records.get_or_create(&[("state", state)]);
@@ -314,7 +330,9 @@ fn outcome<T>(result: &Result<T, WriteError>) -> &'static str {
         Err(WriteError::OtherRequest) => "other_request",
         Err(WriteError::MemoryFull | WriteError::ContentTooLarge) => "too_much",
         Err(WriteError::ClockSkewed { .. }) => "clock_skewed",
-        Err(WriteError::ShuttingDown | WriteError::Failed(_)) => "failed",
+        Err(WriteError::ShuttingDown | WriteError::StorageFull(_) | WriteError::Failed(_)) => {
+            "failed"
+        }
         Err(WriteError::OutcomeUnknown(_)) => "unknown",
     }
 }

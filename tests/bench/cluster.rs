@@ -91,7 +91,8 @@ fn raw_group_rate(group: usize) -> f64 {
     let engine = Rocks::open(dir.path(), 64 << 20, true).expect("it opens");
     let (began, mut done) = (Instant::now(), 0_u32);
     while began.elapsed() < SPAN {
-        let mut transaction = engine.begin();
+        let opened = engine.opened().expect("it is open");
+        let mut transaction = opened.begin();
         for _ in 0..group {
             let key = format!("b/{done}");
             transaction.put(Family::Records, key.as_bytes(), &[b'v'; 100]).expect("it is put");

@@ -19,6 +19,7 @@ mod cli;
 mod cli_history;
 mod conditions;
 mod crash;
+mod faults;
 mod garbage;
 mod history;
 mod keys;

@@ -135,7 +135,8 @@ async fn a_directory_of_a_newer_format() {
     let db = node.place.data_dir().join("db");
     let set_format = |version: u32| {
         let engine = Rocks::open(&db, 8 << 20, true).expect("the database opens");
-        let mut transaction = engine.begin();
+        let opened = engine.opened().expect("it is open");
+        let mut transaction = opened.begin();
         transaction.put(Family::Meta, b"format", &version.to_le_bytes()).expect("written");
         transaction.commit().expect("committed");
     };

@@ -130,6 +130,7 @@ impl Client {
             Err(
                 WriteError::NotFound
                 | WriteError::ClockSkewed { .. }
+                | WriteError::StorageFull(_)
                 | WriteError::ShuttingDown
                 | WriteError::OtherRequest
                 | WriteError::MemoryFull

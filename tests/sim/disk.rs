@@ -1,13 +1,15 @@
 //! A node's disk: the memory engine with what disks do to it.
 //!
 //! It survives the node. Commits and reads can be made to fail, and a loss of power takes back what
-//! was committed and not yet synced.
+//! was committed and not yet synced. After a failed commit it takes no other one before it is opened
+//! again; only then it shows whether the failed one took place, as RocksDB does. Now and then it
+//! cannot be opened at once.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use kvs::store::engine::{Engine, EngineError, Family, Transaction, Visit};
+use kvs::store::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
 use kvs::store::memory::Memory;
 
 /// Commits that may be unsynced at a time, where commits do not wait for the disk.
@@ -16,6 +18,9 @@ const UNSYNCED_MAX: usize = 32;
 /// What a transaction changed, and what stood there before.
 type Undo = Vec<(Family, Vec<u8>, Option<Bytes>)>;
 
+/// What a transaction changes, in order.
+type Changes = Vec<(Family, Vec<u8>, Option<Bytes>)>;
+
 #[derive(Default)]
 struct State {
     /// Whether the next commit fails, and whether it takes place all the same.
@@ -23,6 +28,14 @@ struct State {
     /// How many changes within transactions go well before one fails.
     change_fails: Option<u32>,
     unreadable: bool,
+    /// A commit failed, and it was not opened again.
+    broken: bool,
+    /// How many commits have failed.
+    failures: u32,
+    /// How many attempts to open it fail from now on.
+    reopen_fails: u32,
+    /// What a failed commit wrote all the same; nobody sees it yet.
+    hidden: Changes,
     /// How to take back the latest commits; empty where each is synced.
     unsynced: VecDeque<Undo>,
 }
@@ -66,6 +79,7 @@ impl Disk {
     pub fn heal(&self) {
         let mut state = self.state();
         (state.commit_fails, state.change_fails, state.unreadable) = (None, None, false);
+        state.reopen_fails = 0;
     }
 
     /// Takes back the latest `count` commits that were not synced; gives how many there were.
@@ -74,19 +88,24 @@ impl Disk {
         while lost < count
             && let Some(undo) = { self.state().unsynced.pop_back() }
         {
-            let mut back = self.memory.begin();
-            for (family, key, before) in undo {
-                let undone = match before {
-                    Some(value) => back.put(family, &key, &value),
-                    None => back.delete(family, &key),
-                };
-                undone.expect("memory does not fail");
-            }
-            back.commit().expect("memory does not fail");
+            self.change(undo);
             lost += 1;
         }
         self.state().unsynced.clear();
         lost
+    }
+
+    fn change(&self, changes: Changes) {
+        let opened = self.memory.opened().expect("memory does not fail");
+        let mut transaction = opened.begin();
+        for (family, key, value) in changes {
+            let changed = match value {
+                Some(value) => transaction.put(family, &key, &value),
+                None => transaction.delete(family, &key),
+            };
+            changed.expect("memory does not fail");
+        }
+        transaction.commit().expect("memory does not fail");
     }
 
     fn readable(&self) -> Result<(), EngineError> {
@@ -115,21 +134,58 @@ impl Engine for Disk {
         self.memory.scan(family, from, to, visit)
     }
 
-    fn begin(&self) -> Box<dyn Transaction + '_> {
-        Box::new(Recorded { disk: self, inner: self.memory.begin(), undo: Undo::new() })
+    fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError> {
+        Ok(Box::new(OpenedDisk { disk: self, memory: self.memory.opened()? }))
+    }
+
+    fn reopen(&self) -> Result<(), EngineError> {
+        self.readable()?;
+        let hidden = {
+            let mut state = self.state();
+            if state.reopen_fails > 0 {
+                state.reopen_fails -= 1;
+                let full = state.reopen_fails % 2 == 0;
+                let error = "the simulated disk is full".to_owned();
+                return Err(if full { EngineError::Full(error) } else { broken("open") });
+            }
+            // what is opened is on the disk from then on
+            state.unsynced.clear();
+            state.broken = false;
+            std::mem::take(&mut state.hidden)
+        };
+        self.change(hidden);
+        Ok(())
     }
 }
 
-/// A transaction that remembers what it replaces.
+struct OpenedDisk<'a> {
+    disk: &'a Disk,
+    memory: Box<dyn Opened + 'a>,
+}
+
+impl Opened for OpenedDisk<'_> {
+    fn begin(&self) -> Box<dyn Transaction + '_> {
+        let (inner, undo, changes) = (self.memory.begin(), Undo::new(), Changes::new());
+        Box::new(Recorded { disk: self.disk, inner, undo, changes })
+    }
+}
+
+/// A transaction that remembers what it changes, and what it replaces.
 struct Recorded<'a> {
     disk: &'a Disk,
     inner: Box<dyn Transaction + 'a>,
     undo: Undo,
+    changes: Changes,
 }
 
 impl Recorded<'_> {
     /// Remembers what stands where something is about to be changed.
-    fn changes(&mut self, family: Family, key: &[u8]) -> Result<(), EngineError> {
+    fn changes(
+        &mut self,
+        family: Family,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), EngineError> {
         let left = self.disk.state().change_fails;
         if let Some(left) = left {
             self.disk.state().change_fails = left.checked_sub(1);
@@ -141,6 +197,7 @@ impl Recorded<'_> {
             let before = self.disk.memory.get(family, key)?;
             self.undo.push((family, key.to_vec(), before));
         }
+        self.changes.push((family, key.to_vec(), value.map(Bytes::copy_from_slice)));
         Ok(())
     }
 }
@@ -152,28 +209,36 @@ impl Transaction for Recorded<'_> {
     }
 
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        self.changes(family, key)?;
+        self.changes(family, key, Some(value))?;
         self.inner.put(family, key, value)
     }
 
     fn delete(&mut self, family: Family, key: &[u8]) -> Result<(), EngineError> {
-        self.changes(family, key)?;
+        self.changes(family, key, None)?;
         self.inner.delete(family, key)
     }
 
     fn commit(self: Box<Self>) -> Result<(), EngineError> {
-        let fails = self.disk.state().commit_fails.take();
-        if fails == Some(false) {
-            return Err(broken("write"));
+        let mut state = self.disk.state();
+        if state.broken {
+            return Err(broken("write before it is opened again"));
+        }
+        if let Some(applied) = state.commit_fails.take() {
+            state.broken = true;
+            state.failures += 1;
+            state.reopen_fails = state.failures % 4;
+            if applied {
+                state.hidden = self.changes;
+            }
+            return Err(broken("say whether it has written"));
         }
         self.inner.commit()?;
-        let mut state = self.disk.state();
         if !self.disk.synced {
             state.unsynced.push_back(self.undo);
             if state.unsynced.len() > UNSYNCED_MAX {
                 state.unsynced.pop_front();
             }
         }
-        if fails.is_some() { Err(broken("say that it has written")) } else { Ok(()) }
+        Ok(())
     }
 }

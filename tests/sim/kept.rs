@@ -41,6 +41,15 @@ fn a_group_is_not_committed_without_one_of_its_changes() {
     assert!(count(&outcome, "change fails") > 100);
 }
 
+/// A node whose commits fail finds out what took place and goes on by itself, also where that takes
+/// it several attempts.
+#[test]
+fn a_node_whose_commits_fail_goes_on_by_itself() {
+    let fails = often(|i| Event::CommitFails { at: 0, applied: i % 2 == 0 });
+    let outcome = run(plan(2, fails.step_by(7)));
+    assert!(count(&outcome, "commit fails") > 20);
+}
+
 /// Not found by chance, but what chance should find first: a node that comes back with an empty
 /// disk, again and again, takes nothing from the others and gets everything.
 #[test]

@@ -13,8 +13,9 @@ use kvs::model::{Key, Member, MemberState, NodeId, Version};
 use kvs::node::members;
 use kvs::proto::secret::Secret;
 use kvs::replication::Replication;
+use kvs::store::engine::Engine;
 use kvs::store::identity::Identity;
-use kvs::store::writer::{Moment, Writer, WriterError};
+use kvs::store::writer::{Moment, Writer};
 use kvs::store::{Settings, Store};
 use kvs::telemetry::Metrics;
 use rand::rngs::StdRng;
@@ -54,7 +55,7 @@ pub struct Up {
     pub no_more: CancellationToken,
     /// Whether a group is durable and the digest does not know of it yet.
     between: Arc<AtomicBool>,
-    writer: JoinHandle<Result<(), WriterError>>,
+    writer: JoinHandle<()>,
     tasks: JoinSet<()>,
     /// Stops the process in order.
     stop: CancellationToken,
@@ -81,7 +82,7 @@ pub fn address(slot: usize) -> SocketAddr {
 }
 
 impl Up {
-    /// Whether the writer, and with it the process, has ended by itself.
+    /// Whether the writer has ended by itself, which it must not do.
     pub fn has_ended(&self) -> bool {
         self.writer.is_finished()
     }
@@ -121,7 +122,7 @@ impl Node {
     /// Starts the process. A disk that cannot be read keeps it from starting, as it would a real
     /// one.
     pub fn start(&mut self, common: &Common, rng: &mut StdRng) -> bool {
-        if !self.disk.is_readable() {
+        if self.disk.reopen().is_err() {
             return false;
         }
         let (metrics, clock) = (Metrics::new(), Clock::from_source(self.clock.clone()));
@@ -191,7 +192,7 @@ impl Node {
         writer: Writer,
         network: Network,
         rng: &mut StdRng,
-    ) -> (Arc<AtomicBool>, JoinHandle<Result<(), WriterError>>) {
+    ) -> (Arc<AtomicBool>, JoinHandle<()>) {
         let between = Arc::new(AtomicBool::new(false));
         let (told, ms_max, own) = (between.clone(), self.disk_ms_max.clone(), address(self.slot));
         let mut rng = StdRng::from_rng(rng);

@@ -162,7 +162,7 @@ impl World {
                 let action = entry.remove();
                 self.act(action).await;
             }
-            self.notice_ends();
+            self.check_panics();
             if Instant::now() >= look {
                 self.audit_all();
                 look = Instant::now() + STEP;
@@ -184,7 +184,7 @@ impl World {
                 up.stop_clients().await;
             }
         }
-        self.notice_ends();
+        self.check_panics();
         for slot in 0..self.plan.nodes {
             if self.nodes[slot].up.is_none() {
                 self.start_with(slot, 0);
@@ -265,19 +265,6 @@ impl World {
         self.tell(format!("node {slot} starts as {}", id.unwrap_or_default()));
     }
 
-    /// A process whose storage failed ends by itself; it is started again.
-    fn notice_ends(&mut self) {
-        self.check_panics();
-        for slot in 0..self.plan.nodes {
-            if self.nodes[slot].up.as_ref().is_some_and(Up::has_ended) {
-                self.tell(format!("node {slot} has ended"));
-                self.take_down(slot);
-                let pause = Duration::from_millis(self.rng.random_range(10..3_000));
-                self.plan_at(Instant::now() + pause, Action::Start(slot));
-            }
-        }
-    }
-
     /// The process is gone at once.
     pub fn take_down(&mut self, slot: usize) -> bool {
         let was_up = self.nodes[slot].up.take().is_some();
@@ -288,6 +275,10 @@ impl World {
     fn check_panics(&self) {
         if panics::seen() {
             lock(&self.audit).violated(None, "a part of a node has panicked, see above");
+        }
+        // a node whose storage failed goes on by itself
+        if self.up().any(Up::has_ended) {
+            lock(&self.audit).violated(None, "the writer of a node has ended");
         }
     }
 

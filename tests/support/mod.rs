@@ -6,6 +6,7 @@
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod faults;
 pub mod impostor;
 pub mod linear;
 pub mod netns;

@@ -3,8 +3,12 @@
 //! Small records lie in `records`, compressed on the lower levels; large values lie in blob files
 //! of `values`, so that compaction does not move them.
 
+mod room;
+
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
@@ -13,7 +17,7 @@ use rocksdb::{
     ReadOptions, SingleThreaded, WriteOptions,
 };
 
-use super::engine::{Engine, EngineError, Family, Transaction, Visit};
+use super::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
 
 /// Memory for writes that are not yet in a table file, a family.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
@@ -28,10 +32,27 @@ const BLOB_GC_GARBAGE_MAX: f64 = 0.5;
 const INFO_LOGS_MAX: usize = 3;
 const INFO_LOG_BYTES_MAX: usize = 4 << 20;
 
-/// An open database.
+/// How long reads under way may keep the database from being closed, and how often it is tried.
+const CLOSE_TRIES: usize = 500;
+const CLOSE_AGAIN: Duration = Duration::from_millis(10);
+
+type Database = OptimisticTransactionDB<SingleThreaded>;
+
+/// A database, and how it is opened.
 pub struct Rocks {
-    db: OptimisticTransactionDB<SingleThreaded>,
+    state: RwLock<State>,
+    dir: PathBuf,
+    cache: Cache,
     sync: bool,
+}
+
+/// The lock around it is held for moments only: who reads takes a share of the database along.
+enum State {
+    Open(Arc<Database>),
+    /// It is being opened, or that failed; whether for want of room.
+    Closed {
+        full: bool,
+    },
 }
 
 impl std::fmt::Debug for Rocks {
@@ -41,7 +62,14 @@ impl std::fmt::Debug for Rocks {
 }
 
 fn failed(error: &rocksdb::Error) -> EngineError {
-    EngineError::Failed(error.to_string())
+    let text = error.to_string();
+    // the kind does not tell; the first two are the system's words
+    let full = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
+    if full.iter().any(|words| text.contains(words)) {
+        EngineError::Full(text)
+    } else {
+        EngineError::Failed(text)
+    }
 }
 
 fn family_options(family: Family, cache: &Cache) -> Options {
@@ -72,51 +100,89 @@ impl Rocks {
     /// # Errors
     /// When another process has it open, or RocksDB cannot open it.
     pub fn open(dir: &Path, cache_bytes: usize, sync: bool) -> Result<Self, EngineError> {
+        let cache = Cache::new_lru_cache(cache_bytes);
+        let database = Self::open_database(dir, &cache, true)?;
+        room::clean(dir);
+        let state = RwLock::new(State::Open(Arc::new(database)));
+        Ok(Self { state, dir: dir.to_owned(), cache, sync })
+    }
+
+    fn open_database(dir: &Path, cache: &Cache, make: bool) -> Result<Database, EngineError> {
         let mut options = Options::default();
-        options.create_if_missing(true);
+        options.create_if_missing(make);
         options.create_missing_column_families(true);
         options.set_keep_log_file_num(INFO_LOGS_MAX);
         options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
         options.set_max_background_jobs(2);
         // a family that is seldom written would keep every log since its last write
         options.set_max_total_wal_size(LOG_BYTES_MAX);
-        let cache = Cache::new_lru_cache(cache_bytes);
         // families of a newer format must be opened too, for the format to be read and refused
-        let held = OptimisticTransactionDB::<SingleThreaded>::list_cf(&options, dir);
+        let held = Database::list_cf(&options, dir);
         let mut names: Vec<String> = held.unwrap_or_default();
         let known = Family::ALL.map(Family::name);
         names.retain(|name| name != "default" && !known.contains(&name.as_str()));
         let mut families: Vec<_> = Family::ALL
             .iter()
-            .map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(*f, &cache)))
+            .map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(*f, cache)))
             .collect();
         families.extend(names.iter().map(|n| ColumnFamilyDescriptor::new(n, Options::default())));
-        let db = OptimisticTransactionDB::open_cf_descriptors(&options, dir, families)
-            .map_err(|e| locked_or_failed(dir, &e))?;
-        Ok(Self { db, sync })
+        Database::open_cf_descriptors(&options, dir, families)
+            .map_err(|e| locked_or_failed(dir, &e))
     }
 
-    fn family(&self, family: Family) -> Result<&ColumnFamily, EngineError> {
-        self.db
-            .cf_handle(family.name())
-            .ok_or_else(|| EngineError::Failed(format!("family {} is missing", family.name())))
+    fn database(&self) -> Result<Arc<Database>, EngineError> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Open(database) => Ok(Arc::clone(database)),
+            State::Closed { full } => {
+                let why = "the database is being opened again".to_owned();
+                Err(if *full { EngineError::Full(why) } else { EngineError::Failed(why) })
+            }
+        }
     }
+
+    fn set_state(&self, state: State) -> State {
+        let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut held, state)
+    }
+
+    /// Lets go of the database: nobody gets it any more, and when those who have it are done, it
+    /// is closed. Where they do not get done, it stays open.
+    fn close(&self) -> Result<(), EngineError> {
+        let State::Open(mut database) = self.set_state(State::Closed { full: false }) else {
+            return Ok(());
+        };
+        for _ in 0..CLOSE_TRIES {
+            match Arc::try_unwrap(database) {
+                Ok(last) => {
+                    drop(last);
+                    return Ok(());
+                }
+                Err(shared) => database = shared,
+            }
+            std::thread::sleep(CLOSE_AGAIN);
+        }
+        self.set_state(State::Open(database));
+        Err(EngineError::Failed("reads that do not end keep the database open".to_owned()))
+    }
+}
+
+fn handle(database: &Database, family: Family) -> Result<&ColumnFamily, EngineError> {
+    database
+        .cf_handle(family.name())
+        .ok_or_else(|| EngineError::Failed(format!("family {} is missing", family.name())))
 }
 
 fn locked_or_failed(dir: &Path, error: &rocksdb::Error) -> EngineError {
     let text = error.to_string();
     let locked = error.kind() == ErrorKind::IOError
         && (text.contains("lock hold by current process") || text.contains("While lock file"));
-    if locked {
-        EngineError::Locked { path: dir.display().to_string() }
-    } else {
-        EngineError::Failed(text)
-    }
+    if locked { EngineError::Locked { path: dir.display().to_string() } } else { failed(error) }
 }
 
 impl Engine for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value = self.db.get_cf(self.family(family)?, key).map_err(|e| failed(&e))?;
+        let database = self.database()?;
+        let value = database.get_cf(handle(&database, family)?, key).map_err(|e| failed(&e))?;
         Ok(value.map(Bytes::from))
     }
 
@@ -132,7 +198,8 @@ impl Engine for Rocks {
             options.set_iterate_upper_bound(to);
         }
         let mode = IteratorMode::From(from, Direction::Forward);
-        for entry in self.db.iterator_cf_opt(self.family(family)?, options, mode) {
+        let database = self.database()?;
+        for entry in database.iterator_cf_opt(handle(&database, family)?, options, mode) {
             let (key, value) = entry.map_err(|e| failed(&e))?;
             if visit(&key, &value) == ControlFlow::Break(()) {
                 break;
@@ -141,37 +208,65 @@ impl Engine for Rocks {
         Ok(())
     }
 
+    fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError> {
+        Ok(Box::new(OpenedDatabase { database: self.database()?, sync: self.sync }))
+    }
+
+    /// After a failed write or flush RocksDB takes no writes any more, also when nothing is wrong
+    /// any more; only opening it again ends that. To open it takes room, for what is in its logs
+    /// goes to tables then. Without that room what is open stays so, for reads.
+    fn reopen(&self) -> Result<(), EngineError> {
+        room::find(&self.dir)?;
+        self.close()?;
+        // a directory that is empty now has lost its disk, and is no place to begin anew
+        match Self::open_database(&self.dir, &self.cache, false) {
+            Ok(database) => {
+                self.set_state(State::Open(Arc::new(database)));
+                Ok(())
+            }
+            Err(error) => {
+                self.set_state(State::Closed { full: matches!(error, EngineError::Full(_)) });
+                Err(error)
+            }
+        }
+    }
+}
+
+struct OpenedDatabase {
+    database: Arc<Database>,
+    sync: bool,
+}
+
+impl Opened for OpenedDatabase {
     fn begin(&self) -> Box<dyn Transaction + '_> {
         let mut write = WriteOptions::default();
         write.set_sync(self.sync);
         let options = OptimisticTransactionOptions::default();
-        Box::new(RocksTransaction {
-            engine: self,
-            transaction: self.db.transaction_opt(&write, &options),
-        })
+        let transaction = self.database.transaction_opt(&write, &options);
+        Box::new(RocksTransaction { database: &self.database, transaction })
     }
 }
 
 struct RocksTransaction<'a> {
-    engine: &'a Rocks,
-    transaction: rocksdb::Transaction<'a, OptimisticTransactionDB<SingleThreaded>>,
+    database: &'a Database,
+    transaction: rocksdb::Transaction<'a, Database>,
 }
 
 impl Transaction for RocksTransaction<'_> {
     fn get_for_update(&mut self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let family = self.engine.family(family)?;
+        let family = handle(self.database, family)?;
         let value =
             self.transaction.get_for_update_cf(family, key, true).map_err(|e| failed(&e))?;
         Ok(value.map(Bytes::from))
     }
 
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let family = self.engine.family(family)?;
+        let family = handle(self.database, family)?;
         self.transaction.put_cf(family, key, value).map_err(|e| failed(&e))
     }
 
     fn delete(&mut self, family: Family, key: &[u8]) -> Result<(), EngineError> {
-        let family = self.engine.family(family)?;
+        let family = handle(self.database, family)?;
         self.transaction.delete_cf(family, key).map_err(|e| failed(&e))
     }
 
@@ -190,7 +285,7 @@ impl Transaction for RocksTransaction<'_> {
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
-    use super::{Engine, Family, LOG_BYTES_MAX, Path, Rocks, WRITE_BUFFER_BYTES};
+    use super::{Arc, Engine, Family, LOG_BYTES_MAX, Path, Rocks, WRITE_BUFFER_BYTES};
 
     /// What the write-ahead logs in `dir` take together.
     fn log_bytes(dir: &Path) -> u64 {
@@ -214,7 +309,8 @@ mod tests {
         let rocks = Rocks::open(dir.path(), 1 << 20, false).unwrap();
         let megabyte = noise();
         for number in 0..512_u32 {
-            let mut transaction = rocks.begin();
+            let opened = rocks.opened().unwrap();
+            let mut transaction = opened.begin();
             transaction.put(Family::Values, &number.to_be_bytes(), &megabyte).unwrap();
             if let Some(dropped) = number.checked_sub(8) {
                 transaction.delete(Family::Values, &dropped.to_be_bytes()).unwrap();
@@ -235,7 +331,8 @@ mod tests {
         let megabyte = noise();
         let mut largest = 0;
         for number in 0..224_u32 {
-            let mut transaction = rocks.begin();
+            let opened = rocks.opened().unwrap();
+            let mut transaction = opened.begin();
             let key = number.to_be_bytes();
             let family = if number % 2 == 0 { Family::Records } else { Family::Values };
             transaction.put(family, &key, &megabyte).unwrap();
@@ -245,5 +342,31 @@ mod tests {
         }
         assert!(largest > 2 * WRITE_BUFFER_BYTES as u64, "{largest} bytes: the logs were seen");
         assert!(largest < LOG_BYTES_MAX * 2, "{largest} bytes");
+    }
+
+    #[test]
+    fn what_is_open_is_opened_again_when_nobody_reads_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let rocks = Arc::new(Rocks::open(dir.path(), 1 << 20, true).unwrap());
+        let put = |key: &[u8]| {
+            let opened = rocks.opened().unwrap();
+            let mut transaction = opened.begin();
+            transaction.put(Family::Records, key, b"value").unwrap();
+            transaction.commit().unwrap();
+        };
+        put(b"before");
+        let opened = rocks.opened().unwrap();
+        let reopening = std::thread::spawn({
+            let rocks = Arc::clone(&rocks);
+            move || rocks.reopen()
+        });
+        while rocks.get(Family::Records, b"before").is_ok() {
+            std::thread::yield_now();
+        }
+        assert!(!reopening.is_finished(), "it is opened");
+        drop(opened);
+        reopening.join().unwrap().unwrap();
+        assert!(rocks.get(Family::Records, b"before").unwrap().is_some());
+        put(b"after");
     }
 }
