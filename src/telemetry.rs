@@ -100,7 +100,7 @@ impl Metrics {
         );
         r.register(
             "store_writes",
-            "Decisions of the writer by kind (put, delete, merge) and outcome",
+            "Decisions of the writer by kind (write, txn, merge, sweep) and outcome",
             self.store_writes.clone(),
         );
         r.register(

@@ -4,6 +4,9 @@
 #   tests/long.sh sim     many simulated clusters on all cores: KVS_SIM_SEEDS seeds (5000), or as many
 #                         as KVS_SIM_MINUTES allow, from KVS_SIM_FIRST (drawn anew each time); a seed
 #                         that fails is printed, with what happened in it
+#   tests/long.sh machine random histories of the store on both engines and a plain model, for
+#                         KVS_MACHINE_SECONDS (1800), from KVS_MACHINE_FIRST (drawn anew each time);
+#                         a seed that fails is printed with the shortest history that still does
 #   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
 #                         times its usual size
 #   tests/long.sh faults  the tests of tests/it whose name holds `faults`: the disk fails or is full
@@ -52,6 +55,13 @@ run_sim() {
     KVS_SIM_SEEDS=${KVS_SIM_SEEDS:-5000} "$binary" --exact "$test" --nocapture | tee "$work/sim"
     # a test that was renamed must not pass by not running
     grep -q '^test result: ok. 1 passed' "$work/sim"
+}
+
+run_machine() {
+    KVS_MACHINE_SECONDS=${KVS_MACHINE_SECONDS:-1800} cargo test --locked --lib -- \
+        --nocapture plain_maps_agree_on_long_histories | tee "$work/machine"
+    # a test that was renamed must not pass by not running
+    grep -q '^test result: ok. 1 passed' "$work/machine"
 }
 
 # Builds the tests of tests/it and says how many have $1 in their names.
@@ -154,7 +164,7 @@ run_fuzz() {
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in
-    sim | kill | faults | chaos | members | mutants | fuzz)
+    sim | machine | kill | faults | chaos | members | mutants | fuzz)
         begin=$SECONDS
         if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -164,5 +174,8 @@ case ${1:-} in
         fi
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
-    *) stop "say what to run: tests/long.sh sim, kill, faults, chaos, members, mutants or fuzz" ;;
+    *)
+        stop "say what to run: tests/long.sh sim, machine, kill, faults, chaos, members, mutants or" \
+            "fuzz"
+        ;;
 esac

@@ -29,7 +29,7 @@ Examples:
   kvs cas app/limits '{\"n\": 5}' --json --expect-exists --ttl keep
   kvs cas jobs/7 --delete --expect-value mine
 
-A refused swap changes nothing, exits 1 and names the current version; with `-o json` it prints it.";
+A refused swap changes nothing, exits 1 and names the current version; `-o json` prints it whole.";
 
 /// `kvs cas`
 #[derive(Debug, Args)]

@@ -121,7 +121,10 @@ fn over_a_deleted_or_expired_key_a_revision_is_restored_as_a_new_one() {
 
 #[test]
 fn whoever_was_faster_keeps_what_they_wrote() {
-    let problem = r#"{"code":"precondition_failed","detail":"no","swapped":false,"current":{"uuid":"u9","timestamp":9}}"#;
+    let problem = concat!(
+        r#"{"code":"precondition_failed","detail":"no","swapped":false,"#,
+        r#""current":{"uuid":"u9","timestamp":9}}"#
+    );
     let node = node(&listing(), problem, "412 Precondition Failed");
     let (text, ended) = restoring(&node, OLD, Format::Text);
     let error = ended.expect_err("overtaken");

@@ -25,7 +25,7 @@ Examples:
   kvs put app/logo --content-type image/png < logo.png
   kvs put sessions/7 alice --ttl 15m       gone in a quarter of an hour
   kvs put sessions/7 bob --ttl keep        still gone then
-  U=$(uuidgen); until kvs put app/name hello --uuid $U; do sleep 1; done";
+  U=$(uuidgen); kvs put n 1 --uuid $U || kvs put n 1 --uuid $U     tried twice, done once";
 
 /// `kvs get`
 #[derive(Debug, Args)]

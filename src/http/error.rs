@@ -230,42 +230,45 @@ impl Error {
             Self::FeatureDisabled(key) => {
                 format!("turned off by the configuration key `{key}`").into()
             }
-            Self::Syncing => "this node waits for its first data from a peer; try again".into(),
             Self::ClockSkewed(ahead_ms) => format!(
                 "the current record's timestamp is {ahead_ms} ms ahead of this node's clock; check \
                  the clocks, or try again later"
             )
             .into(),
-            Self::StorageFull => {
-                "the disk of this node is full, and nothing was written; it goes on by itself when \
-                 there is room"
-                    .into()
-            }
-            Self::ShuttingDown => "this node is stopping; use another one".into(),
-            Self::Overloaded => "no memory for the request or its answer; try again".into(),
             Self::IdempotencyMismatch => {
                 "this uuid names another request that was accepted on this node; take a new uuid"
-                    .into()
-            }
-            Self::RequestMemoryFull => {
-                "limits.idempotency_bytes_max is reached: no further request with a uuid can be \
-                 remembered; try again later, or send it without one"
                     .into()
             }
             Self::AnswerTooLarge => {
                 "what the transaction reads is more than limits.body_bytes_max; read less at once"
                     .into()
             }
-            Self::Internal(_) => "the request failed; its id finds the log line".into(),
+            of_this_node => of_this_node.trouble().into(),
+        }
+    }
+
+    /// The same of what is no fault of the request.
+    fn trouble(&self) -> &'static str {
+        match self {
+            Self::Syncing => "this node waits for its first data from a peer; try again",
+            Self::StorageFull => {
+                "the disk of this node is full, and nothing was written; it goes on by itself when \
+                 there is room"
+            }
+            Self::ShuttingDown => "this node is stopping; use another one",
+            Self::Overloaded => "no memory for the request or its answer; try again",
+            Self::RequestMemoryFull => {
+                "limits.idempotency_bytes_max is reached: no further request with a uuid can be \
+                 remembered; try again later, or send it without one"
+            }
             Self::NothingWritten(_) => {
                 "storage failed, and nothing was written; the request's id finds the log line"
-                    .into()
             }
             Self::OutcomeUnknown(_) => {
                 "storage failed, and whether the write took place is unknown; read the key before \
                  writing again"
-                    .into()
             }
+            _ => "the request failed; its id finds the log line",
         }
     }
 

@@ -92,8 +92,8 @@ pub trait Engine: Send + Sync + 'static {
     fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError>;
 
     /// Closes what is open and opens it again, so that what is on the disk is found out and what
-    /// failed before holds up nothing any more. Reads meanwhile fail at once. When this fails, reads
-    /// may go on to show what they did before; writes fail until it has succeeded.
+    /// failed before holds up nothing any more. Reads meanwhile fail at once. When this fails,
+    /// reads may go on to show what they did before; writes fail until it has succeeded.
     ///
     /// # Errors
     /// When there is no room, or the engine fails.

@@ -183,9 +183,9 @@ pub fn request_time_key(at: Timestamp, uuid: Uuid, key: &[u8]) -> Vec<u8> {
     [&[REQUEST_TIMES], at.micros().to_be_bytes().as_slice(), uuid.as_bytes(), key].concat()
 }
 
-/// The first byte of the memory of requests, and that of their times.
+/// The first byte of the memory of requests.
 const REQUESTS: u8 = 0;
-/// See [`REQUESTS`].
+/// The first byte of the times at which requests were accepted.
 pub const REQUEST_TIMES: u8 = 1;
 
 fn decode_front<'a>(key: &[u8], bytes: &[u8]) -> Result<(Front<'a>, usize), ReadError> {

@@ -1,5 +1,7 @@
 //! Values that expire, revisions, remembered requests and transactions, on both engines.
 
+use bytes::Bytes;
+
 use super::tests::{Opened, START, delete, expecting, foreign, key, on_both, plain, put};
 use super::*;
 use crate::model::{Condition, ContentType, Expected, Timestamp, json};
@@ -280,7 +282,7 @@ async fn the_memory_of_requests_is_bounded_and_refuses_only_those_that_want_to_b
         loop {
             n += 1;
             let read = vec![Operation::Get(key("a"))];
-            store.write(put("a", &[1; 60_000])).await.unwrap();
+            store.write(put("a", &vec![1; 60_000])).await.unwrap();
             let txn = Txn {
                 compare: Vec::new(),
                 success: read,
@@ -300,6 +302,22 @@ async fn the_memory_of_requests_is_bounded_and_refuses_only_those_that_want_to_b
         store.sweep().await.unwrap();
         assert_eq!(store.shared.requests_bytes.load(Ordering::Relaxed), 0);
         store.write(named(put("b", b"2"), 1)).await.unwrap();
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_used_again_after_its_time_leaves_nothing_of_the_first_request() {
+    on_both(|opened, clock| async move {
+        let store = &opened.store;
+        store.write(named(put("a", b"1"), 1)).await.unwrap();
+        clock.set(START + 3600 * SECOND);
+        store.write(named(put("a", b"2"), 1)).await.unwrap();
+        // an answer, and when it was given
+        assert_eq!(entries(store, Family::Requests), 2);
+        assert_eq!(store.sweep().await.unwrap().requests, 0);
+        assert_eq!(entries(store, Family::Requests), 2);
         opened.close();
     })
     .await;

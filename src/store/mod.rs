@@ -13,10 +13,14 @@ mod group;
 mod history;
 pub mod identity;
 pub mod layout;
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod machine;
 pub mod memory;
 #[cfg(test)]
 #[path = "racing_tests.rs"]
 pub(crate) mod racing;
+mod read;
 mod recovery;
 mod requests;
 pub mod rocks;
@@ -29,12 +33,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::model::{Header, Key, NodeId, Record};
+use crate::model::{Key, NodeId, Record};
 use crate::proto::digest::ElementKey;
 use crate::telemetry::Metrics;
 pub use ask::{
@@ -46,7 +49,6 @@ pub use expiry::Swept;
 use expiry::{Due, Judge};
 use feed::{Commit, Feed};
 use identity::{Identity, OpenError};
-use layout::{Body, Stored};
 use tree::Tree;
 use writer::{Job, Writer};
 
@@ -84,7 +86,7 @@ impl Default for Settings {
             digest_key: [0; 32],
             cluster: None,
             history_depth: 8,
-            idempotency_window: Duration::from_hours(24),
+            idempotency_window: Duration::from_secs(24 * 3600),
             idempotency_bytes_max: 256 << 20,
         }
     }
@@ -218,76 +220,6 @@ impl Store {
         self.shared.feed.subscribe()
     }
 
-    /// The live value of `key` with its bytes.
-    ///
-    /// # Errors
-    /// When storage fails or the record is damaged.
-    pub async fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let stored = self.shared.stored(key)?;
-        let Some(stored) = stored.filter(|stored| stored.is_live(self.shared.now())) else {
-            return Ok(None);
-        };
-        if let Body::Inline(body) = stored.body {
-            return Ok(Some(Entry { header: stored.header, body: Some(body) }));
-        }
-        // a large value: off this thread
-        let key = key.clone();
-        self.blocking(move |store| store.get_now(&key)).await
-    }
-
-    /// The same on a thread that may block.
-    fn get_now(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let live = self.shared.live(key)?;
-        Ok(live.map(|(stored, body)| Entry { header: stored.header, body: Some(body) }))
-    }
-
-    /// The live value of `key`, its bytes only where they are kept with the header.
-    ///
-    /// # Errors
-    /// When storage fails or the record is damaged.
-    pub fn peek(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let live = self.shared.stored(key)?.filter(|stored| stored.is_live(self.shared.now()));
-        Ok(live.map(|stored| {
-            let body = match stored.body {
-                Body::Inline(body) => Some(body),
-                Body::Apart | Body::Swept => None,
-            };
-            Entry { header: stored.header, body }
-        }))
-    }
-
-    /// The header of the live value of `key`.
-    ///
-    /// # Errors
-    /// When storage fails or the record is damaged.
-    pub fn head(&self, key: &Key) -> Result<Option<Header>, ReadError> {
-        Ok(self.peek(key)?.map(|entry| entry.header))
-    }
-
-    /// The record of `key`, dead or alive, as replication sends it: without bytes when they were
-    /// swept.
-    ///
-    /// # Errors
-    /// When storage fails or the record is damaged.
-    pub async fn record(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
-        if let Body::Inline(body) = stored.body {
-            return Ok(Some(Record { header: stored.header, body }));
-        }
-        // a large value: off this thread
-        let key = key.clone();
-        self.blocking(move |store| store.record_now(&key)).await
-    }
-
-    /// The same as [`Self::record`] on a thread that may block.
-    ///
-    /// # Errors
-    /// When storage fails or the record is damaged.
-    pub fn record_now(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        let found = self.shared.whole(key)?;
-        Ok(found.map(|(stored, body)| Record { header: stored.header, body }))
-    }
-
     /// The fingerprint of the whole store.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
@@ -356,39 +288,6 @@ impl Store {
 impl Shared {
     fn tree(&self) -> std::sync::RwLockReadGuard<'_, Tree> {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stored(&self, key: &Key) -> Result<Option<Stored>, ReadError> {
-        let bytes = self.engine.get(Family::Records, key.as_bytes())?;
-        bytes.map(|bytes| Stored::decode_for(key.as_bytes(), &bytes)).transpose()
-    }
-
-    /// The entry of `key` with its bytes; those of a swept record are empty.
-    fn whole(&self, key: &Key) -> Result<Option<(Stored, Bytes)>, ReadError> {
-        let mut found = self.stored(key)?;
-        while let Some(stored) = found {
-            let body = match &stored.body {
-                Body::Inline(body) => Some(body.clone()),
-                Body::Swept => Some(Bytes::new()),
-                Body::Apart => {
-                    self.engine.get(Family::Values, &layout::blob_key(key, &stored.hash))?
-                }
-            };
-            if let Some(body) = body {
-                return Ok(Some((stored, body)));
-            }
-            // replaced or swept between the two reads, or damaged
-            found = self.stored(key)?;
-            if found.as_ref().is_some_and(|now| *now == stored) {
-                return Err(missing_value(key));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The same, if there is a live value.
-    fn live(&self, key: &Key) -> Result<Option<(Stored, Bytes)>, ReadError> {
-        Ok(self.whole(key)?.filter(|(stored, _)| stored.is_live(self.now())))
     }
 
     /// Brings what is kept beside the engine up to a group that was committed.

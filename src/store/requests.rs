@@ -118,12 +118,14 @@ impl Group<'_> {
         for (key, answer) in answers {
             let at = layout::request_key(name.uuid, &key);
             // one whose time is over and that was not swept yet
-            freed += self.recall(&at).map_err(WriteError::Failed)?.map_or(0, |(_, cost)| cost);
+            let over = self.recall(&at).map_err(WriteError::Failed)?;
+            freed += over.as_ref().map_or(0, |(_, cost)| *cost);
+            let over = over.map(|(remembered, _)| remembered.accepted_at);
             let remembered =
                 Remembered { fingerprint: name.fingerprint, accepted_at: self.now, answer };
             let value = layout::encode_meta(&remembered);
             memory.bytes += cost(&at, &value);
-            memory.entries.push((key, at, value));
+            memory.entries.push(Entry { key, at, value, over });
         }
         let taken = self.requests_bytes();
         memory.bytes = (taken + memory.bytes).saturating_sub(freed);
@@ -136,8 +138,12 @@ impl Group<'_> {
     /// Remembers.
     pub(super) fn remember(&mut self, memory: Memory) -> Result<(), WriteError> {
         let now = self.now;
-        for (key, at, value) in memory.entries {
+        for Entry { key, at, value, over } in memory.entries {
             let noted = layout::request_time_key(now, memory.uuid, &key);
+            if let Some(over) = over {
+                let over = layout::request_time_key(over, memory.uuid, &key);
+                self.change(|transaction| transaction.delete(Family::Requests, &over))?;
+            }
             self.change(|transaction| transaction.put(Family::Requests, &at, &value))?;
             self.change(|transaction| transaction.put(Family::Requests, &noted, &[]))?;
         }
@@ -174,10 +180,19 @@ impl Group<'_> {
     }
 }
 
+/// One entry of the memory, in the making.
+struct Entry {
+    key: Vec<u8>,
+    at: Vec<u8>,
+    value: Vec<u8>,
+    /// When the one was accepted whose place it takes, if there is one.
+    over: Option<Timestamp>,
+}
+
 /// What is to be remembered of a request.
 pub(super) struct Memory {
     uuid: Uuid,
-    entries: Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>,
+    entries: Vec<Entry>,
     /// What the whole memory takes with it.
     bytes: u64,
 }

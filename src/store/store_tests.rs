@@ -9,12 +9,14 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::engine::EngineError;
+use super::layout::Stored;
 use super::memory::Memory;
 use super::rocks::Rocks;
 use super::*;
 use crate::clock::Fixed;
 use crate::model::{
-    Condition, Content, ContentType, Expected, Merged, Seen, Timestamp, Version, json, merge,
+    Condition, Content, ContentType, Expected, Header, Merged, Seen, Timestamp, Version, json,
+    merge,
 };
 
 pub(super) const START: u64 = 1_800_000_000_000_000;

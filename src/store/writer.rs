@@ -123,7 +123,9 @@ struct Committed {
 impl Committed {
     /// Of a group that was not even begun.
     fn refused(jobs: Vec<Job>, why: ReadError) -> Self {
-        jobs.into_iter().for_each(|job| job.refuse(WriteError::Failed(why.clone())));
+        for job in jobs {
+            job.refuse(WriteError::Failed(why.clone()));
+        }
         Self { decided: Vec::new(), outcome: Err(CommitError::Unknown(why)) }
     }
 }

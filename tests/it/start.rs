@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{TcpListener, UdpSocket};
 
 use kvs::store::engine::{Engine, Family};
+use kvs::store::layout::FORMAT_VERSION;
 use kvs::store::rocks::Rocks;
 use serde_json::json;
 
@@ -36,7 +37,8 @@ async fn a_configuration_that_cannot_be_used() {
     let site = Site::clustered();
     for (key, value, words) in [
         ("http.lsiten", "127.0.0.1:1".into(), ["unknown key", "http.lsiten", "`http.listen`"]),
-        ("revision_history_depth", 8.into(), ["unknown key", "revision_history_depth", "kvs.toml"]),
+        ("read_only", true.into(), ["unknown key", "read_only", "kvs.toml"]),
+        ("revision_history_depth", 0.into(), ["revision_history_depth", "0", "100"]),
         ("http.listen", "0.0.0.0:0".into(), ["http.listen", "loopback", "http.insecure"]),
         ("http.listen", "nowhere".into(), ["http.listen", "address", "socket"]),
         ("gossip.probe_period", "1y".into(), ["probe_period", "1y", "duration"]),
@@ -130,7 +132,7 @@ async fn a_directory_that_another_process_holds() {
 }
 
 #[tokio::test]
-async fn a_directory_of_a_newer_format() {
+async fn a_directory_of_another_format() {
     let node = filled(&Site::alone()).await;
     let db = node.place.data_dir().join("db");
     let set_format = |version: u32| {
@@ -140,9 +142,13 @@ async fn a_directory_of_a_newer_format() {
         transaction.put(Family::Meta, b"format", &version.to_le_bytes()).expect("written");
         transaction.commit().expect("committed");
     };
-    set_format(2);
-    node.place.start_in_vain().failed(2, &["node.data_dir", "format 2", "newer kvs"]);
+    let newer = FORMAT_VERSION + 1;
+    set_format(newer);
+    let named = format!("format {newer}");
+    node.place.start_in_vain().failed(2, &["node.data_dir", &named, "newer kvs"]);
     set_format(1);
+    node.place.start_in_vain().failed(2, &["node.data_dir", "format 1", "older kvs"]);
+    set_format(FORMAT_VERSION);
     still_holds_its_value(node).await;
 }
 

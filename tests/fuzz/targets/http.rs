@@ -664,7 +664,7 @@ async fn transaction(script: &mut Script<'_>, node: &mut Node) {
     let (failure, failing) = operations(script, &node.map);
     let meant = if failed.is_empty() { succeeding } else { failing };
     let mut body = json!({"compare": compare, "success": success, "failure": failure});
-    let name = (script.byte() % 3 == 0).then(|| script.pick(&NAMES));
+    let name = (script.byte().is_multiple_of(3)).then(|| script.pick(&NAMES));
     if let Some(name) = name {
         body["uuid"] = name.into();
     }

@@ -4,6 +4,7 @@
 //! Whatever came of that, both stores must hold authentic records only, under a digest that agrees
 //! with them, and one honest session must then make them equal.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,8 +19,9 @@ use kvs::proto::wire::{
     self, Child, FRAME_BYTES_MAX, Given, Mode, Piece, Range, Request, Response, Wanted, WireRecord,
 };
 use kvs::store::engine::{Engine, Family};
+use kvs::store::layout::{self, Body, Stored};
 use kvs::store::memory::Memory;
-use kvs::store::{Settings, Store, layout};
+use kvs::store::{Settings, Store};
 use kvs::telemetry::Metrics;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -98,7 +100,7 @@ impl Side {
     pub fn check(&self) {
         let recomputed = self.store.recomputed_fingerprint().expect("readable");
         assert_eq!(self.store.fingerprint(), recomputed, "the digest agrees with the records");
-        let (mut count, mut apart) = (0, 0);
+        let mut count = 0;
         let visit = &mut |key: &[u8], bytes: &[u8]| {
             let entry = layout::decode_summary(key, bytes).expect("an entry");
             assert_eq!(entry.header.hash(), entry.hash, "the hash is that of the header");
@@ -106,20 +108,34 @@ impl Side {
             let record = self.store.record_now(&key).expect("readable").expect("it is there");
             assert!(record.is_whole(), "the bytes of {key} are those that it names");
             count += 1;
-            apart += usize::from(record.body.len() >= BLOB_BYTES);
             ControlFlow::Continue(())
         };
         self.engine.scan(Family::Records, &[], None, visit).expect("memory does not fail");
         let counts = self.store.counts();
         assert_eq!(counts.keys + counts.tombstones, count);
         assert_eq!(self.store.root().count, count);
-        let mut values = 0;
-        let visit = &mut |_: &[u8], _: &[u8]| {
-            values += 1;
+        // a value that is kept apart belongs to a record or to a revision of one
+        let mut owned = BTreeSet::new();
+        for (family, behind_key) in [(Family::Records, 0), (Family::History, 9)] {
+            let visit = &mut |at: &[u8], bytes: &[u8]| {
+                let key = Key::from_bytes(&at[..at.len() - behind_key]).expect("a key");
+                let entry = Stored::decode_for(at, &Bytes::copy_from_slice(bytes));
+                let entry = entry.expect("an entry");
+                if entry.body == Body::Apart {
+                    assert!(entry.header.content.size() >= BLOB_BYTES as u64);
+                    owned.insert(layout::blob_key(&key, &entry.hash));
+                }
+                ControlFlow::Continue(())
+            };
+            self.engine.scan(family, &[], None, visit).expect("memory does not fail");
+        }
+        let mut values = BTreeSet::new();
+        let visit = &mut |at: &[u8], _: &[u8]| {
+            values.insert(at.to_vec());
             ControlFlow::Continue(())
         };
         self.engine.scan(Family::Values, &[], None, visit).expect("memory does not fail");
-        assert_eq!(values, apart, "no value is left behind");
+        assert_eq!(values, owned, "no value is left behind, and none is missing");
     }
 }
 

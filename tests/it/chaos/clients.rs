@@ -259,7 +259,7 @@ fn judge(asked: &Asked, answer: &Answer) -> Judged {
                 current => saw(current),
             }
         }
-        (503, _, "syncing" | "clock_skewed" | "overloaded" | "shutting_down") => {
+        (503, _, "syncing" | "clock_skewed" | "overloaded" | "shutting_down" | "storage_full") => {
             return Judged::Refused;
         }
         (500, _, "internal") => return if write { Judged::Unknown } else { Judged::Refused },
