@@ -1,71 +1,167 @@
-//! The auditor: stands outside of the nodes, knows every write that was asked for, and checks what
-//! nodes show against what the promises allow.
+//! The auditor: stands outside of the nodes, knows every request, and checks what nodes show and
+//! answer against what the promises allow.
 //!
-//! - A node shows only what a client asked some node to write, with the bytes that were given.
+//! - A node shows only what a client asked some node to write, with the bytes that were given, and
+//!   made so often as it was asked.
 //! - What a node acknowledged, or showed once, it never forgets: what it holds for a key only grows
 //!   in the order of versions, over any number of crashes, as long as its disk is the same.
-//! - A write knows what it replaced; a swap replaced just the version that it expected, and no
-//!   other swap of that version succeeds on that node.
+//! - A write knows what it replaced, and no two writes of a node replaced the same. A swap replaced
+//!   what it expected, and was not refused over what it expected.
+//! - Transactions (`txns`): all or nothing on their node at any time, also after a crash; compares
+//!   and reads are of one moment; reads see what was written before them.
+//! - Retries (`retries`): the same request gets the same answer and writes nothing more; another
+//!   one under its name is refused; what became of a request is decided once.
+//! - Expiry (`expiry`): no value lives at or after its end by the clock of its node, none dies
+//!   before, none comes back; its header stays.
+//! - History (`history`): newest first, without holes, of bounded depth, with what each became.
 //! - In the end every node holds, for each key, the greatest write that was acknowledged, or one
 //!   that beats it. A disk that was lost may take with it what no other disk held by then.
 //!
 //! **Not yet held**, because the machinery is still to come: a write that lost against one that did
 //! not know it is reported (4; it is only counted here), dead records are dropped (3), records of a
-//! clock far ahead are held back (6), expiry (3).
+//! clock far ahead are held back (6). Not looked at: that a request is forgotten after its window.
+
+mod answers;
+pub mod asked;
+mod expiry;
+mod history;
+mod records;
+mod retries;
+mod txns;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use kvs::model::seen::Knew;
-use kvs::model::{Content, Header, Key, NodeId, Version};
+use bytes::Bytes;
+use kvs::model::{Content, Header, Key, Version};
+use kvs::store::{Change, WriteError};
 use uuid::Uuid;
 
+use crate::clock::SimClock;
 use crate::story::Story;
+use asked::{Answer, Asked, Attempt, Held, Moment, Request};
+pub use retries::Ticket;
 
-/// A write that a client asked for, while nobody was told what became of it.
-struct Attempt {
-    key: Key,
-    slot: usize,
-    origin: NodeId,
-    content: Content,
-    expected: Option<Uuid>,
-    /// The version that it must be, as one was seen that nobody else can have made.
-    seen_as: Option<Uuid>,
+/// What the nodes are told to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub clock_drift_max: Duration,
+    /// Whether requests that have a name are remembered for as long as a simulation lasts,
+    /// whatever clocks say.
+    pub remembers: bool,
+    pub history_depth: u32,
 }
 
-/// What became of the writes of clients. A node is named by its place, its `slot`.
+/// What happened, so that it can be seen that something did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that were acknowledged.
+    pub acked: u64,
+    /// Of those, transactions.
+    pub txns: u64,
+    /// Swaps that succeeded.
+    pub swapped: u64,
+    /// Retries that were answered as before.
+    pub repeated: u64,
+    /// Requests of which nobody knew what became of them, and a retry told.
+    pub resolved: u64,
+    /// Requests under the name of another one that were refused.
+    pub mismatched: u64,
+    /// Compares and reads of transactions whose answer was known beforehand.
+    pub foreseen: u64,
+    /// Values that were seen dead by their end.
+    pub expired: u64,
+    /// Values whose bytes were seen to be gone.
+    pub swept: u64,
+    /// Earlier revisions that were looked at.
+    pub revisions: u64,
+}
+
+impl Tally {
+    /// Both together.
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            acked: self.acked + other.acked,
+            txns: self.txns + other.txns,
+            swapped: self.swapped + other.swapped,
+            repeated: self.repeated + other.repeated,
+            resolved: self.resolved + other.resolved,
+            mismatched: self.mismatched + other.mismatched,
+            foreseen: self.foreseen + other.foreseen,
+            expired: self.expired + other.expired,
+            swept: self.swept + other.swept,
+            revisions: self.revisions + other.revisions,
+        }
+    }
+}
+
+/// A record that was seen or acknowledged.
+struct Known {
+    header: Header,
+    /// The attempt that made it.
+    owner: u64,
+    acked: bool,
+}
+
+/// What became of the requests of clients. A node is named by its place, its `slot`.
 pub struct Audit {
     pub story: Story,
+    pub tally: Tally,
+    rules: Rules,
+    /// By slot.
+    clocks: Vec<Arc<SimClock>>,
     keys: BTreeSet<Key>,
-    open: BTreeMap<u64, Attempt>,
+    /// Those that may still have written something unseen; transactions stay, to be found whole.
+    attempts: BTreeMap<u64, Attempt>,
+    /// Those of which nobody was told what became of them.
+    open: BTreeSet<u64>,
+    by_uuid: BTreeMap<Uuid, Vec<u64>>,
     next_attempt: u64,
-    acked: BTreeMap<Uuid, (Key, Header)>,
-    /// Records that were seen and not acknowledged, and the attempt that made them.
-    unacked: BTreeMap<Uuid, (Header, u64)>,
+    records: BTreeMap<(Key, Version), Known>,
+    versions: BTreeMap<(Key, Uuid), Vec<Version>>,
+    /// Values that are JSON, by their hash.
+    json: BTreeMap<[u8; 32], Bytes>,
     /// The greatest version that a node acknowledged or showed.
     floors: BTreeMap<(usize, Key), Version>,
+    /// All versions that a node is known to have held on its present disk.
+    held: BTreeMap<(usize, Key), BTreeSet<Version>>,
     /// The greatest acknowledged version of each key that some disk has kept.
     greatest: BTreeMap<Key, Version>,
-    /// Swaps that succeeded: what was swapped, on which node and which disk of it, and by what.
-    swapped: BTreeMap<(Uuid, usize, u32), Uuid>,
+    /// What was replaced, on which node and which disk of it, and by what.
+    over: BTreeMap<(Key, Option<Uuid>, usize, u32), Version>,
     /// What was replaced by a write that knew it.
-    replaced: BTreeSet<Uuid>,
+    replaced: BTreeSet<(Key, Uuid)>,
+    retries: retries::Retries,
+    expiry: expiry::Expiry,
+    txns: txns::Txns,
     /// How many disks each node has lost.
     disks_lost: BTreeMap<usize, u32>,
 }
 
 impl Audit {
-    pub fn new(story: Story) -> Self {
+    pub fn new(story: Story, clocks: Vec<Arc<SimClock>>, rules: Rules) -> Self {
         Self {
             story,
+            tally: Tally::default(),
+            rules,
+            clocks,
             keys: BTreeSet::new(),
-            open: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            open: BTreeSet::new(),
+            by_uuid: BTreeMap::new(),
             next_attempt: 0,
-            acked: BTreeMap::new(),
-            unacked: BTreeMap::new(),
+            records: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            json: BTreeMap::new(),
             floors: BTreeMap::new(),
+            held: BTreeMap::new(),
             greatest: BTreeMap::new(),
-            swapped: BTreeMap::new(),
+            over: BTreeMap::new(),
             replaced: BTreeSet::new(),
+            retries: retries::Retries::default(),
+            expiry: expiry::Expiry::default(),
+            txns: txns::Txns::default(),
             disks_lost: BTreeMap::new(),
         }
     }
@@ -75,159 +171,70 @@ impl Audit {
         panic!("VIOLATION: {what}\n{}", self.story.about(key))
     }
 
-    /// A client asks the node at `slot`, whose id is `origin`, to write.
-    pub fn begins(
-        &mut self,
-        slot: usize,
-        origin: NodeId,
-        key: &Key,
-        content: Content,
-        expected: Option<Uuid>,
-    ) -> u64 {
+    fn disk(&self, slot: usize) -> u32 {
+        self.disks_lost.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// A client asks a node, which holds `before`.
+    pub fn begins(&mut self, asked: Asked, request: &Request, before: Held) -> Ticket {
+        if let Some(ticket) = self.retry(asked, request) {
+            return ticket;
+        }
+        let number = self.attempt(asked, request, before);
+        self.begin_named(number);
+        Ticket::Attempt(number)
+    }
+
+    fn attempt(&mut self, asked: Asked, request: &Request, before: Held) -> u64 {
         let number = self.next_attempt;
         self.next_attempt += 1;
-        let key = key.clone();
-        self.keys.insert(key.clone());
-        let attempt = Attempt { key, slot, origin, content, expected, seen_as: None };
-        self.open.insert(number, attempt);
+        self.keys.extend(request.keys());
+        for wish in request.wishes() {
+            if let Change::Put { content: Content::Value { content_type, hash, .. }, body, .. } =
+                wish.change
+                && content_type.is_json()
+            {
+                self.json.insert(*hash, body.clone());
+            }
+        }
+        let began = Moment::of(&self.clocks[asked.slot]);
+        let disk = self.disk(asked.slot);
+        let mut attempt = Attempt::new(asked, disk, request.clone(), before, began);
+        attempt.waiting = 1;
+        if let Some(uuid) = attempt.uuid {
+            self.by_uuid.entry(uuid).or_default().push(number);
+        }
+        if attempt.is_txn() {
+            self.txns.add(asked.slot, number);
+        }
+        self.attempts.insert(number, attempt);
+        self.open.insert(number);
         number
     }
 
-    /// The node acknowledged it; `previous` is what it says to have replaced.
-    pub fn acknowledged(&mut self, number: u64, header: &Header, previous: Option<Uuid>) {
-        let Some(attempt) = self.open.remove(&number) else { return };
-        let Attempt { key, slot, .. } = &attempt;
-        let version = header.version;
-        self.story.tell(Some(key), format!("node {slot} acknowledged {}", told(header)));
-        self.settle(number, &attempt, Some(header));
-        self.check_ancestry(&attempt, header, previous);
-        if let Some(expected) = attempt.expected {
-            self.check_swap(&attempt, expected, header, previous);
-        }
-        // answers may overtake each other: others may have come on top before this one was heard
-        let floor = self.floors.entry((*slot, key.clone())).or_insert(version);
-        *floor = version.max(*floor);
-        let greatest = self.greatest.entry(key.clone()).or_insert(version);
-        *greatest = version.max(*greatest);
-        self.replaced.extend(header.parent);
-        if self.acked.insert(version.uuid, (key.clone(), header.clone())).is_some() {
-            self.violated(Some(key), "two acknowledged writes have one uuid");
-        }
-    }
-
-    fn check_ancestry(&self, attempt: &Attempt, header: &Header, previous: Option<Uuid>) {
-        let key = Some(&attempt.key);
-        if header.content != attempt.content || header.origin != attempt.origin {
-            self.violated(key, "what was acknowledged is not what was asked for");
-        }
-        if previous.is_some() && previous != header.parent {
-            self.violated(key, "the answer names another parent than the record");
-        }
-        let parent = header.parent.and_then(|parent| self.seen(parent));
-        if let Some(parent) = parent {
-            if parent.version >= header.version {
-                self.violated(key, "a write is not above the one that it replaced");
+    /// The node answered; it holds `after` now.
+    pub fn answered(&mut self, ticket: &Ticket, outcome: Result<Answer, WriteError>, after: &Held) {
+        match (ticket, outcome) {
+            (Ticket::Attempt(number), Ok(answer)) => self.accepted(*number, &answer, after),
+            (Ticket::Attempt(_), Err(WriteError::OutcomeUnknown(_))) => {
+                self.outcome_unknown(ticket)
             }
-            let knows_all = parent
-                .seen
-                .entries()
-                .iter()
-                .all(|(origin, timestamp)| header.seen.knew(*origin, *timestamp) != Knew::No);
-            let knows_parent = header.seen.knew(parent.origin, parent.version.timestamp);
-            if !knows_all || knows_parent == Knew::No {
-                self.violated(key, "a write does not know what it replaced");
-            }
+            (Ticket::Attempt(number), Err(refusal)) => self.refused(*number, &refusal, after),
+            (Ticket::Again { name, first }, outcome) => self.answered_again(name, first, outcome),
+            (Ticket::Other { name }, outcome) => self.answered_other(name, outcome),
         }
-        if header.seen.knew(header.origin, header.version.timestamp) != Knew::Yes {
-            self.violated(key, "a write does not know itself");
-        }
-    }
-
-    fn check_swap(
-        &mut self,
-        attempt: &Attempt,
-        expected: Uuid,
-        header: &Header,
-        previous: Option<Uuid>,
-    ) {
-        if previous != Some(expected) {
-            self.violated(Some(&attempt.key), "a swap replaced another version than it expected");
-        }
-        let disk = self.disks_lost.get(&attempt.slot).copied().unwrap_or_default();
-        let won = header.version.uuid;
-        if self.swapped.insert((expected, attempt.slot, disk), won).is_some() {
-            self.violated(Some(&attempt.key), "two swaps of one version succeeded on one node");
-        }
-    }
-
-    /// The node refused it; `current` is the version that it gave as the reason.
-    pub fn refused(&mut self, number: u64, current: Option<Uuid>) {
-        let Some(attempt) = self.open.remove(&number) else { return };
-        if attempt.expected.is_some() && current == attempt.expected {
-            self.violated(Some(&attempt.key), "a swap was refused though its version is current");
-        }
-        self.settle(number, &attempt, None);
     }
 
     /// Nobody will be told what became of it.
-    pub fn outcome_unknown(&mut self, number: u64) {
-        if let Some(attempt) = self.open.get(&number) {
-            let text = format!("the outcome of a write on node {} is unknown", attempt.slot);
-            self.story.tell(Some(&attempt.key), text);
-        }
-    }
-
-    /// An attempt was decided. What was taken for it and was another one's must be that one's now.
-    fn settle(&mut self, number: u64, attempt: &Attempt, header: Option<&Header>) {
-        let version = header.map(|header| header.version.uuid);
-        let orphan = attempt.seen_as.filter(|seen_as| version != Some(*seen_as));
-        if let Some(version) = version
-            && let Some((seen, owner)) = self.unacked.remove(&version)
-        {
-            if header != Some(&seen) {
-                self.violated(Some(&attempt.key), "a record was seen otherwise than acknowledged");
-            }
-            if owner != number
-                && let Some(other) = self.open.get_mut(&owner)
-            {
-                other.seen_as = None;
-            }
-        }
-        if let Some((seen, _)) = orphan.and_then(|orphan| self.unacked.remove(&orphan)) {
-            self.attribute(&attempt.key, &seen);
-        }
-    }
-
-    /// What is known of the write with this uuid.
-    fn seen(&self, uuid: Uuid) -> Option<&Header> {
-        let acked = self.acked.get(&uuid).map(|(_, header)| header);
-        acked.or_else(|| self.unacked.get(&uuid).map(|(header, _)| header))
-    }
-
-    /// Somebody must have asked for what is shown.
-    fn attribute(&mut self, key: &Key, header: &Header) {
-        let uuid = header.version.uuid;
-        if let Some((acked_key, acked)) = self.acked.get(&uuid) {
-            if acked_key != key || acked != header {
-                self.violated(Some(key), &format!("{} was acknowledged otherwise", told(header)));
-            }
-        } else if let Some((seen, _)) = self.unacked.get(&uuid) {
-            if seen != header {
-                self.violated(Some(key), &format!("{} was seen otherwise before", told(header)));
-            }
-        } else {
-            let made_it = |attempt: &Attempt| {
-                attempt.seen_as.is_none()
-                    && attempt.key == *key
-                    && attempt.origin == header.origin
-                    && attempt.content == header.content
-            };
-            let Some((number, attempt)) = self.open.iter_mut().find(|(_, a)| made_it(a)) else {
-                self.violated(Some(key), &format!("{} was written by nobody", told(header)))
-            };
-            attempt.seen_as = Some(uuid);
-            self.unacked.insert(uuid, (header.clone(), *number));
-        }
+    pub fn outcome_unknown(&mut self, ticket: &Ticket) {
+        let Ticket::Attempt(number) = ticket else { return };
+        let Some(attempt) = self.attempts.get_mut(number) else { return };
+        attempt.waiting = attempt.waiting.saturating_sub(1);
+        attempt.is_unknown = true;
+        self.retries.is_unheard(*number);
+        let text = format!("the outcome of a request on node {} is unknown", attempt.asked.slot);
+        let key = attempt.request.keys().pop_first();
+        self.story.tell(key.as_ref(), text);
     }
 
     /// The node at `slot` shows this for a key, dead or alive.
@@ -247,8 +254,16 @@ impl Audit {
         }
         if floor != Some(header.version) {
             self.story.tell(Some(key), format!("node {slot} shows {}", told(header)));
-            self.floors.insert((slot, key.clone()), header.version);
+            self.floor(slot, key, header.version);
         }
+    }
+
+    /// The node at `slot` holds this version of a key, or a greater one.
+    fn floor(&mut self, slot: usize, key: &Key, version: Version) {
+        // answers may overtake each other: others may have come on top before this one was heard
+        let floor = self.floors.entry((slot, key.clone())).or_insert(version);
+        *floor = version.max(*floor);
+        self.held.entry((slot, key.clone())).or_default().insert(version);
     }
 
     /// The node at `slot` lost its disk, or the end of what was written there; `survives` gives the
@@ -256,6 +271,9 @@ impl Audit {
     pub fn disk_lost(&mut self, slot: usize, survives: impl Fn(&Key) -> Option<Version>) {
         *self.disks_lost.entry(slot).or_default() += 1;
         self.floors.retain(|(at, _), _| *at != slot);
+        self.held.retain(|(at, _), _| *at != slot);
+        self.expiry.disk_lost(slot);
+        self.txns.disk_lost(slot);
         self.greatest = std::mem::take(&mut self.greatest)
             .into_iter()
             .filter_map(|(key, greatest)| {
@@ -274,22 +292,20 @@ impl Audit {
         }
     }
 
-    pub fn acked(&self) -> u64 {
-        self.acked.len() as u64
-    }
-
-    /// Every key that somebody asked to write.
+    /// Every key that somebody asked to write or to read.
     pub fn keys(&self) -> BTreeSet<Key> {
         self.keys.clone()
     }
 
     /// Acknowledged writes that are not current and that no write that knew them replaced: those
     /// that lost a merge, and that promise 4 will have reported.
-    pub fn lost_merges(&self, stands: impl Fn(&Key) -> Option<Uuid>) -> u64 {
-        let lost = |(uuid, (key, _)): &(&Uuid, &(Key, Header))| {
-            !self.replaced.contains(uuid) && stands(key) != Some(**uuid)
+    pub fn lost_merges(&self, stands: impl Fn(&Key) -> Option<Version>) -> u64 {
+        let lost = |((key, version), known): &(&(Key, Version), &Known)| {
+            known.acked
+                && !self.replaced.contains(&(key.clone(), version.uuid))
+                && stands(key) != Some(*version)
         };
-        self.acked.iter().filter(lost).count() as u64
+        self.records.iter().filter(lost).count() as u64
     }
 }
 
@@ -300,7 +316,9 @@ fn told(header: &Header) -> String {
         Content::Tombstone => "a delete".to_owned(),
         Content::Value { size, .. } => format!("a value of {size} B"),
     };
+    let until = header.expires_at.map_or(String::new(), |at| format!(" until {}", at.micros()));
     let origin = header.origin.to_string();
     let parent = header.parent.map_or("nothing".to_owned(), |parent| parent.to_string());
-    format!("{what} at {} by {}, {uuid} over {parent}", timestamp.micros(), &origin[..8])
+    let at = timestamp.micros();
+    format!("{what}{until} at {at} by {}, {uuid} over {parent}", &origin[..8])
 }

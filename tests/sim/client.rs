@@ -1,23 +1,22 @@
-//! A client of one node: writes, deletes, swaps and reads for as long as its node is up.
+//! A client of one node: writes, deletes, swaps, transactions, retries and reads for as long as its
+//! node is up.
+
+mod draw;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use kvs::model::{Condition, Content, ContentType, Expected, Key};
-use kvs::store::{Change, Lifetime, Store, Write, WriteError};
+use kvs::model::{Key, NodeId, Record, Timestamp};
+use kvs::store::{Store, WriteError};
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::audit::Audit;
+use crate::audit::asked::{Answer, Asked, Held, Request};
+use crate::audit::{Audit, Ticket};
 use crate::network::Network;
 use crate::plan::Load;
-
-/// The size of a large value: more than one chunk of a stream.
-const LARGE_BYTES: usize = 20 << 10;
 
 /// The auditor, shared; what a client finds out in the middle of a violation does not matter.
 pub fn lock(audit: &Mutex<Audit>) -> MutexGuard<'_, Audit> {
@@ -30,6 +29,8 @@ pub struct Client {
     pub network: Network,
     pub rng: StdRng,
     pub slot: usize,
+    /// How many nodes there are.
+    pub nodes: usize,
     pub load: Load,
     /// Ends it between two requests.
     pub no_more: CancellationToken,
@@ -37,19 +38,26 @@ pub struct Client {
     pub syncing: watch::Receiver<bool>,
 }
 
-/// A write under way; nobody will know its outcome when its node is killed.
+/// A request under way; nobody will know its outcome when its node is killed.
 struct Pending<'a> {
     audit: &'a Mutex<Audit>,
-    number: u64,
-    decided: bool,
+    ticket: Ticket,
+    answered: bool,
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if !self.decided {
-            lock(self.audit).outcome_unknown(self.number);
+        if !self.answered {
+            lock(self.audit).outcome_unknown(&self.ticket);
         }
     }
+}
+
+/// What a node holds for a key and what it shows of it at the same moment; `None` where its disk
+/// cannot be read.
+pub fn look(store: &Store, key: &Key) -> Option<(Option<Record>, Option<kvs::model::Header>)> {
+    let record = store.record_now(key).ok()?;
+    Some((record, store.head(key).ok()?))
 }
 
 impl Client {
@@ -60,83 +68,89 @@ impl Client {
             if *self.syncing.borrow() || self.no_more.is_cancelled() {
                 continue;
             }
-            let key = format!("k/{}", self.rng.random_range(0..self.load.keys));
-            let key = Key::parse(&key).expect("a key");
-            match self.rng.random_range(0..10) {
-                0..3 => self.read(&key),
-                3..5 => self.write(key, Change::Delete).await,
-                _ => {
-                    let change = self.value();
-                    self.write(key, change).await;
-                }
+            if self.rng.random_bool(self.load.retried) {
+                self.retry().await;
+            } else if self.rng.random_bool(0.3) {
+                let key = self.draw_key();
+                self.read(&key);
+            } else {
+                self.ask_something().await;
             }
         }
-    }
-
-    fn value(&mut self) -> Change {
-        let large = self.rng.random_bool(self.load.large);
-        // some are kept with their header, some apart; no two are equal, which the auditor needs
-        let length = if large { LARGE_BYTES } else { self.rng.random_range(16..200) };
-        let mut body = vec![0; length];
-        self.rng.fill_bytes(&mut body);
-        Change::put(ContentType::octet_stream(), Bytes::from(body), Lifetime::Unbounded)
     }
 
     fn read(&self, key: &Key) {
         // a disk that cannot be read shows nothing
-        let Ok(record) = self.store.record_now(key) else { return };
-        let mut audit = lock(&self.audit);
-        audit.shown(self.slot, key, record.as_ref().map(|record| &record.header));
-        if record.is_some_and(|record| !record.is_whole()) {
-            audit.violated(Some(key), "a record does not have the bytes that it names");
+        let Some((record, live)) = look(&self.store, key) else { return };
+        lock(&self.audit).looked(self.slot, key, record.as_ref(), live.as_ref());
+    }
+
+    async fn ask_something(&mut self) {
+        let is_txn = self.rng.random_bool(self.load.txns);
+        let request = if is_txn { self.draw_txn().await } else { self.draw_write().await };
+        let was_accepted = self.ask(request.clone()).await;
+        // as a client does that did not hear the answer
+        if was_accepted && request.uuid().is_some() && self.rng.random_bool(0.1) {
+            self.ask(request).await;
         }
     }
 
-    /// Writes; in four of ten cases as a swap of the version that is live now.
-    async fn write(&mut self, key: Key, change: Change) {
-        let mut conditions = Vec::new();
-        let mut expected = None;
-        if self.rng.random_bool(0.4)
-            && let Ok(Some(current)) = self.store.head(&key)
-        {
-            expected = Some(current.version.uuid);
-            conditions.push(Condition::Expect(Expected::Uuid(current.version.uuid)));
-            // time for others to come first
-            let pause = self.rng.random_range(0..20);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+    /// Asks again what somebody asked before, here or elsewhere, lately or long ago; or something
+    /// else under its name.
+    async fn retry(&mut self) {
+        if self.rng.random_bool(0.5) {
+            let unheard = lock(&self.audit).unheard(self.slot);
+            if let Some(request) = unheard {
+                self.ask(request).await;
+                return;
+            }
         }
-        let content = match &change {
-            Change::Delete => Content::Tombstone,
-            Change::Put { content, .. } => content.clone(),
+        let elsewhere = self.rng.random_bool(0.05);
+        let slot = if elsewhere { self.rng.random_range(0..self.nodes) } else { self.slot };
+        let count = lock(&self.audit).asked_before_count(slot);
+        if count == 0 {
+            return;
+        }
+        let lately = self.rng.random_bool(0.5);
+        let latest = self.rng.random_range(0..if lately { count.min(5) } else { count });
+        let Some((request, may_alter)) = lock(&self.audit).asked_before(slot, latest) else {
+            return;
         };
-        let origin = self.store.identity().node;
-        let number = lock(&self.audit).begins(self.slot, origin, &key, content, expected);
-        let mut pending = Pending { audit: &self.audit, number, decided: false };
-        let written =
-            self.store.write(Write { key: key.clone(), change, conditions, uuid: None }).await;
-        pending.decided = true;
-        let mut audit = lock(&self.audit);
-        match written {
-            Ok(written) => {
-                let previous: Option<Uuid> = written.previous.map(|(uuid, _)| uuid);
-                audit.acknowledged(number, &written.header, previous);
-                let note = format!("{} {key} {:?};", self.slot, written.header.version);
-                self.network.note(&note);
-            }
-            Err(WriteError::PreconditionFailed { current }) => {
-                audit.refused(number, current.map(|entry| entry.header.version.uuid));
-            }
-            Err(WriteError::OutcomeUnknown(_)) => audit.outcome_unknown(number),
-            Err(
-                WriteError::NotFound
-                | WriteError::ClockSkewed { .. }
-                | WriteError::StorageFull(_)
-                | WriteError::ShuttingDown
-                | WriteError::OtherRequest
-                | WriteError::MemoryFull
-                | WriteError::ContentTooLarge
-                | WriteError::Failed(_),
-            ) => audit.refused(number, None),
-        }
+        let alters = may_alter && slot == self.slot && self.rng.random_bool(0.25);
+        let request = if alters { self.alter(request) } else { request };
+        self.ask(request).await;
+    }
+
+    /// What the node holds of these keys.
+    fn held(&self, request: &Request) -> Held {
+        let held = |key: Key| {
+            let record = self.store.record_now(&key).ok()?;
+            Some((key, record.map(|record| record.header)))
+        };
+        request.keys().into_iter().filter_map(held).collect()
+    }
+
+    fn asked(&self) -> Asked {
+        let identity = self.store.identity();
+        let (origin, joined_at): (NodeId, Timestamp) = (identity.node, identity.joined_at);
+        Asked { slot: self.slot, origin, joined_at }
+    }
+
+    /// Asks the node, and tells the auditor; whether it was accepted.
+    async fn ask(&mut self, request: Request) -> bool {
+        let before = self.held(&request);
+        let ticket = lock(&self.audit).begins(self.asked(), &request, before);
+        let mut pending = Pending { audit: &self.audit, ticket, answered: false };
+        let outcome: Result<Answer, WriteError> = match request.clone() {
+            Request::Write(write) => self.store.write(write).await.map(Answer::Write),
+            Request::Txn(txn) => self.store.txn(txn).await.map(Answer::Txn),
+        };
+        pending.answered = true;
+        let was_accepted = outcome.is_ok();
+        let said = outcome.as_ref().map_or_else(ToString::to_string, Answer::brief);
+        self.network.note(&format!("{} {said};", self.slot));
+        let after = self.held(&request);
+        lock(&self.audit).answered(&pending.ticket, outcome, &after);
+        was_accepted
     }
 }

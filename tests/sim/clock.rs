@@ -1,7 +1,8 @@
 //! Virtual time with a wall clock that may be off and may be set, and entropy from the seed.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kvs::clock::Source;
 use kvs::model::Timestamp;
@@ -16,25 +17,64 @@ const EPOCH_US: i64 = 1_800_000_000_000_000;
 pub struct SimClock {
     start: Instant,
     skew_us: AtomicI64,
+    /// The latest that it ever told before it was set.
+    latest_us: AtomicI64,
+    /// By how much it was set altogether, forward and back.
+    stepped_us: AtomicU64,
     rng: Mutex<StdRng>,
 }
 
 impl SimClock {
     pub fn new(start: Instant, skew_us: i64, rng: StdRng) -> Arc<Self> {
-        Arc::new(Self { start, skew_us: skew_us.into(), rng: Mutex::new(rng) })
+        Arc::new(Self {
+            start,
+            skew_us: skew_us.into(),
+            latest_us: 0.into(),
+            stepped_us: 0.into(),
+            rng: Mutex::new(rng),
+        })
     }
 
     /// Sets the wall clock forward or back.
     pub fn step(&self, by_us: i64) {
+        self.latest_us.fetch_max(self.now_us(), Ordering::Relaxed);
         self.skew_us.fetch_add(by_us, Ordering::Relaxed);
+        self.stepped_us.fetch_add(by_us.unsigned_abs(), Ordering::Relaxed);
     }
+
+    /// Sets the wall clock to `to`, or to the true time where that is later, and `off_us` beside
+    /// it.
+    pub fn set_right(&self, to: Timestamp, off_us: i64) {
+        let to_us = i64::try_from(to.micros()).expect("below 2^53").max(self.true_us());
+        self.step(to_us + off_us - self.now_us());
+    }
+
+    /// The latest time that anybody can have read here.
+    pub fn latest(&self) -> Timestamp {
+        timestamp(self.latest_us.load(Ordering::Relaxed).max(self.now_us()))
+    }
+
+    /// By how much it was set so far, forward and back.
+    pub fn stepped(&self) -> Duration {
+        Duration::from_micros(self.stepped_us.load(Ordering::Relaxed))
+    }
+
+    fn true_us(&self) -> i64 {
+        EPOCH_US + i64::try_from(self.start.elapsed().as_micros()).expect("no long run")
+    }
+
+    fn now_us(&self) -> i64 {
+        self.true_us() + self.skew_us.load(Ordering::Relaxed)
+    }
+}
+
+fn timestamp(us: i64) -> Timestamp {
+    Timestamp::saturating(u64::try_from(us).unwrap_or_default())
 }
 
 impl Source for SimClock {
     fn now(&self) -> Timestamp {
-        let elapsed = i64::try_from(self.start.elapsed().as_micros()).expect("no long run");
-        let now = EPOCH_US + elapsed + self.skew_us.load(Ordering::Relaxed);
-        Timestamp::saturating(u64::try_from(now).unwrap_or_default())
+        timestamp(self.now_us())
     }
 
     fn fill(&self, bytes: &mut [u8]) {

@@ -1,11 +1,12 @@
 //! A node's disk: the memory engine with what disks do to it.
 //!
 //! It survives the node. Commits and reads can be made to fail, and a loss of power takes back what
-//! was committed and not yet synced. After a failed commit it takes no other one before it is opened
-//! again; only then it shows whether the failed one took place, as RocksDB does. Now and then it
-//! cannot be opened at once.
+//! was committed and not yet synced. After a failed commit it takes no other one before it is
+//! opened again; only then it shows whether the failed one took place, as RocksDB does. Now and
+//! then it cannot be opened at once.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -108,6 +109,17 @@ impl Disk {
         transaction.commit().expect("memory does not fail");
     }
 
+    /// How many entries a family has.
+    pub fn count(&self, family: Family) -> usize {
+        let mut count = 0;
+        let counted = self.memory.scan(family, &[], None, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        counted.expect("memory does not fail");
+        count
+    }
+
     fn readable(&self) -> Result<(), EngineError> {
         if self.is_readable() { Ok(()) } else { Err(broken("read")) }
     }
@@ -144,7 +156,7 @@ impl Engine for Disk {
             let mut state = self.state();
             if state.reopen_fails > 0 {
                 state.reopen_fails -= 1;
-                let full = state.reopen_fails % 2 == 0;
+                let full = state.reopen_fails.is_multiple_of(2);
                 let error = "the simulated disk is full".to_owned();
                 return Err(if full { EngineError::Full(error) } else { broken("open") });
             }

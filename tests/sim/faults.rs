@@ -150,7 +150,10 @@ impl World {
                 self.nodes[at].disk_ms_max.store(ms_max, Ordering::Relaxed);
                 self.plan_after(lasting, Action::Quick(at));
             }
-            Event::ClockStep { at, by_us } => self.nodes[at].clock.step(by_us),
+            Event::ClockStep { at, by_us } => {
+                self.nodes[at].clock.step(by_us);
+                lock(&self.audit).clock_set(at);
+            }
             Event::Join { at } => self.start(at),
         }
     }

@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
-use crate::plan::{Event, Load, Noise, Plan};
+use crate::plan::{Event, FOR_EVER, Load, Noise, Plan};
 use crate::world::{Outcome, run};
+
+/// A little of everything.
+const LOAD: Load = Load {
+    clients: 3,
+    keys: 10,
+    pause_ms_max: 20,
+    large: 0.0,
+    ending: 0.2,
+    txns: 0.2,
+    named: 0.3,
+    retried: 0.1,
+};
 
 /// A quiet cluster in which only `events` go wrong, for 20 seconds.
 fn plan(nodes: usize, events: impl IntoIterator<Item = (Duration, Event)>) -> Plan {
@@ -12,10 +24,14 @@ fn plan(nodes: usize, events: impl IntoIterator<Item = (Duration, Event)>) -> Pl
         nodes,
         founders: nodes,
         noise: Noise::quiet(),
-        load: Load { clients: 3, keys: 10, pause_ms_max: 20, large: 0.0 },
+        load: LOAD,
         push: true,
         push_queue_max: 64,
         disk_ms_max: 2,
+        clock_drift_max: Duration::from_secs(5),
+        idempotency_window: FOR_EVER,
+        idempotency_bytes_max: 1 << 30,
+        history_depth: 3,
         synced: true,
         skews: vec![0; nodes],
         lasting: Duration::from_secs(20),
@@ -58,4 +74,50 @@ fn a_node_with_an_empty_disk_gets_everything() {
     let often = (1..15).map(|i| (Duration::from_secs(i), Event::Emptied { at: 2, absent }));
     let outcome = run(plan(3, often));
     assert!(count(&outcome, "emptied") > 10);
+}
+
+/// Values die while nobody has swept them yet, as the disk is slow, and the clock goes back and
+/// forth by little.
+#[test]
+fn a_clock_that_goes_back_by_little_revives_nothing() {
+    let by_us = |i: u32| if i.is_multiple_of(2) { 1_000_000 } else { -1_000_000 };
+    let mut plan = plan(2, often(|i| Event::ClockStep { at: 0, by_us: by_us(i) }));
+    plan.disk_ms_max = 300;
+    plan.load.ending = 0.8;
+    let outcome = run(plan);
+    assert!(outcome.audited.expired > 100 && count(&outcome, "clock step") > 100);
+}
+
+/// Clocks differ by seconds, so that nodes sweep at different times; nothing moves for that.
+#[test]
+fn nodes_that_swept_and_nodes_that_did_not_hold_the_same() {
+    let mut plan = plan(3, []);
+    plan.skews = vec![0, 3_000_000, -3_000_000];
+    plan.load = Load { ending: 0.8, keys: 100, large: 0.1, ..plan.load };
+    let outcome = run(plan);
+    assert!(outcome.audited.swept > 100);
+}
+
+/// Storage fails after or before it has done what it was told, and the client asks again.
+#[test]
+fn a_retry_tells_what_became_of_a_request() {
+    let fails = |i: u32| Event::CommitFails { at: i as usize % 2, applied: i % 4 < 2 };
+    let mut plan = plan(2, often(fails));
+    plan.load = Load { named: 0.9, retried: 0.5, txns: 0.5, ..plan.load };
+    let outcome = run(plan);
+    let audited = outcome.audited;
+    assert!(audited.resolved > 5 && audited.repeated > 100, "{audited:?}");
+}
+
+/// What a loss of power takes, it takes whole.
+#[test]
+fn a_loss_of_power_leaves_no_transaction_in_part() {
+    let absent = Duration::from_millis(100);
+    let often =
+        (1..60).map(|i| (Duration::from_millis(300) * i, Event::PowerLost { at: 0, absent }));
+    let mut plan = plan(2, often);
+    plan.synced = false;
+    plan.load = Load { txns: 0.8, ..plan.load };
+    let outcome = run(plan);
+    assert!(count(&outcome, "power lost") > 30 && outcome.audited.txns > 100);
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::audit::Tally;
 use crate::plan::Plan;
 use crate::world::{Outcome, run};
 
@@ -75,12 +76,16 @@ fn faults(outcomes: &[Outcome]) -> BTreeMap<&'static str, u64> {
     faults
 }
 
+fn audited(outcomes: &[Outcome]) -> Tally {
+    outcomes.iter().fold(Tally::default(), |all, outcome| all.and(&outcome.audited))
+}
+
 fn summary(outcomes: &[Outcome]) -> String {
     let slowest = outcomes.iter().map(|o| o.agreed_after).max().unwrap_or_default();
     format!(
-        "{} writes acknowledged, {} of them lost a merge, {} packets lost, {} twice, \
-         {} connections broken, all agreed within {slowest:?}; {:?}",
-        sum(outcomes, |o| o.acked),
+        "{:?}, {} writes lost a merge, {} packets lost, {} twice, {} connections broken, \
+         all agreed within {slowest:?}; {:?}",
+        audited(outcomes),
         sum(outcomes, |o| o.lost_merges),
         sum(outcomes, |o| o.network.lost),
         sum(outcomes, |o| o.network.duplicated),
@@ -95,5 +100,9 @@ fn tells(outcomes: &[Outcome]) -> bool {
     let network = sum(outcomes, |o| o.network.lost.min(1) + o.network.duplicated.min(1));
     let merges = sum(outcomes, |o| o.lost_merges.min(1));
     let kinds = faults(outcomes).len();
-    sum(outcomes, |o| o.acked) > seeds * 100 && network > seeds / 2 && merges > 5 && kinds == 16
+    let all = audited(outcomes);
+    let much = [all.acked / 100, all.swapped / 10, all.txns / 10, all.foreseen / 5, all.repeated];
+    let some = [all.mismatched, all.expired, all.swept, all.revisions / 10];
+    let is_told = much.iter().chain(&some).all(|count| *count > seeds);
+    is_told && network > seeds / 2 && merges > 5 && kinds == 16
 }

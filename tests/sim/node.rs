@@ -28,6 +28,9 @@ use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::network::{Network, peer_of};
 
+/// Values of this size are kept apart.
+pub const BLOB_THRESHOLD_BYTES: usize = 64;
+
 /// How often a writer that is held up looks whether it may go on.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -155,12 +158,12 @@ impl Node {
 
     fn open(&self, common: &Common, metrics: &Arc<Metrics>) -> (Store, Writer) {
         let settings = Settings {
-            blob_threshold_bytes: 64,
+            blob_threshold_bytes: BLOB_THRESHOLD_BYTES,
             clock_drift_max: common.config.sync.clock_drift_max,
             feed_commits_max: common.config.sync.push_queue_max,
             digest_key: common.secret.digest_key(),
             cluster: Some(common.secret.cluster_id()),
-            history_depth: 3,
+            history_depth: common.config.revision_history_depth,
             idempotency_window: common.config.limits.idempotency_window,
             idempotency_bytes_max: common.config.limits.idempotency_bytes_max,
         };

@@ -11,6 +11,10 @@ use rand::{RngExt, SeedableRng};
 
 /// The span of a year, in microseconds.
 const YEAR_US: i64 = 365 * 24 * 3600 * 1_000_000;
+/// Longer than clocks are ever set forward.
+pub const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+const SHORT: Duration = Duration::from_secs(3);
 
 /// Everything about one simulation.
 #[derive(Clone, Debug)]
@@ -29,6 +33,14 @@ pub struct Plan {
     pub push_queue_max: usize,
     /// The longest that a group waits for a healthy disk.
     pub disk_ms_max: u64,
+    /// How far ahead of its clock a node may date a write, and how far back its clock may be set
+    /// without anything coming to life again.
+    pub clock_drift_max: Duration,
+    /// How long requests that have a name are remembered, and what that may take.
+    pub idempotency_window: Duration,
+    pub idempotency_bytes_max: u64,
+    /// Earlier revisions that are kept of a key.
+    pub history_depth: u32,
     /// Whether commits reach the disk at once (`durability = "sync"`), or survive only a kill.
     pub synced: bool,
     /// How far each node's wall clock is off from the beginning, in microseconds.
@@ -70,6 +82,14 @@ pub struct Load {
     pub pause_ms_max: u64,
     /// The part of values that is large.
     pub large: f64,
+    /// The part of values that ends, or keeps the end of what it replaces.
+    pub ending: f64,
+    /// The part of requests that are transactions.
+    pub txns: f64,
+    /// The part of requests that have a name, so that they can be asked again.
+    pub named: f64,
+    /// The part of a client's turns in which it asks again what somebody asked before.
+    pub retried: f64,
 }
 
 /// Something that goes wrong at one moment, and for how long. Nodes are named by their place.
@@ -127,6 +147,10 @@ impl Plan {
             push,
             push_queue_max: *pick(&mut rng, &[2, 16, 64]),
             disk_ms_max: *pick(&mut rng, &[0, 2, 10]),
+            clock_drift_max: Duration::from_secs(*pick(&mut rng, &[2, 5, 10])),
+            idempotency_window: *pick(&mut rng, &[SHORT, FOR_EVER, FOR_EVER, FOR_EVER]),
+            idempotency_bytes_max: *pick(&mut rng, &[4 << 10, 1 << 30, 1 << 30, 1 << 30, 1 << 30]),
+            history_depth: *pick(&mut rng, &[0, 1, 3, 3, 8]),
             synced: rng.random_bool(0.8),
             skews: (0..nodes).map(|_| draw_skew(&mut rng)).collect(),
             lasting,
@@ -209,6 +233,10 @@ impl Load {
             keys: *pick(rng, &[1, 10, 40, 40, 300]),
             pause_ms_max: if calm { 400 } else { *pick(rng, &[20, 50, 100]) },
             large: *pick(rng, &[0.0, 0.02, 0.1]),
+            ending: *pick(rng, &[0.0, 0.1, 0.4]),
+            txns: *pick(rng, &[0.0, 0.2, 0.5]),
+            named: *pick(rng, &[0.0, 0.2, 0.6]),
+            retried: *pick(rng, &[0.0, 0.1, 0.2]),
         }
     }
 }

@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use kvs::config::Config;
 use kvs::model::{Header, Key, MemberState};
+use kvs::proto::digest::{Digest, ElementKey};
 use kvs::proto::secret::Secret;
+use kvs::store::engine::Family;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use crate::audit::Audit;
-use crate::client::{Client, lock};
+use crate::audit::{Audit, Rules, Tally as Audited};
+use crate::client::{Client, lock, look};
 use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::faults::Action;
 use crate::network::{Network, Tally};
-use crate::node::{Common, Node, Up, address};
+use crate::node::{BLOB_THRESHOLD_BYTES, Common, Node, Up, address};
 use crate::panics;
-use crate::plan::Plan;
+use crate::plan::{FOR_EVER, Plan};
 use crate::story::Story;
 
 /// How often the auditor looks at everything.
@@ -35,9 +37,9 @@ const STAY: Duration = Duration::from_secs(10);
 pub struct Outcome {
     /// A hash over everything that happened.
     pub trace: String,
-    /// Writes that were acknowledged.
-    pub acked: u64,
-    /// Of those, the ones that lost a merge against a write that did not know them.
+    /// What the auditor saw.
+    pub audited: Audited,
+    /// Acknowledged writes that lost a merge against a write that did not know them.
     pub lost_merges: u64,
     /// What the network did.
     pub network: Tally,
@@ -101,11 +103,21 @@ impl World {
         config.sync.bootstrap_wait = Duration::from_secs(1);
         config.sync.push = plan.push;
         config.sync.push_queue_max = plan.push_queue_max;
+        config.sync.clock_drift_max = plan.clock_drift_max;
+        config.limits.idempotency_window = plan.idempotency_window;
+        config.limits.idempotency_bytes_max = plan.idempotency_bytes_max;
+        config.revision_history_depth = plan.history_depth;
         let nodes = (0..plan.nodes).map(|slot| {
             let clock = SimClock::new(start, plan.skews[slot], StdRng::from_rng(&mut rng));
             Node::new(slot, clock, Disk::new(plan.synced), plan.disk_ms_max)
         });
-        let nodes = nodes.collect();
+        let nodes: Vec<Node> = nodes.collect();
+        let clocks = nodes.iter().map(|node| node.clock.clone()).collect();
+        let rules = Rules {
+            clock_drift_max: plan.clock_drift_max,
+            remembers: plan.idempotency_window == FOR_EVER,
+            history_depth: plan.history_depth,
+        };
         let common = Common {
             network: Network::new(rng.random(), plan.noise.clone()),
             config,
@@ -114,7 +126,7 @@ impl World {
         };
         let mut story = Story::new(start);
         story.tell(None, format!("{plan:?}"));
-        let audit = Arc::new(Mutex::new(Audit::new(story)));
+        let audit = Arc::new(Mutex::new(Audit::new(story, clocks, rules)));
         let (faults, agenda) = (BTreeMap::new(), BTreeMap::new());
         Self { plan, common, nodes, audit, rng, start, faults, agenda, decided: 0 }
     }
@@ -139,14 +151,14 @@ impl World {
         let agreed_after = self.wait_until_all_agree().await;
         self.stay().await;
         self.audit_all();
-        self.audit_the_end();
+        self.audit_the_end().await;
         let fingerprint = self.up().map(|up| up.store.fingerprint()).next();
         self.network().note(&format!("{fingerprint:?} {agreed_after:?}"));
         let audit = lock(&self.audit);
-        let stands = |key: &Key| Some(self.held_by_first(key)?.version.uuid);
-        let (acked, lost_merges) = (audit.acked(), audit.lost_merges(stands));
+        let stands = |key: &Key| Some(self.held_by_first(key)?.version);
+        let (audited, lost_merges) = (audit.tally, audit.lost_merges(stands));
         let (trace, network) = (self.network().trace(), self.network().tally());
-        Outcome { trace, acked, lost_merges, network, faults: self.faults, agreed_after }
+        Outcome { trace, audited, lost_merges, network, faults: self.faults, agreed_after }
     }
 
     /// Faults and clients, until their time is over.
@@ -190,7 +202,25 @@ impl World {
                 self.start_with(slot, 0);
             }
         }
+        self.set_clocks_right();
         self.agenda.clear();
+    }
+
+    /// All clocks are nearly right, and late enough for all to agree on what is over: a value whose
+    /// bytes are gone at a node that was ahead may reach others only when it is over for them too.
+    fn set_clocks_right(&self) {
+        let over = |node: &Node| {
+            let latest = node.clock.latest();
+            let keys = lock(&self.audit).keys();
+            let headers = keys.iter().filter_map(|key| self.held_by(node, key));
+            let ends = headers.filter_map(|header| header.expires_at);
+            ends.filter(|at| *at <= latest).max()
+        };
+        let over = self.nodes.iter().filter_map(over).max().unwrap_or_default();
+        for (node, skew) in self.nodes.iter().zip(&self.plan.skews) {
+            node.clock.set_right(over, *skew % 500_000);
+            lock(&self.audit).clock_set(node.slot);
+        }
     }
 
     async fn wait_until_all_agree(&mut self) -> Duration {
@@ -211,10 +241,14 @@ impl World {
         // what was under way when they came to agree
         tokio::time::sleep(STAY / 2).await;
         let moved = self.records_moved();
+        let print = || self.up().map(|up| up.store.fingerprint()).next();
+        let before = print();
         let end = Instant::now() + STAY;
         while Instant::now() < end {
             self.check_panics();
-            if !self.all_agree() || self.records_moved() != moved {
+            // while a sweep is on its way to the disk, its node is not settled, but shows the same
+            let agree = self.all_agree() || !self.up().all(Up::is_settled);
+            if !agree || self.records_moved() != moved || print() != before {
                 let what = format!("nodes that agreed go on changing:\n{}", self.describe());
                 lock(&self.audit).violated(None, &what);
             }
@@ -255,6 +289,7 @@ impl World {
                 network,
                 rng,
                 slot,
+                nodes: self.plan.nodes,
                 load: self.plan.load.clone(),
                 no_more: up.no_more.clone(),
                 syncing: up.syncing.clone(),
@@ -312,34 +347,57 @@ impl World {
 
     /// What every node shows for every key, against all that was promised.
     fn audit_all(&mut self) {
-        let keys = lock(&self.audit).keys();
         for node in self.nodes.iter().filter(|node| node.disk.is_readable()) {
             let Some(up) = &node.up else { continue };
-            for key in &keys {
-                self.audit_key(node.slot, up, key);
-            }
-            let recomputed = up.store.recomputed_fingerprint().expect("it can be read");
-            if up.is_settled() && up.store.fingerprint() != recomputed {
+            let held = self.audit_node(node.slot, up);
+            lock(&self.audit).shows_whole(node.slot, &held);
+            if up.is_settled() && up.store.fingerprint() != self.fingerprint(&held) {
                 let what = format!("the digest of node {} is wrong", node.slot);
                 lock(&self.audit).violated(None, &what);
             }
         }
     }
 
-    fn audit_key(&self, slot: usize, up: &Up, key: &Key) {
-        let record = up.store.record_now(key).expect("it can be read");
-        let mut audit = lock(&self.audit);
-        audit.shown(slot, key, record.as_ref().map(|record| &record.header));
-        let Some(record) = record else { return };
-        if !record.is_whole() {
-            audit.violated(Some(key), "a record does not have the bytes that it names");
+    /// The fingerprint of these records.
+    fn fingerprint(&self, held: &BTreeMap<Key, Header>) -> [u8; 32] {
+        let key = ElementKey::new(&self.common.secret.digest_key());
+        let mut digest = Digest::new(key.clone());
+        for (at, header) in held {
+            digest.append(at.as_bytes(), &key.element(at.as_bytes(), &header.hash()));
         }
+        digest.root().fingerprint()
+    }
+
+    /// What one node shows for every key; gives the records.
+    fn audit_node(&self, slot: usize, up: &Up) -> BTreeMap<Key, Header> {
+        let mut audit = lock(&self.audit);
+        let (mut held, mut dead) = (BTreeMap::new(), 0);
+        for key in audit.keys() {
+            let (record, live) = look(&up.store, &key).expect("it can be read");
+            audit.looked(slot, &key, record.as_ref(), live.as_ref());
+            let Some(record) = record else { continue };
+            dead += u64::from(record.body.is_empty());
+            held.insert(key, record.header);
+        }
+        // no client writes an empty value, so what is empty is a tombstone or was swept
+        let counts = up.store.counts();
+        let live = held.len() as u64 - dead;
+        if up.is_settled() && (counts.keys, counts.tombstones) != (live, dead) {
+            let what = format!("node {slot} counts {counts:?}, not {live} and {dead}");
+            audit.violated(None, &what);
+        }
+        held
     }
 
     /// Nothing reaches a peer before it is durable where it was written: what others have of a node
     /// that starts, it must have on its disk, before anybody gives it back. (A disk that forgets
     /// what it had not synced may lose it.)
     fn audit_start(&self, slot: usize) {
+        let Some(up) = &self.nodes[slot].up else { return };
+        // what the node itself has kept
+        lock(&self.audit).starts(slot);
+        let held = self.audit_node(slot, up);
+        lock(&self.audit).starts_whole(slot, &held);
         let Some(up) = self.nodes[slot].up.as_ref().filter(|_| self.plan.synced) else { return };
         let audit = lock(&self.audit);
         for other in self.nodes.iter().filter(|node| node.slot != slot && node.disk.is_readable()) {
@@ -364,10 +422,27 @@ impl World {
         self.held_by(self.nodes.first()?, key)
     }
 
-    fn audit_the_end(&self) {
-        let audit = lock(&self.audit);
-        for key in audit.keys() {
-            audit.stands_at_the_end(&key, self.held_by_first(&key).as_ref());
+    async fn audit_the_end(&self) {
+        let keys = lock(&self.audit).keys();
+        for key in &keys {
+            lock(&self.audit).stands_at_the_end(key, self.held_by_first(key).as_ref());
+        }
+        for node in &self.nodes {
+            let Some(up) = &node.up else { continue };
+            let mut apart = 0;
+            for key in &keys {
+                let current = up.store.record_now(key).expect("it can be read");
+                let revisions = up.store.history(key, usize::MAX, u64::MAX).await;
+                let revisions = revisions.expect("it can be read");
+                lock(&self.audit).recalled(node.slot, key, current.as_ref(), &revisions);
+                let bodies = revisions.iter().filter_map(|revision| revision.body.as_ref());
+                apart += bodies.filter(|body| body.len() >= BLOB_THRESHOLD_BYTES).count();
+            }
+            let kept = node.disk.count(Family::Values);
+            if kept != apart {
+                let what = format!("node {} keeps {kept} large values, not {apart}", node.slot);
+                lock(&self.audit).violated(None, &what);
+            }
         }
     }
 }

@@ -1,0 +1,128 @@
+//! Values that end: dead from that moment on by the clock of the node that shows them, not before,
+//! and never alive again.
+
+use std::collections::BTreeMap;
+
+use kvs::model::{Content, Header, Key, Record, Timestamp, Version};
+
+use super::asked::Moment;
+use super::{Audit, told};
+
+/// What was seen dead by its end.
+#[derive(Default)]
+pub struct Expiry {
+    /// By the process that runs now: which version, and what the clock said.
+    dead: BTreeMap<(usize, Key), (Version, Timestamp)>,
+    /// Whose bytes are gone: dead for good on this disk.
+    swept: BTreeMap<(usize, Key), Version>,
+}
+
+impl Expiry {
+    pub fn disk_lost(&mut self, slot: usize) {
+        self.process_ended(slot);
+        self.swept.retain(|(at, _), _| *at != slot);
+    }
+
+    /// The next process over this disk knows what was swept, but not what was only shown.
+    pub fn process_ended(&mut self, slot: usize) {
+        self.dead.retain(|(at, _), _| *at != slot);
+    }
+}
+
+impl Audit {
+    /// The node at `slot` holds `record` for a key and shows `live` of it at the same moment.
+    pub fn looked(
+        &mut self,
+        slot: usize,
+        key: &Key,
+        record: Option<&Record>,
+        live: Option<&Header>,
+    ) {
+        self.shown(slot, key, record.map(|record| &record.header));
+        if let Some(record) = record {
+            self.check_body(slot, key, record);
+        }
+        match (live, record) {
+            (Some(live), Some(record)) if record.header == *live => self.lives(slot, key, live),
+            (Some(live), _) => {
+                let what = format!("node {slot} shows {} and holds {record:?}", told(live));
+                self.violated(Some(key), &what);
+            }
+            (None, Some(record)) if record.header.content != Content::Tombstone => {
+                self.is_dead(slot, key, &record.header);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// A record has the bytes that it names, or is over and has none any more.
+    fn check_body(&mut self, slot: usize, key: &Key, record: &Record) {
+        let header = &record.header;
+        if record.is_whole() {
+            return;
+        }
+        let ended = self.may_be_swept(slot, header);
+        if !record.body.is_empty() || !ended {
+            let what = format!("{} does not have the bytes that it names", told(header));
+            self.violated(Some(key), &what);
+        }
+        let before = self.expiry.swept.insert((slot, key.clone()), header.version);
+        if before != Some(header.version) {
+            self.story.tell(Some(key), format!("node {slot} has swept {}", header.version.uuid));
+            self.tally.swept += 1;
+        }
+    }
+
+    /// Whether the bytes of a value may be gone at a node: it is over there, or for a peer whose
+    /// clock differs by as much as clocks may.
+    pub(super) fn may_be_swept(&self, slot: usize, header: &Header) -> bool {
+        let latest = self.clocks[slot].latest().plus(self.rules.clock_drift_max);
+        header.expires_at.is_some_and(|at| at <= latest)
+    }
+
+    fn lives(&self, slot: usize, key: &Key, live: &Header) {
+        let (at, now) = ((slot, key.clone()), Moment::of(&self.clocks[slot]).now);
+        if live.expires_at.is_some_and(|end| end <= now) {
+            let what = format!("node {slot} shows {} at {}", told(live), now.micros());
+            self.violated(Some(key), &what);
+        }
+        if self.expiry.swept.get(&at) == Some(&live.version) {
+            let what = format!("node {slot} shows {}, which it had swept", told(live));
+            self.violated(Some(key), &what);
+        }
+        let died = self.expiry.dead.get(&at).filter(|(version, _)| *version == live.version);
+        if let Some((_, died)) = died {
+            let (now, died) = (now.micros(), died.micros());
+            let what = format!("node {slot} shows {} at {now}, dead at {died}", told(live));
+            self.violated(Some(key), &what);
+        }
+    }
+
+    fn is_dead(&mut self, slot: usize, key: &Key, header: &Header) {
+        let at = (slot, key.clone());
+        let clock = &self.clocks[slot];
+        let now = Moment::of(clock).now;
+        // as late as the node may take it to be
+        let latest = now.max(clock.latest().min(now.plus(self.rules.clock_drift_max)));
+        let is_swept = self.expiry.swept.get(&at) == Some(&header.version);
+        if !is_swept && header.expires_at.is_none_or(|end| end > latest) {
+            let what = format!("node {slot} does not show {} at {}", told(header), now.micros());
+            self.violated(Some(key), &what);
+        }
+        let before = self.expiry.dead.get(&at).filter(|(version, _)| *version == header.version);
+        self.tally.expired += u64::from(before.is_none());
+        let died = before.map_or(now, |(_, died)| now.max(*died));
+        self.expiry.dead.insert(at, (header.version, died));
+    }
+
+    /// A process starts at the node.
+    pub fn starts(&mut self, slot: usize) {
+        self.expiry.process_ended(slot);
+    }
+
+    /// The clock of a node was set. Where it is too far back, what was dead may live again.
+    pub fn clock_set(&mut self, slot: usize) {
+        let now = Moment::of(&self.clocks[slot]).now.plus(self.rules.clock_drift_max);
+        self.expiry.dead.retain(|(at, _), (_, died)| *at != slot || *died <= now);
+    }
+}
