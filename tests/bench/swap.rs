@@ -117,14 +117,10 @@ struct Opened {
 impl Opened {
     fn new(dir: &Path, sync: bool, history_depth: u32) -> Self {
         let settings = Settings {
-            blob_threshold_bytes: 4096,
-            clock_drift_max: Duration::from_secs(60),
             feed_commits_max: 16,
-            digest_key: [0; 32],
-            cluster: None,
             history_depth,
-            idempotency_window: Duration::from_secs(86_400),
             idempotency_bytes_max: 4 << 30,
+            ..Settings::default()
         };
         let engine = Arc::new(Rocks::open(dir, 64 << 20, sync).expect("it opens"));
         let opened = Store::open(engine, Clock::system(), Metrics::new(), &settings);

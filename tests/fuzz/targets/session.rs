@@ -68,7 +68,6 @@ impl Side {
     pub fn new(number: u64) -> Self {
         let settings = Settings {
             blob_threshold_bytes: BLOB_BYTES,
-            clock_drift_max: std::time::Duration::from_secs(60),
             feed_commits_max: 4,
             digest_key: [5; 32],
             ..Settings::default()
