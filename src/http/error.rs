@@ -90,6 +90,8 @@ pub(super) enum Error {
     ShuttingDown,
     /// No memory for the body, or for the answer, for a while.
     Overloaded,
+    /// Storage failed and is being opened again.
+    Reopening,
     /// The uuid of the request is that of another one.
     IdempotencyMismatch,
     /// No further request with a uuid can be remembered now.
@@ -179,7 +181,7 @@ impl Error {
             Self::ClockSkewed(_) => (S::SERVICE_UNAVAILABLE, "clock_skewed", "Clock skewed"),
             Self::StorageFull => (S::SERVICE_UNAVAILABLE, "storage_full", "Storage full"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "Shutting down"),
-            Self::Overloaded | Self::RequestMemoryFull => {
+            Self::Overloaded | Self::Reopening | Self::RequestMemoryFull => {
                 (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded")
             }
             Self::IdempotencyMismatch => {
@@ -257,6 +259,10 @@ impl Error {
             }
             Self::ShuttingDown => "this node is stopping; use another one",
             Self::Overloaded => "no memory for the request or its answer; try again",
+            Self::Reopening => {
+                "storage failed, nothing was read or written, and it is being opened again; try \
+                 again"
+            }
             Self::RequestMemoryFull => {
                 "limits.idempotency_bytes_max is reached: no further request with a uuid can be \
                  remembered; try again later, or send it without one"
@@ -275,7 +281,7 @@ impl Error {
     /// Seconds until it may help to ask again.
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Syncing | Self::ShuttingDown | Self::Overloaded => Some(1),
+            Self::Syncing | Self::ShuttingDown | Self::Overloaded | Self::Reopening => Some(1),
             Self::StorageFull => Some(5),
             Self::RequestMemoryFull => Some(60),
             Self::ClockSkewed(ahead_ms) => Some(ahead_ms.div_ceil(1000).clamp(1, 3600)),
@@ -345,6 +351,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Full(_) => Self::StorageFull,
+            ReadError::Reopening => Self::Reopening,
             ReadError::Engine(_) | ReadError::Damaged { .. } => Self::Internal(error.to_string()),
         }
     }
@@ -373,6 +380,7 @@ impl Error {
             WriteError::StorageFull(_) | WriteError::Failed(ReadError::Full(_)) => {
                 Self::StorageFull
             }
+            WriteError::Failed(ReadError::Reopening) => Self::Reopening,
             WriteError::Failed(cause) => Self::NothingWritten(cause.to_string()),
             WriteError::OutcomeUnknown(cause) => Self::OutcomeUnknown(cause),
             // a compare that does not hold is no failure of the transaction
@@ -434,6 +442,7 @@ mod tests {
             Error::StorageFull,
             Error::ShuttingDown,
             Error::Overloaded,
+            Error::Reopening,
         ];
         for error in errors.into_iter().chain([Error::RequestMemoryFull]) {
             let response = error.into_response();

@@ -235,6 +235,9 @@ pub enum ReadError {
     /// The engine could not read.
     #[error("storage failed: {0}")]
     Engine(String),
+    /// Storage failed, and is being opened again.
+    #[error("storage is being opened again")]
+    Reopening,
     /// Nothing can be read until there is room on the disk.
     #[error("there is no room on the disk: {0}")]
     Full(String),
@@ -252,6 +255,7 @@ impl From<EngineError> for ReadError {
     fn from(e: EngineError) -> Self {
         match e {
             EngineError::Full(error) => Self::Full(error),
+            EngineError::Reopening => Self::Reopening,
             EngineError::Failed(error) => Self::Engine(error),
             EngineError::Locked { .. } => Self::Engine(e.to_string()),
         }

@@ -55,6 +55,9 @@ pub enum EngineError {
     /// There is no room on the disk. After a failed commit its outcome is unknown all the same.
     #[error("there is no room on the disk: {0}")]
     Full(String),
+    /// It is being opened again. It was not even asked.
+    #[error("storage is being opened again")]
+    Reopening,
     /// Reading or writing failed. After a failed commit its outcome is unknown until the engine is
     /// opened again ([`Engine::reopen`]).
     #[error("storage failed: {0}")]
@@ -92,7 +95,8 @@ pub trait Engine: Send + Sync + 'static {
     fn opened(&self) -> Result<Box<dyn Opened + '_>, EngineError>;
 
     /// Closes what is open and opens it again, so that what is on the disk is found out and what
-    /// failed before holds up nothing any more. Reads meanwhile fail at once. When this fails,
+    /// failed before holds up nothing any more. Reads meanwhile fail at once, with
+    /// [`EngineError::Reopening`] or, for want of room, [`EngineError::Full`]. When this fails,
     /// reads may go on to show what they did before; writes fail until it has succeeded.
     ///
     /// # Errors

@@ -133,10 +133,10 @@ impl Rocks {
     fn database(&self) -> Result<Arc<Database>, EngineError> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(database) => Ok(Arc::clone(database)),
-            State::Closed { full } => {
-                let why = "the database is being opened again".to_owned();
-                Err(if *full { EngineError::Full(why) } else { EngineError::Failed(why) })
+            State::Closed { full: true } => {
+                Err(EngineError::Full("the database is being opened again".to_owned()))
             }
+            State::Closed { full: false } => Err(EngineError::Reopening),
         }
     }
 
@@ -285,7 +285,7 @@ impl Transaction for RocksTransaction<'_> {
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
-    use super::{Arc, Engine, Family, LOG_BYTES_MAX, Path, Rocks, WRITE_BUFFER_BYTES};
+    use super::{Arc, Engine, EngineError, Family, LOG_BYTES_MAX, Path, Rocks, WRITE_BUFFER_BYTES};
 
     /// What the write-ahead logs in `dir` take together.
     fn log_bytes(dir: &Path) -> u64 {
@@ -364,6 +364,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!reopening.is_finished(), "it is opened");
+        let refused = rocks.get(Family::Records, b"before");
+        assert!(matches!(refused, Err(EngineError::Reopening)), "{refused:?}");
         drop(opened);
         reopening.join().unwrap().unwrap();
         assert!(rocks.get(Family::Records, b"before").unwrap().is_some());
