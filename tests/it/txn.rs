@@ -2,10 +2,12 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::support::{Answer, Client, Site, client::text};
+use crate::support::{Answer, Client, Site, client::text, raw};
 
 async fn txn(client: &Client, body: &Value) -> Answer {
     client.post_json("/txn", body).await
@@ -367,4 +369,41 @@ async fn money_that_many_move_at_once_is_neither_made_nor_lost() {
     let sum: i64 =
         balances(&restarted.client).await.iter().filter_map(|e| e["data"].as_i64()).sum();
     assert_eq!(sum, START * ACCOUNTS as i64, "also across kill -9");
+}
+
+/// Some leave in the middle of the request, most when it is sent, none waits for the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_client_leaves_is_done_whole_or_not_at_all() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    let mut met = 0;
+    for number in 0..60_usize {
+        let keys = ["a", "b", "c"].map(|name| format!("{number}/{name}"));
+        let puts: Vec<_> = keys.iter().map(|key| put(key, number)).collect();
+        let body = json!({ "success": puts, "uuid": Uuid::from_u128(number as u128) });
+        let text = body.to_string();
+        let length = format!("Content-Length: {}", text.len());
+        let request = raw::head("POST", "/txn", &[&length]) + &text;
+        let sent = if number % 4 == 0 { request.len() - 1 } else { request.len() };
+        let mut stream = TcpStream::connect(node.http).await.expect("a connection");
+        stream.write_all(&request.as_bytes()[..sent]).await.expect("the node takes it");
+        if number % 2 == 0 {
+            stream.shutdown().await.expect("no more is sent");
+        }
+        drop(stream);
+        let gets: Vec<_> = keys.iter().map(|key| get(key)).collect();
+        let seen = txn(client, &json!({ "success": gets })).await.expect(200).json();
+        let results = seen["results"].as_array().expect("results");
+        let there = results.iter().filter(|result| !result["get"].is_null()).count();
+        assert!([0, 3].contains(&there), "{there} of 3 keys");
+        assert!(there == 0 || sent == request.len(), "it was not sent whole");
+        met += there / 3;
+        // whether or not it was done by then, now it is, and once
+        assert_eq!(txn(client, &body).await.expect(200).json()["succeeded"], true);
+        for key in keys {
+            let history = client.get(&format!("/history/{key}")).await.expect(200).json();
+            assert_eq!(history["revisions"].as_array().expect("revisions").len(), 1, "{key}");
+        }
+    }
+    println!("{met} of 60 were done when it was looked");
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Node, Site, client::text, raw};
+use crate::support::{Node, SOON, Site, client::text, ensure, eventually, raw};
 
 const VALUE_BYTES_MAX: usize = 16 << 20;
 const ASK: &str = "Expect: 100-continue";
@@ -139,6 +139,45 @@ async fn many_large_bodies_at_once_stay_within_their_budget() {
         let expected = if *status == 201 { 200 } else { 404 };
         assert_eq!(read.status, expected, "acknowledged or not there at all");
     }
+}
+
+/// Who asks for much and reads nothing takes the memory for answers, and nothing else.
+#[tokio::test]
+async fn many_large_answers_that_nobody_reads_stay_within_their_budget() {
+    const BUDGET: u32 = 72 << 20;
+    let site = Site::alone()
+        .set("limits.body_memory_bytes_max", 48 << 20)
+        .set("limits.answer_memory_bytes_max", BUDGET);
+    let node = site.node("n1", &[]).await;
+    node.client.put("/kv/large", noise(VALUE_BYTES_MAX, 4)).await.expect(201);
+    node.client.get("/kv/large").await.expect(200);
+    let before = node.memory_peak();
+    let mut readers = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(node.http).await.expect("a connection");
+        let request = raw::head("GET", "/kv/large", &[]);
+        stream.write_all(request.as_bytes()).await.expect("the node takes it");
+        readers.push(stream);
+    }
+    // those for whom there is room have their answer, which they do not read
+    eventually(SOON, "there is no more room", async || {
+        let answer = node.client.get("/kv/large").await;
+        ensure(answer.status == 503, || answer.status.to_string())
+    })
+    .await;
+    node.client.get("/kv/large").await.refused(503, "overloaded");
+    node.client.put("/kv/small", "1").await.expect(201);
+    node.client.get("/kv/small").await.expect(200);
+    node.client.put("/kv/larger", noise(VALUE_BYTES_MAX, 5)).await.expect(201);
+    let grown = node.memory_peak() - before;
+    // the value that was written meanwhile, and what the engine keeps of it, comes on top
+    assert!(grown < u64::from(BUDGET) + (96 << 20), "{} MiB more", grown >> 20);
+    drop(readers);
+    eventually(SOON, "the memory is given back", async || {
+        let status = node.client.get("/kv/large").await.status;
+        ensure(status == 200, || status.to_string())
+    })
+    .await;
 }
 
 #[tokio::test]
