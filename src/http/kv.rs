@@ -52,7 +52,7 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
             }
         }
         if request.method() == Method::HEAD && !envelope {
-            return head(app, &key);
+            return head(app, &key).await;
         }
         let fetched = fetch(app, &key, if envelope { MEMORY_FACTOR } else { 1 }).await;
         // another value, or none, may have come in between: whoever puts parts together must not
@@ -79,8 +79,8 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
 }
 
 /// The headers alone, for which a large value is not read.
-fn head(app: &App, key: &Key) -> Result<Response, Error> {
-    let header = app.state.store.head(key)?.ok_or(Error::KeyNotFound)?;
+async fn head(app: &App, key: &Key) -> Result<Response, Error> {
+    let header = app.state.store.head(key).await?.ok_or(Error::KeyNotFound)?;
     let mut headers = value::headers(app, &header);
     value::accept_ranges(&mut headers);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(header.content.size()));
@@ -95,7 +95,7 @@ fn body_bytes(entry: &Entry) -> usize {
 /// large value is read.
 async fn fetch(app: &App, key: &Key, factor: usize) -> Result<(Entry, Option<Held>), Error> {
     loop {
-        let found = app.state.store.peek(key)?.ok_or(Error::KeyNotFound)?;
+        let found = app.state.store.peek(key).await?.ok_or(Error::KeyNotFound)?;
         let size = usize::try_from(found.header.content.size()).unwrap_or(usize::MAX);
         let bytes = size.saturating_mul(factor);
         if found.body.is_some() && bytes < LARGE_BYTES_MIN {
@@ -130,7 +130,7 @@ async fn not_modified(
     matches: Option<&Tags>,
     differs: Option<&Tags>,
 ) -> Result<Option<Response>, Error> {
-    let header = app.state.store.head(key)?;
+    let header = app.state.store.head(key).await?;
     let header = header.as_ref();
     if matches.is_some_and(|tags| !matching(tags, header)) {
         let current = match header {
@@ -174,7 +174,9 @@ async fn put(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let content_type = write::content_type(request.headers())?;
     app.check_serving()?;
     let (body, held) = body::value(app, request.into_body()).await?;
-    let change = Change::put(content_type, body, lifetime.unwrap_or_default());
+    let size = body.len();
+    let change = move || Change::put(content_type, body, lifetime.unwrap_or_default());
+    let change = app.work(size, change).await;
     let write = Write { key: key.clone(), change, conditions, uuid };
     let written = write::commit(app, write, Some(held))
         .await

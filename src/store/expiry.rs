@@ -19,6 +19,8 @@ use crate::model::{Key, Timestamp};
 
 /// How many records, and how many requests, one sweep frees at most.
 pub(super) const SWEEP_MAX: usize = 256;
+/// How many values that are due are told apart from those that live, where records are counted.
+const DUE_COUNTED_MAX: usize = 10_000;
 /// How often it is looked whether something is due.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The pause between two sweeps when more is due: together with [`SWEEP_MAX`] the bound on how much
@@ -28,17 +30,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_FAILED: Duration = Duration::from_secs(5);
 
 /// The time by which values are judged: the clock's, but a clock that steps back by no more than
-/// the cluster's bound on drift takes no value's death back.
+/// the cluster's bound on drift takes no value's death back, nor does a restart: before anybody is
+/// told that a value's time is over, the time by which it was judged is on the disk.
 #[derive(Debug)]
 pub(super) struct Judge {
     latest: AtomicU64,
+    /// The greatest such time that is on the disk.
+    kept: AtomicU64,
     back_max: Duration,
 }
 
 impl Judge {
-    /// `latest`: the greatest time by which something was judged before.
-    pub(super) fn new(latest: Timestamp, back_max: Duration) -> Self {
-        Self { latest: AtomicU64::new(latest.micros()), back_max }
+    /// `kept`: the greatest time by which something was judged before, as it was kept.
+    pub(super) fn new(kept: Timestamp, back_max: Duration) -> Self {
+        let (latest, kept) = (kept.micros().into(), kept.micros().into());
+        Self { latest, kept, back_max }
     }
 
     /// The time to judge by when the clock says `now`.
@@ -50,7 +56,25 @@ impl Judge {
         }
         // the clock had been wrong by more than what is borne, and was set right
         self.latest.store(now.micros(), Ordering::Relaxed);
+        self.kept.store(0, Ordering::Relaxed);
         now
+    }
+
+    /// Whether `stored` is over by its time alone, and nothing on the disk says so yet.
+    pub(super) fn owes(&self, stored: &Stored, now: Timestamp) -> bool {
+        stored.died(now).is_some_and(|at| !self.is_kept(at))
+    }
+
+    fn is_kept(&self, at: Timestamp) -> bool {
+        at.micros() <= self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Follows a group that kept `time`.
+    pub(super) fn follow(&self, time: Timestamp) {
+        // unless the clock was set right meanwhile
+        if time.micros() <= self.latest.load(Ordering::Relaxed) {
+            self.kept.fetch_max(time.micros(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -133,6 +157,11 @@ impl Shared {
         self.due((Family::Expiry, &[]), from, now.next(), most)
     }
 
+    /// How many values are dead and not swept yet, as far as it is counted.
+    pub(super) fn count_due(&self) -> Result<u64, ReadError> {
+        Ok(self.due_records(self.now(), DUE_COUNTED_MAX)?.entries.len() as u64)
+    }
+
     fn due_requests(&self, now: Timestamp, most: usize) -> Result<Found, ReadError> {
         let from = self.due.requests.load(Ordering::Relaxed);
         let accepted = now.minus(self.idempotency_window).next();
@@ -148,6 +177,15 @@ impl Store {
     /// When the node is stopping or storage failed.
     pub async fn sweep(&self) -> Result<Swept, WriteError> {
         self.ask(|answer| Job::Sweep { answer }).await
+    }
+
+    /// Before anybody is told that a value died at `at`, that is kept: it stays dead when the node
+    /// is killed and its clock steps back. Storage that takes no writes keeps nobody from reading.
+    pub(super) async fn keep_death(&self, at: Option<Timestamp>) {
+        let owes = |at| at <= self.shared.now() && !self.shared.judge.is_kept(at);
+        if at.is_some_and(owes) {
+            let _ = self.ask(|answer| Job::KeepTime { answer }).await;
+        }
     }
 
     /// Sweeps whenever something is due, until it is told to stop.
@@ -192,10 +230,8 @@ impl Group<'_> {
                 Err(error) => return Err(WriteError::Failed(error)),
             }
         }
-        if !found.entries.is_empty() {
-            // by then, these are dead for good
-            self.put_meta(layout::JUDGED, &layout::encode_meta(&self.now))?;
-        }
+        // by then, these are dead for good
+        self.keeps_time |= !found.entries.is_empty();
         let reached = |found: &Found, end: Timestamp| match found.entries.last() {
             Some((at, _)) if found.more => at.micros(),
             _ => end.micros(),

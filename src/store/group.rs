@@ -63,6 +63,8 @@ pub(super) struct Done {
     pub swept_to: (Option<u64>, Option<u64>),
     /// The earliest instants that were noted meanwhile: of a record, of a request.
     pub noted: (Option<Timestamp>, Option<Timestamp>),
+    /// The time by which values were judged, if it was kept.
+    pub kept_time: Option<Timestamp>,
 }
 
 pub(super) struct Group<'a> {
@@ -75,6 +77,8 @@ pub(super) struct Group<'a> {
     pub(super) now: Timestamp,
     slots: BTreeMap<Key, Slot>,
     pub(super) commits: Vec<Commit>,
+    /// Whether the time by which values are judged is to be kept, for somebody is told of a death.
+    pub(super) keeps_time: bool,
     /// Whether there is anything to commit.
     changed: bool,
     /// Why the transaction cannot be committed: one of its changes took place in part only.
@@ -103,6 +107,7 @@ impl<'a> Group<'a> {
             now: shared.judge.now(wall),
             slots: BTreeMap::new(),
             commits: Vec::new(),
+            keeps_time: false,
             changed: false,
             spoiled: None,
             requests_bytes: None,
@@ -121,6 +126,8 @@ impl<'a> Group<'a> {
             Ok(Held { stored: Stored::decode_for(key.as_bytes(), &raw)?, raw })
         };
         let now = raw.map(decode).transpose()?;
+        self.keeps_time |=
+            now.as_ref().is_some_and(|held| self.shared.judge.owes(&held.stored, self.now));
         let before = now.as_ref().map(|held| (held.stored.hash, held.stored.is_dead()));
         let slot = Slot { before, now: now.clone(), written: false };
         self.slots.insert(key.clone(), slot);
@@ -240,12 +247,21 @@ impl<'a> Group<'a> {
         WriteError::Failed(error)
     }
 
+    /// Whether there is anything to commit.
+    pub(super) fn changes(&self) -> bool {
+        self.changed || self.keeps_time
+    }
+
     /// Makes it all durable and readable; gives what is to follow from it.
     pub(super) fn commit(mut self) -> Result<Done, CommitError> {
         if let Some(bytes) = self.requests_bytes {
             let value = layout::encode_meta(&bytes);
             // a failure is kept in `spoiled`
             let _ = self.put_meta(layout::REQUESTS_BYTES, &value);
+        }
+        let kept_time = self.keeps_time.then_some(self.now);
+        if let Some(time) = kept_time {
+            let _ = self.put_meta(layout::JUDGED, &layout::encode_meta(&time));
         }
         if let Some(error) = self.spoiled {
             return Err(CommitError::Nothing(error));
@@ -263,6 +279,7 @@ impl<'a> Group<'a> {
             requests_bytes: self.requests_bytes,
             swept_to: self.swept_to,
             noted: self.noted,
+            kept_time,
         })
     }
 }

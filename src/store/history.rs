@@ -87,13 +87,8 @@ impl Store {
         limit: usize,
         content_bytes_max: u64,
     ) -> Result<Vec<Revision>, ReadError> {
-        let key = key.clone();
-        self.blocking(move |store| {
-            store
-                .shared
-                .history(&key, limit, |stored| stored.header.content.size() <= content_bytes_max)
-        })
-        .await
+        let small = move |stored: &Stored| stored.header.content.size() <= content_bytes_max;
+        self.revisions(key, limit, small).await
     }
 
     /// The revision of `key` with this uuid, the newest if there are several, with its bytes unless
@@ -102,10 +97,25 @@ impl Store {
     /// # Errors
     /// When storage fails or a record is damaged.
     pub async fn revision(&self, key: &Key, uuid: Uuid) -> Result<Option<Revision>, ReadError> {
-        let key = key.clone();
         let is_it = move |stored: &Stored| stored.header.version.uuid == uuid;
-        let all = self.blocking(move |store| store.shared.history(&key, usize::MAX, is_it)).await?;
+        let all = self.revisions(key, usize::MAX, is_it).await?;
         Ok(all.into_iter().find(|revision| revision.header.version.uuid == uuid))
+    }
+
+    async fn revisions(
+        &self,
+        key: &Key,
+        limit: usize,
+        with_body: impl Fn(&Stored) -> bool + Send + 'static,
+    ) -> Result<Vec<Revision>, ReadError> {
+        let key = key.clone();
+        let read = move |store: &Self| store.shared.history(&key, limit, with_body);
+        let revisions = self.blocking(read).await?;
+        // of the others, those that replaced them tell
+        if let Some(current) = revisions.first().filter(|current| current.fate == Fate::Expired) {
+            self.keep_death(current.header.expires_at).await;
+        }
+        Ok(revisions)
     }
 }
 

@@ -137,6 +137,12 @@ impl Stored {
         self.body != Body::Swept && self.header.is_live(now)
     }
 
+    /// Since when it is dead by its time alone, if it is.
+    #[must_use]
+    pub fn died(&self, now: Timestamp) -> Option<Timestamp> {
+        self.header.expires_at.filter(|at| *at <= now && self.body != Body::Swept)
+    }
+
     /// Whether it is counted as dead: whatever the time, it has no value any more.
     #[must_use]
     pub fn is_dead(&self) -> bool {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::tests::{Opened, START, delete, expecting, foreign, key, on_both, plain, put};
 use super::*;
-use crate::model::{Condition, ContentType, Expected, Timestamp, json};
+use crate::model::{Condition, ContentType, Expected, Prefix, Timestamp, json};
 
 const SECOND: u64 = 1_000_000;
 
@@ -50,7 +50,7 @@ async fn a_value_is_dead_from_its_instant_on_swept_or_not() {
         assert_eq!(store.sweep().await.unwrap().records, 0);
         clock.set(at.micros());
         assert!(value(store, "a").await.is_none());
-        assert_eq!(store.counts(), Counts { keys: 1, tombstones: 0 }, "not swept yet");
+        assert_eq!(store.counts(), Counts { keys: 0, tombstones: 1 }, "not swept yet");
         let fingerprint = store.fingerprint();
         let swept = Swept { records: 1, requests: 0, more: false };
         assert_eq!(store.sweep().await.unwrap(), swept);
@@ -457,4 +457,46 @@ async fn what_is_remembered_swept_and_kept_outlives_the_process() {
     assert_eq!(store.shared.now().micros(), START + 50 * SECOND, "the clock was set back");
     assert_eq!(store.history(&key("a"), 9, 999).await.unwrap().len(), 2);
     opened.close();
+}
+
+/// The ways in which somebody is told that a value is dead.
+const WAYS: [&str; 6] = ["get", "head", "scan", "history", "refusal", "transaction"];
+
+/// Whether `a` has a live value, found out in one of the [`WAYS`].
+async fn lives(store: &Store, way: &str) -> bool {
+    let at = key("a");
+    match way {
+        "get" => store.get(&at).await.unwrap().is_some(),
+        "head" => store.head(&at).await.unwrap().is_some(),
+        "scan" => !store.scan(&Prefix::all(), None, 9, None).await.unwrap().items.is_empty(),
+        "history" => store.history(&at, 9, 9).await.unwrap()[0].fate == Fate::Current,
+        "refusal" => !matches!(store.write(delete("a")).await, Err(WriteError::NotFound)),
+        _ => {
+            let reads = txn(vec![], vec![gets("a")], vec![]);
+            store.txn(reads).await.unwrap().results[0] != Outcome::Got(None)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_to_be_dead_stays_dead_after_a_restart() {
+    for way in WAYS {
+        for value in [&[1; 9][..], &[1; 9000]] {
+            let (dir, clock) = (tempfile::tempdir().unwrap(), crate::clock::Fixed::new(START, 1));
+            let open = || Opened::new(tests::rocks(dir.path()), &clock);
+            let opened = open();
+            opened.store.write(lasting("a", value, seconds(10))).await.unwrap();
+            opened.store.write(put("b", b"1")).await.unwrap();
+            opened.store.write(delete("b")).await.unwrap();
+            assert!(opened.store.get(&key("a")).await.unwrap().is_some());
+            clock.set(START + 20 * SECOND);
+            assert!(!lives(&opened.store, way).await, "{way}");
+            // nobody has swept
+            opened.close();
+            clock.set(START + SECOND);
+            let opened = open();
+            assert!(opened.store.get(&key("a")).await.unwrap().is_none(), "{way}");
+            opened.close();
+        }
+    }
 }

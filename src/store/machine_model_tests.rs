@@ -101,9 +101,11 @@ pub(super) struct Model {
     pub rules: Rules,
     /// The wall clock.
     pub now: Timestamp,
-    /// The greatest time that was seen, and what of it would be known after a restart.
+    /// The greatest time that was seen, what of it would be known after a restart, and what of that
+    /// still counts.
     pub greatest: Timestamp,
     kept_greatest: Timestamp,
+    kept: Timestamp,
     pub records: BTreeMap<Key, Held>,
     /// Newest first.
     pub history: BTreeMap<Key, Vec<Old>>,
@@ -119,6 +121,7 @@ impl Model {
             now,
             greatest: now,
             kept_greatest: Timestamp::ZERO,
+            kept: Timestamp::ZERO,
             records: BTreeMap::new(),
             history: BTreeMap::new(),
             remembered: BTreeMap::new(),
@@ -135,6 +138,24 @@ impl Model {
         let back = self.greatest.since(now);
         let borne = back <= self.rules.clock_drift_max;
         self.greatest = if borne { self.greatest.max(now) } else { now };
+        if !borne {
+            self.kept = Timestamp::ZERO;
+        }
+    }
+
+    /// Everything is read. Whatever is dead by its time alone stays so after a restart.
+    pub(super) fn read_all(&mut self) {
+        let owes = |held: &Held| {
+            let at = held.record.header.expires_at.filter(|_| !held.swept);
+            at.is_some_and(|at| at <= self.judged() && at > self.kept)
+        };
+        if self.records.values().any(owes) {
+            self.keep_time();
+        }
+    }
+
+    fn keep_time(&mut self) {
+        (self.kept_greatest, self.kept) = (self.judged(), self.judged());
     }
 
     /// The time by which expiry is judged.
@@ -167,9 +188,8 @@ impl Model {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        let dead = |held: &&Held| held.swept || held.record.header.content == Content::Tombstone;
-        let tombstones = self.records.values().filter(dead).count() as u64;
-        Counts { keys: self.records.len() as u64 - tombstones, tombstones }
+        let keys = self.records.values().filter(|held| self.is_live(held)).count();
+        Counts { keys: keys as u64, tombstones: (self.records.len() - keys) as u64 }
     }
 
     pub(super) fn revisions(&self, key: &Key) -> Vec<Revision> {
@@ -388,10 +408,12 @@ impl Model {
             if due(held) && !held.swept {
                 free(held);
                 swept += 1;
-                self.kept_greatest = judged;
                 let olds = self.history.get_mut(key).into_iter().flatten();
                 olds.map(|old| &mut old.held).filter(|held| due(held)).for_each(free);
             }
+        }
+        if swept > 0 {
+            self.keep_time();
         }
         swept
     }
@@ -401,7 +423,7 @@ impl Model {
         self.rules.history_depth = history_depth;
         self.rules.blob_threshold_bytes = blob_threshold_bytes;
         self.rules.others = false;
-        self.greatest = self.kept_greatest;
+        (self.greatest, self.kept) = (self.kept_greatest, self.kept_greatest);
         self.set_now(self.now);
     }
 }

@@ -369,6 +369,7 @@ impl Machine {
             same(&format!("{}: fingerprint", node.name), fingerprint, recomputed)?;
             fingerprints.insert(fingerprint);
         }
+        self.model.read_all();
         same("fingerprints", fingerprints.len(), 1)
     }
 
@@ -408,7 +409,7 @@ async fn compare_reads(store: &Store, model: &Model) -> Result<(), String> {
         let expected = model.get(&key);
         let header = expected.as_ref().map(|entry| entry.header.clone());
         same(&format!("get {key}"), store.get(&key).await.map_err(text)?, expected)?;
-        same(&format!("head {key}"), store.head(&key).map_err(text)?, header)?;
+        same(&format!("head {key}"), store.head(&key).await.map_err(text)?, header)?;
     }
     same("counts", store.counts(), model.counts())?;
     let page = store.scan(&Prefix::all(), None, 100, Some(1 << 30)).await.map_err(text)?;

@@ -226,10 +226,14 @@ impl Store {
         self.shared.tree().digest.root().fingerprint()
     }
 
-    /// How many records there are.
+    /// How many records there are. Of values that are dead and not swept yet, ten thousand at most
+    /// count as dead, and none while storage fails.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.shared.tree().counts
+        let Counts { keys, tombstones } = self.shared.tree().counts;
+        // they may be swept, and counted, in between
+        let due = self.shared.count_due().unwrap_or_default().min(keys);
+        Counts { keys: keys - due, tombstones: tombstones + due }
     }
 
     /// Whether this node has had its first data, from its clients or from a peer that had all.
@@ -296,6 +300,7 @@ impl Shared {
             self.requests_bytes.store(bytes, Ordering::Relaxed);
         }
         self.due.follow(done.swept_to, done.noted);
+        done.kept_time.into_iter().for_each(|time| self.judge.follow(time));
     }
 
     fn node(&self) -> NodeId {

@@ -13,19 +13,33 @@ impl Store {
     /// # Errors
     /// When storage fails or the record is damaged.
     pub async fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let stored = self.shared.stored(key)?;
-        let Some(stored) = stored.filter(|stored| stored.is_live(self.shared.now())) else {
-            return Ok(None);
-        };
-        if let Body::Inline(body) = stored.body {
-            return Ok(Some(Entry { header: stored.header, body: Some(body) }));
+        while let Some(stored) = self.living(key).await? {
+            if let Body::Inline(body) = stored.body {
+                return Ok(Some(Entry { header: stored.header, body: Some(body) }));
+            }
+            // a large value: off this thread
+            let again = key.clone();
+            let found = self.blocking(move |store| store.get_now(&again)).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            // it died meanwhile
         }
-        // a large value: off this thread
-        let key = key.clone();
-        self.blocking(move |store| store.get_now(&key)).await
+        Ok(None)
     }
 
-    /// The same on a thread that may block.
+    /// The entry of `key`, if there is a live value.
+    async fn living(&self, key: &Key) -> Result<Option<Stored>, ReadError> {
+        let Some(stored) = self.shared.stored(key)? else { return Ok(None) };
+        let now = self.shared.now();
+        if stored.is_live(now) {
+            return Ok(Some(stored));
+        }
+        self.keep_death(stored.died(now)).await;
+        Ok(None)
+    }
+
+    /// The same as [`Self::get`] on a thread that may block; a death is not kept.
     pub(super) fn get_now(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
         let live = self.shared.live(key)?;
         Ok(live.map(|(stored, body)| Entry { header: stored.header, body: Some(body) }))
@@ -35,9 +49,8 @@ impl Store {
     ///
     /// # Errors
     /// When storage fails or the record is damaged.
-    pub fn peek(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        let live = self.shared.stored(key)?.filter(|stored| stored.is_live(self.shared.now()));
-        Ok(live.map(|stored| {
+    pub async fn peek(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        Ok(self.living(key).await?.map(|stored| {
             let body = match stored.body {
                 Body::Inline(body) => Some(body),
                 Body::Apart | Body::Swept => None,
@@ -50,8 +63,8 @@ impl Store {
     ///
     /// # Errors
     /// When storage fails or the record is damaged.
-    pub fn head(&self, key: &Key) -> Result<Option<Header>, ReadError> {
-        Ok(self.peek(key)?.map(|entry| entry.header))
+    pub async fn head(&self, key: &Key) -> Result<Option<Header>, ReadError> {
+        Ok(self.peek(key).await?.map(|entry| entry.header))
     }
 
     /// The record of `key`, dead or alive, as replication sends it: without bytes when they were

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::engine::Family;
 use super::layout::{Body, Stored};
 use super::{Entry, Page, ReadError, Store, checked_key, tree};
-use crate::model::{Key, Prefix, Record};
+use crate::model::{Key, Prefix, Record, Timestamp};
 use crate::proto::digest::{Piece, Place, ShortId, Sum};
 use crate::proto::reconcile::{Listed, Replica};
 
@@ -27,19 +27,21 @@ impl Store {
         content_bytes_max: Option<usize>,
     ) -> Result<Page, ReadError> {
         let (prefix, after) = (prefix.clone(), after.cloned());
-        self.blocking(move |store| {
-            store.scan_now(&prefix, after.as_ref(), limit, content_bytes_max)
-        })
-        .await
+        let scan =
+            move |store: &Self| store.scan_now(&prefix, after.as_ref(), limit, content_bytes_max);
+        let (page, died) = self.blocking(scan).await?;
+        self.keep_death(died).await;
+        Ok(page)
     }
 
+    /// The page, and the last of the instants at which what it leaves out died.
     fn scan_now(
         &self,
         prefix: &Prefix,
         after: Option<&Key>,
         limit: usize,
         content_bytes_max: Option<usize>,
-    ) -> Result<Page, ReadError> {
+    ) -> Result<(Page, Option<Timestamp>), ReadError> {
         let mut from = prefix.first();
         if let Some(after) = after {
             let mut successor = after.as_bytes().to_vec();
@@ -47,6 +49,7 @@ impl Store {
             from = from.max(successor);
         }
         let now = self.shared.now();
+        let mut died = None;
         let (mut found, mut content_bytes) = (Vec::new(), 0_u64);
         let (mut more, mut damaged) = (false, Ok(()));
         let bytes_max = content_bytes_max.map_or(u64::MAX, |max| max as u64);
@@ -54,7 +57,10 @@ impl Store {
         self.shared.engine.scan(Family::Records, &from, end.as_deref(), &mut |key, bytes| {
             let stored = Stored::decode_for(key, &Bytes::copy_from_slice(bytes));
             let stored = match stored.and_then(|s| Ok((checked_key(key)?, s))) {
-                Ok((_, stored)) if !stored.is_live(now) => return ControlFlow::Continue(()),
+                Ok((_, stored)) if !stored.is_live(now) => {
+                    died = died.max(stored.died(now));
+                    return ControlFlow::Continue(());
+                }
                 Ok(stored) => stored,
                 Err(error) => {
                     damaged = Err(error);
@@ -72,33 +78,37 @@ impl Store {
             ControlFlow::Continue(())
         })?;
         damaged?;
-        self.page(found, more, content_bytes_max)
+        let (page, died_meanwhile) = self.page(found, more, content_bytes_max)?;
+        Ok((page, died.max(died_meanwhile)))
     }
 
-    /// The page of what was found. A value that grew meanwhile ends it early.
+    /// The page of what was found. A value that grew meanwhile ends it early; one that died is left
+    /// out, and the last of the instants at which one did is given.
     fn page(
         &self,
         found: Vec<(Key, Stored)>,
         more: bool,
         content_bytes_max: Option<usize>,
-    ) -> Result<Page, ReadError> {
+    ) -> Result<(Page, Option<Timestamp>), ReadError> {
         let last = found.len().saturating_sub(1);
         let mut items = Vec::with_capacity(found.len());
-        let (mut next, mut content_bytes) = (None, 0);
+        let (mut next, mut content_bytes, mut died) = (None, 0, None);
         for (at, (key, stored)) in found.into_iter().enumerate() {
+            let expires_at = stored.header.expires_at;
             let entry = self.entry(&key, stored, content_bytes_max.is_some())?;
             let bytes = entry.as_ref().and_then(|entry| entry.body.as_ref()).map_or(0, Bytes::len);
             content_bytes += bytes;
             let full = content_bytes_max.is_some_and(|max| content_bytes >= max);
             next = (more || at < last).then(|| key.clone());
-            if let Some(entry) = entry {
-                items.push((key, entry));
+            match entry {
+                Some(entry) => items.push((key, entry)),
+                None => died = died.max(expires_at),
             }
             if full {
                 break;
             }
         }
-        Ok(Page { items, next })
+        Ok((Page { items, next }, died))
     }
 
     /// The entry with its bytes where they are wanted; `None` when a large value died meanwhile.

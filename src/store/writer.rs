@@ -57,6 +57,11 @@ pub enum Job {
         /// Where the outcome goes.
         answer: Answer<Swept>,
     },
+    /// Keeps the time by which values are judged.
+    KeepTime {
+        /// Where the outcome goes.
+        answer: Answer<()>,
+    },
     /// Records from a peer.
     Apply {
         /// The records.
@@ -84,7 +89,9 @@ impl Job {
             Self::Txn { answer, .. } => answer.send(Err(why)).map_err(drop),
             Self::Sweep { answer } => answer.send(Err(why)).map_err(drop),
             Self::Apply { answer, .. } => answer.send(Err(why)).map_err(drop),
-            Self::Meta { answer, .. } => answer.send(Err(why)).map_err(drop),
+            Self::KeepTime { answer } | Self::Meta { answer, .. } => {
+                answer.send(Err(why)).map_err(drop)
+            }
         };
     }
 
@@ -98,7 +105,7 @@ impl Job {
                 };
                 txn.success.iter().chain(&txn.failure).map(bytes).sum()
             }
-            Self::Sweep { .. } => 0,
+            Self::Sweep { .. } | Self::KeepTime { .. } => 0,
             Self::Apply { records, .. } => records.iter().map(|(_, r)| r.body.len()).sum(),
             Self::Meta { value, .. } => value.len(),
         }
@@ -209,9 +216,11 @@ impl Writer {
         };
         let mut group = Group::new(&shared, opened.as_ref(), self.rules);
         let decided = jobs.into_iter().map(|job| decide(&mut group, job)).collect();
-        let began = shared.clock.instant();
+        let (began, changes) = (shared.clock.instant(), group.changes());
         let committed = group.commit();
-        self.metrics.store_commit_seconds.observe(began.elapsed().as_secs_f64());
+        if changes {
+            self.metrics.store_commit_seconds.observe(began.elapsed().as_secs_f64());
+        }
         Committed { decided, outcome: committed }
     }
 
@@ -306,6 +315,10 @@ fn decide(group: &mut Group<'_>, job: Job) -> Decided {
             Decided::Txn(answer, group.txn(&txn, name.as_ref(), &verdicts))
         }
         Job::Sweep { answer } => Decided::Sweep(answer, group.sweep()),
+        Job::KeepTime { answer } => {
+            group.keeps_time = true;
+            Decided::Meta(answer, Ok(()))
+        }
         Job::Apply { records, answer } => Decided::Apply(answer, group.apply(&records)),
         Job::Meta { key, value, answer } => Decided::Meta(answer, group.put_meta(key, &value)),
     }

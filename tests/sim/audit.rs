@@ -72,6 +72,8 @@ pub struct Tally {
     pub foreseen: u64,
     /// Values that were seen dead by their end.
     pub expired: u64,
+    /// How often a client was told that a value is dead by its end.
+    pub told_dead: u64,
     /// Values whose bytes were seen to be gone.
     pub swept: u64,
     /// Earlier revisions that were looked at.
@@ -90,6 +92,7 @@ impl Tally {
             mismatched: self.mismatched + other.mismatched,
             foreseen: self.foreseen + other.foreseen,
             expired: self.expired + other.expired,
+            told_dead: self.told_dead + other.told_dead,
             swept: self.swept + other.swept,
             revisions: self.revisions + other.revisions,
         }

@@ -6,7 +6,8 @@ mod draw;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvs::model::{Key, NodeId, Record, Timestamp};
+use futures_util::FutureExt as _;
+use kvs::model::{Content, Header, Key, NodeId, Record, Timestamp, Version};
 use kvs::store::{Store, WriteError};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::asked::{Answer, Asked, Held, Request};
 use crate::audit::{Audit, Ticket};
+use crate::disk::Disk;
 use crate::network::Network;
 use crate::plan::Load;
 
@@ -25,6 +27,7 @@ pub fn lock(audit: &Mutex<Audit>) -> MutexGuard<'_, Audit> {
 
 pub struct Client {
     pub store: Store,
+    pub disk: Arc<Disk>,
     pub audit: Arc<Mutex<Audit>>,
     pub network: Network,
     pub rng: StdRng,
@@ -55,9 +58,11 @@ impl Drop for Pending<'_> {
 
 /// What a node holds for a key and what it shows of it at the same moment; `None` where its disk
 /// cannot be read.
-pub fn look(store: &Store, key: &Key) -> Option<(Option<Record>, Option<kvs::model::Header>)> {
+pub fn look(store: &Store, key: &Key) -> Option<(Option<Record>, Option<Header>)> {
     let record = store.record_now(key).ok()?;
-    Some((record, store.head(key).ok()?))
+    // only a death that is not kept yet keeps it waiting
+    let live = store.head(key).now_or_never().unwrap_or(Ok(None));
+    Some((record, live.ok()?))
 }
 
 impl Client {
@@ -72,17 +77,32 @@ impl Client {
                 self.retry().await;
             } else if self.rng.random_bool(0.3) {
                 let key = self.draw_key();
-                self.read(&key);
+                self.read(&key).await;
             } else {
                 self.ask_something().await;
             }
         }
     }
 
-    fn read(&self, key: &Key) {
+    async fn read(&self, key: &Key) {
+        let (held, failures) = (self.held_value(key), self.disk.failures());
+        let told = self.store.head(key).await;
         // a disk that cannot be read shows nothing
         let Some((record, live)) = look(&self.store, key) else { return };
         lock(&self.audit).looked(self.slot, key, record.as_ref(), live.as_ref());
+        // a disk that takes no writes cannot keep that somebody was told
+        let could_keep = failures.is_some() && failures == self.disk.failures();
+        if let (Some(version), Ok(None), true) = (held, told, could_keep)
+            && self.held_value(key) == held
+        {
+            lock(&self.audit).told_dead(self.slot, key, version);
+        }
+    }
+
+    /// The version of the value that the node holds, dead or alive.
+    fn held_value(&self, key: &Key) -> Option<Version> {
+        let header = self.store.record_now(key).ok()??.header;
+        (header.content != Content::Tombstone).then_some(header.version)
     }
 
     async fn ask_something(&mut self) {

@@ -31,8 +31,9 @@ struct State {
     unreadable: bool,
     /// A commit failed, and it was not opened again.
     broken: bool,
-    /// How many commits have failed.
+    /// How many commits have failed, and how many changes.
     failures: u32,
+    failed_changes: u32,
     /// How many attempts to open it fail from now on.
     reopen_fails: u32,
     /// What a failed commit wrote all the same; nobody sees it yet.
@@ -74,6 +75,12 @@ impl Disk {
 
     pub fn is_readable(&self) -> bool {
         !self.state().unreadable
+    }
+
+    /// How often it has failed to write so far; `None`: it writes nothing just now.
+    pub fn failures(&self) -> Option<u32> {
+        let state = self.state();
+        (!state.broken).then_some(state.failures + state.failed_changes)
     }
 
     /// Ends all its faults.
@@ -202,6 +209,7 @@ impl Recorded<'_> {
         if let Some(left) = left {
             self.disk.state().change_fails = left.checked_sub(1);
             if left == 0 {
+                self.disk.state().failed_changes += 1;
                 return Err(broken("change"));
             }
         }

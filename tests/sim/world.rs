@@ -282,9 +282,11 @@ impl World {
         for _ in 0..clients {
             let rng = StdRng::from_rng(&mut self.rng);
             let (audit, network) = (self.audit.clone(), self.common.network.clone());
+            let disk = self.nodes[slot].disk.clone();
             let Some(up) = &mut self.nodes[slot].up else { continue };
             let client = Client {
                 store: up.store.clone(),
+                disk,
                 audit,
                 network,
                 rng,
@@ -376,10 +378,9 @@ impl World {
             let (record, live) = look(&up.store, &key).expect("it can be read");
             audit.looked(slot, &key, record.as_ref(), live.as_ref());
             let Some(record) = record else { continue };
-            dead += u64::from(record.body.is_empty());
+            dead += u64::from(live.is_none());
             held.insert(key, record.header);
         }
-        // no client writes an empty value, so what is empty is a tombstone or was swept
         let counts = up.store.counts();
         let live = held.len() as u64 - dead;
         if up.is_settled() && (counts.keys, counts.tombstones) != (live, dead) {

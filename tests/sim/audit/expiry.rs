@@ -13,6 +13,8 @@ use super::{Audit, told};
 pub struct Expiry {
     /// By the process that runs now: which version, and what the clock said.
     dead: BTreeMap<(usize, Key), (Version, Timestamp)>,
+    /// What a client was told to be dead, and by what time the node may have judged it then.
+    told: BTreeMap<(usize, Key), (Version, Timestamp)>,
     /// Whose bytes are gone: dead for good on this disk.
     swept: BTreeMap<(usize, Key), Version>,
 }
@@ -20,10 +22,12 @@ pub struct Expiry {
 impl Expiry {
     pub fn disk_lost(&mut self, slot: usize) {
         self.process_ended(slot);
+        self.told.retain(|(at, _), _| *at != slot);
         self.swept.retain(|(at, _), _| *at != slot);
     }
 
-    /// The next process over this disk knows what was swept, but not what was only shown.
+    /// The next process over this disk knows what was swept, and what clients were told, but not
+    /// what only the auditor saw.
     pub fn process_ended(&mut self, slot: usize) {
         self.dead.retain(|(at, _), _| *at != slot);
     }
@@ -90,6 +94,10 @@ impl Audit {
             let what = format!("node {slot} shows {}, which it had swept", told(live));
             self.violated(Some(key), &what);
         }
+        if self.expiry.told.get(&at).is_some_and(|(version, _)| *version == live.version) {
+            let what = format!("node {slot} shows {}, and told that it was dead", told(live));
+            self.violated(Some(key), &what);
+        }
         let died = self.expiry.dead.get(&at).filter(|(version, _)| *version == live.version);
         if let Some((_, died)) = died {
             let (now, died) = (now.micros(), died.micros());
@@ -101,9 +109,7 @@ impl Audit {
     fn is_dead(&mut self, slot: usize, key: &Key, header: &Header) {
         let at = (slot, key.clone());
         let clock = &self.clocks[slot];
-        let now = Moment::of(clock).now;
-        // as late as the node may take it to be
-        let latest = now.max(clock.latest().min(now.plus(self.rules.clock_drift_max)));
+        let (now, latest) = (Moment::of(clock).now, self.judged_at_most(slot));
         let is_swept = self.expiry.swept.get(&at) == Some(&header.version);
         if !is_swept && header.expires_at.is_none_or(|end| end > latest) {
             let what = format!("node {slot} does not show {} at {}", told(header), now.micros());
@@ -115,6 +121,19 @@ impl Audit {
         self.expiry.dead.insert(at, (header.version, died));
     }
 
+    /// As late as the node at `slot` may take it to be.
+    fn judged_at_most(&self, slot: usize) -> Timestamp {
+        let (clock, now) = (&self.clocks[slot], Moment::of(&self.clocks[slot]).now);
+        now.max(clock.latest().min(now.plus(self.rules.clock_drift_max)))
+    }
+
+    /// A client was told that a value is dead, which the disk could keep.
+    pub fn told_dead(&mut self, slot: usize, key: &Key, version: Version) {
+        let latest = self.judged_at_most(slot);
+        self.expiry.told.insert((slot, key.clone()), (version, latest));
+        self.tally.told_dead += 1;
+    }
+
     /// A process starts at the node.
     pub fn starts(&mut self, slot: usize) {
         self.expiry.process_ended(slot);
@@ -122,7 +141,11 @@ impl Audit {
 
     /// The clock of a node was set. Where it is too far back, what was dead may live again.
     pub fn clock_set(&mut self, slot: usize) {
-        let now = Moment::of(&self.clocks[slot]).now.plus(self.rules.clock_drift_max);
-        self.expiry.dead.retain(|(at, _), (_, died)| *at != slot || *died <= now);
+        let borne = Moment::of(&self.clocks[slot]).now.plus(self.rules.clock_drift_max);
+        self.expiry.dead.retain(|(at, _), (_, died)| *at != slot || *died <= borne);
+        // a clock that was further ahead before may have left that time on the disk
+        let was_wrong = self.clocks[slot].latest() > borne;
+        let kept = |latest: Timestamp| !was_wrong && latest <= borne;
+        self.expiry.told.retain(|(at, _), (_, latest)| *at != slot || kept(*latest));
     }
 }

@@ -101,7 +101,7 @@ impl Client {
     /// A write, in four of ten cases a swap.
     pub(super) async fn draw_write(&mut self) -> Request {
         let key = self.draw_key();
-        let current = self.store.peek(&key);
+        let current = self.store.peek(&key).await;
         let swaps = self.rng.random_bool(0.4);
         let change = self.draw_change(current.as_ref().ok().and_then(Option::as_ref));
         let mut conditions = Vec::new();
@@ -120,7 +120,7 @@ impl Client {
         keys.dedup();
         let mut compare = Vec::new();
         for key in &keys {
-            let current = self.store.peek(key);
+            let current = self.store.peek(key).await;
             if let Ok(current) = current
                 && self.rng.random_bool(0.4)
             {
@@ -128,8 +128,8 @@ impl Client {
                 compare.push((key.clone(), Condition::Expect(expected)));
             }
         }
-        let success = self.draw_operations(&keys, 0.7);
-        let failure = self.draw_operations(&keys, 0.2);
+        let success = self.draw_operations(&keys, 0.7).await;
+        let failure = self.draw_operations(&keys, 0.2).await;
         // now and then it must stumble in the middle
         let reads_little = self.rng.random_bool(0.05);
         let content_bytes_max = if reads_little { 50 } else { READ_BYTES_MAX };
@@ -139,7 +139,7 @@ impl Client {
 
     /// Reads and writes of these keys, each written at most once. What deletes also puts, which
     /// tells the auditor whose delete it is.
-    fn draw_operations(&mut self, keys: &[Key], writes: f64) -> Vec<Operation> {
+    async fn draw_operations(&mut self, keys: &[Key], writes: f64) -> Vec<Operation> {
         let mut operations = Vec::new();
         let mut has_put = false;
         for key in keys {
@@ -147,7 +147,7 @@ impl Client {
                 operations.push(Operation::Get(key.clone()));
             }
             if self.rng.random_bool(writes) {
-                let current = self.store.peek(key).ok().flatten();
+                let current = self.store.peek(key).await.ok().flatten();
                 let mut change = self.draw_change(current.as_ref());
                 if change == Change::Delete && !has_put {
                     change = self.draw_put(current.as_ref());
