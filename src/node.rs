@@ -204,6 +204,7 @@ fn open_store(
             history_depth: config.history_depth(),
             idempotency_window: config.limits.idempotency_window,
             idempotency_bytes_max: config.limits.idempotency_bytes_max,
+            compared_bytes_max: config.limits.body_bytes_max,
         };
         Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
     };

@@ -238,11 +238,13 @@ impl Error {
             )
             .into(),
             Self::IdempotencyMismatch => {
-                "this uuid names another request that was accepted on this node; take a new uuid"
+                "this uuid names another request that was accepted on this node, or a version of \
+                 the key, or is the one that is expected; take a new uuid"
                     .into()
             }
             Self::AnswerTooLarge => {
-                "what the transaction reads is more than limits.body_bytes_max; read less at once"
+                "what the transaction reads, or compares by its content, is more than \
+                 limits.body_bytes_max; do less at once"
                     .into()
             }
             of_this_node => of_this_node.trouble().into(),

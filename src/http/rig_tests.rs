@@ -33,6 +33,7 @@ pub(super) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
         history_depth: config.history_depth(),
         idempotency_window: config.limits.idempotency_window,
         idempotency_bytes_max: config.limits.idempotency_bytes_max,
+        compared_bytes_max: config.limits.body_bytes_max,
     };
     let (clock, metrics) = (Clock::system(), Metrics::new());
     let (store, writer) = Store::open(engine, clock.clone(), metrics.clone(), &settings).unwrap();

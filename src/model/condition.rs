@@ -1,14 +1,13 @@
 //! Compare-and-swap conditions, and the one function that decides them.
 //!
 //! Every conditional write, whatever its form, ends here: the writer loads the live current record
-//! of the key, this decides, nothing in between. What must see the value is decided beforehand and
-//! becomes [`Condition::Record`]. A dead record is no current record.
+//! of the key, this decides, nothing in between. What must see the value may be decided beforehand,
+//! which then counts for that very record only. A dead record is no current record.
 
 use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::record::RecordHash;
 use super::{Content, Header, Timestamp, json};
 
 /// What a client expects the current record to be.
@@ -53,8 +52,6 @@ pub enum Condition {
     Match(Tags),
     /// `If-None-Match` (RFC 9110, section 13.1.2): no tag names the live value.
     NoneMatch(Tags),
-    /// The live record is the one with this hash, in every field.
-    Record(RecordHash),
 }
 
 /// The live current record, as the decision sees it.
@@ -76,6 +73,18 @@ impl Condition {
         matches!(self, Self::Expect(Expected::Json(_)))
     }
 
+    /// Whether it can hold for the version of this uuid alone, or of others that it names beside.
+    #[must_use]
+    pub fn expects(&self, uuid: Uuid) -> bool {
+        match self {
+            Self::Expect(Expected::Uuid(expected) | Expected::Version { uuid: expected, .. }) => {
+                *expected == uuid
+            }
+            Self::Match(Tags::These(uuids)) => uuids.contains(&uuid),
+            Self::Expect(_) | Self::Match(Tags::Any) | Self::NoneMatch(_) => false,
+        }
+    }
+
     /// Decides the condition against the live current record, if there is one.
     #[must_use]
     pub fn holds(&self, current: Option<Current<'_>>) -> bool {
@@ -87,7 +96,6 @@ impl Condition {
             Self::Expect(expected) => expected.holds(current),
             Self::Match(tags) => named(tags),
             Self::NoneMatch(tags) => !named(tags),
-            Self::Record(hash) => current.is_some_and(|c| c.header.hash() == *hash),
         }
     }
 }

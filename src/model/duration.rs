@@ -20,7 +20,7 @@ pub struct DurationError(pub String);
 /// # Errors
 /// When `text` has another form or lies outside of 1 ms to 36,500 d.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
-    let error = || DurationError(text.chars().take(64).collect());
+    let error = || DurationError(super::shown(text));
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     if number.is_empty() || number.starts_with('0') {

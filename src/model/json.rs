@@ -221,7 +221,7 @@ impl<'a> Cursor<'a> {
         let mut pairs = names.iter().zip(names.iter().skip(1));
         match pairs.find(|(a, b)| self.name_in(**a) == self.name_in(**b)) {
             Some((twice, _)) => {
-                let name = self.name_in(*twice);
+                let name = super::shown(&self.name_in(*twice));
                 Err(serde_json::Error::custom(format_args!("duplicate member `{name}`")))
             }
             None => Ok(()),

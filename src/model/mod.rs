@@ -22,3 +22,9 @@ pub use record::{Content, ContentType, Header, Record};
 pub use seen::Seen;
 pub use timestamp::Timestamp;
 pub use version::Version;
+
+/// The beginning of a text that came from outside, for a message.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}

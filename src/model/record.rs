@@ -275,7 +275,7 @@ pub(crate) mod tests {
     #[test]
     fn every_field_moves_the_hash() {
         let base = sample();
-        let mut others = vec![base.clone(); 10];
+        let mut others = vec![base.clone(); 13];
         others[0].version.timestamp = Timestamp::ZERO;
         others[1].version.origin_joined_at = Timestamp::ZERO;
         others[2].version.uuid = Uuid::nil();
@@ -286,6 +286,10 @@ pub(crate) mod tests {
         others[7].content = Content::Tombstone;
         others[8].content = Content::value(ContentType::octet_stream(), b"{}");
         others[9].content = Content::value(ContentType::json(), b"[]");
+        others[10].parent = Some(Uuid::from_u128(2));
+        others[11].expires_at = Some(Timestamp::saturating(6));
+        let of_equal_length = ContentType::parse("application/jsox").unwrap();
+        others[12].content = Content::value(of_equal_length, b"{}");
         others.push(base);
         let hashes: std::collections::BTreeSet<_> = others.iter().map(Header::hash).collect();
         assert_eq!(hashes.len(), others.len());

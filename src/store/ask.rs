@@ -200,13 +200,15 @@ pub enum WriteError {
     /// There is no live value to delete.
     #[error("no live value")]
     NotFound,
-    /// The uuid is that of another request that was accepted not long ago.
+    /// The uuid is that of another request that was accepted not long ago, of a version of the key
+    /// that this node has, or the one that the request expects.
     #[error("the uuid belongs to another request")]
     OtherRequest,
     /// No further request can be remembered for its retries until older ones are forgotten.
     #[error("too many requests are remembered")]
     MemoryFull,
-    /// The reads of a transaction give more than [`Txn::content_bytes_max`].
+    /// The reads of a transaction give more than [`Txn::content_bytes_max`], or its compares look
+    /// into more than [`Settings::compared_bytes_max`](super::Settings::compared_bytes_max).
     #[error("the contents are too large together")]
     ContentTooLarge,
     /// The write's timestamp would lie too far ahead of this node's clock.

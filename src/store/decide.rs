@@ -8,9 +8,11 @@ use uuid::Uuid;
 
 use super::feed::Commit;
 use super::group::{Group, Held};
+use super::layout::{Marks, Stored};
 use super::requests::{Answer, Name};
+use super::write::Room;
 use super::{
-    CURRENT_BYTES_MAX, Change, Entry, Lifetime, Operation, Outcome, Txn, TxnDone, Write,
+    CURRENT_BYTES_MAX, Change, Entry, Lifetime, Operation, Outcome, ReadError, Txn, TxnDone, Write,
     WriteError, Written,
 };
 use crate::model::condition::Current;
@@ -32,17 +34,22 @@ struct Plan {
     key: Key,
     held: Option<Held>,
     record: Record,
+    marks: Marks,
 }
 
-/// The verdicts that are left to be used.
-struct Left<'a>(Option<std::slice::Iter<'a, (Option<RecordHash>, bool)>>);
+/// The verdicts that are left to be used, or else the room that is.
+struct Left<'a> {
+    verdicts: Option<std::slice::Iter<'a, (Option<RecordHash>, bool)>>,
+    room: Room,
+}
 
 impl<'a> Left<'a> {
-    fn new(verdicts: &'a Verdicts) -> Self {
-        Self(match verdicts {
+    fn new(verdicts: &'a Verdicts, compared_bytes_max: usize) -> Self {
+        let verdicts = match verdicts {
             Verdicts::Found(found) => Some(found.iter()),
             Verdicts::Open => None,
-        })
+        };
+        Self { verdicts, room: Room::new(compared_bytes_max) }
     }
 }
 
@@ -68,7 +75,14 @@ impl Group<'_> {
             };
         }
         let held = self.current(key).map_err(WriteError::Failed)?;
-        let mut left = Left::new(verdicts);
+        if let Some(name) = name {
+            let mut expected = write.conditions.iter();
+            if expected.any(|condition| condition.expects(name.uuid())) {
+                return Err(WriteError::OtherRequest);
+            }
+            self.check_free(key, held.as_ref(), name)?;
+        }
+        let mut left = Left::new(verdicts, self.rules.compared_bytes_max);
         for condition in &write.conditions {
             match self.holds(key, condition, held.as_ref(), &mut left)? {
                 Some(true) => {}
@@ -83,7 +97,7 @@ impl Group<'_> {
         let previous = live.map(|held| held.stored.header.version);
         let previous = previous.map(|version| (version.uuid, version.timestamp));
         let uuid = name.map_or_else(|| self.shared.clock.uuid(), Name::uuid);
-        let plan = self.plan(key, held, &write.change, uuid)?;
+        let plan = self.plan(key, held, &write.change, (uuid, name.is_some()))?;
         let written = Written { header: plan.record.header.clone(), previous };
         let memory = match name {
             Some(name) => {
@@ -115,8 +129,13 @@ impl Group<'_> {
                 Answer::Written(_) | Answer::PartOfTxn => Err(WriteError::OtherRequest),
             };
         }
+        if let Some(name) = name
+            && txn.compare.iter().any(|(_, condition)| condition.expects(name.uuid()))
+        {
+            return Err(WriteError::OtherRequest);
+        }
         let mut failed = Vec::new();
-        let mut left = Left::new(verdicts);
+        let mut left = Left::new(verdicts, self.rules.compared_bytes_max);
         for (at, (key, condition)) in (0_u32..).zip(&txn.compare) {
             let held = self.current(key).map_err(WriteError::Failed)?;
             match self.holds(key, condition, held.as_ref(), &mut left)? {
@@ -175,12 +194,15 @@ impl Group<'_> {
                 return Err(WriteError::OtherRequest);
             }
             let held = self.current(key).map_err(WriteError::Failed)?;
+            if let Some(name) = name {
+                self.check_free(key, held.as_ref(), name)?;
+            }
             let is_live = held.as_ref().is_some_and(|held| held.stored.is_live(self.now));
             if matches!(change, Change::Delete) && !is_live {
                 results.push(Outcome::Deleted(false));
                 continue;
             }
-            let plan = self.plan(key, held, change, uuid)?;
+            let plan = self.plan(key, held, change, (uuid, name.is_some()))?;
             results.push(match change {
                 Change::Put { .. } => Outcome::Put(uuid, plan.record.header.version.timestamp),
                 Change::Delete => Outcome::Deleted(true),
@@ -235,18 +257,20 @@ impl Group<'_> {
         let live = held.filter(|held| held.stored.is_live(self.now));
         let mut body = None;
         if condition.needs_body() {
-            if let Some(left) = &mut left.0 {
-                let verdict = left.next();
+            if let Some(verdicts) = &mut left.verdicts {
+                let verdict = verdicts.next();
                 let compared = verdict.filter(|(hash, _)| *hash == live.map(|h| h.stored.hash));
                 return Ok(compared.map(|(_, holds)| *holds));
             }
             if let Some(held) = live {
-                body = Some(self.body(key, &held.stored).map_err(WriteError::Failed)?);
+                let read = self.body(key, &held.stored).map_err(WriteError::Failed)?;
+                left.room.take(read.len())?;
+                body = Some(read);
             }
         }
         let current = live.map(|held| Current {
             header: &held.stored.header,
-            displaced_twin: held.stored.displaced_twin,
+            displaced_twin: held.stored.marks.displaced_twin,
             body: body.as_deref(),
         });
         Ok(Some(condition.holds(current)))
@@ -268,13 +292,50 @@ impl Group<'_> {
         WriteError::PreconditionFailed { current: Some(Box::new(Entry { header, body })) }
     }
 
+    /// Refuses a name that is the uuid which this node itself gave to a version of `key` that it
+    /// still has: two versions of one uuid could not be told apart by whoever expects one of them.
+    fn check_free(
+        &mut self,
+        key: &Key,
+        held: Option<&Held>,
+        name: &Name,
+    ) -> Result<(), WriteError> {
+        let Some(held) = held else { return Ok(()) };
+        let node = self.shared.node();
+        let is_taken = |stored: &Stored| {
+            let header = &stored.header;
+            header.version.uuid == name.uuid() && header.origin == node && !stored.marks.named
+        };
+        if is_taken(&held.stored) {
+            return Err(WriteError::OtherRequest);
+        }
+        // nodes give uuids of the time of the write
+        let (secs, nanos) = match name.uuid().get_timestamp() {
+            Some(at) if name.uuid().get_version_num() == 7 => at.to_unix(),
+            _ => return Ok(()),
+        };
+        let made_at = Timestamp::ZERO.plus(std::time::Duration::new(secs, nanos));
+        if made_at > held.stored.header.version.timestamp {
+            return Ok(());
+        }
+        let (first, next) = held.stored.revisions;
+        for number in first..next {
+            match self.revision(key, number) {
+                Ok(Some(revision)) if is_taken(&revision) => return Err(WriteError::OtherRequest),
+                Ok(_) | Err(ReadError::Damaged { .. }) => {}
+                Err(error) => return Err(WriteError::Failed(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// What a write of `key` over `held`, dead or alive, will leave there. Changes nothing.
     fn plan(
         &self,
         key: &Key,
         held: Option<Held>,
         change: &Change,
-        uuid: Uuid,
+        (uuid, named): (Uuid, bool),
     ) -> Result<Plan, WriteError> {
         let before = held.as_ref().map(|held| &held.stored.header);
         let (content, body, expires_at) = match change {
@@ -299,7 +360,8 @@ impl Group<'_> {
             expires_at,
             content,
         };
-        Ok(Plan { key: key.clone(), held, record: Record { header, body } })
+        let marks = Marks { displaced_twin: false, named };
+        Ok(Plan { key: key.clone(), held, record: Record { header, body }, marks })
     }
 
     /// The version of a new write over `before`.
@@ -317,9 +379,9 @@ impl Group<'_> {
 
     /// Writes what was planned, and tells the feed.
     fn perform(&mut self, plan: Plan) -> Result<(), WriteError> {
-        let Plan { key, held, record } = plan;
+        let Plan { key, held, record, marks } = plan;
         let header = record.header.clone();
-        let body = self.put(&key, held, record, false)?;
+        let body = self.put(&key, held, record, marks)?;
         self.commits.push(Commit { key, header, body });
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! to a peer, and no older copy comes back.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,10 @@ pub(super) const SWEEP_MAX: usize = 256;
 const DUE_COUNTED_MAX: usize = 10_000;
 /// How often it is looked whether something is due.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How far back the search for what is due may begin. What lies there are traces of entries that
+/// were deleted in time, over which each search would step; a sweep that finds nothing writes
+/// nothing, and the next search begins where it ended.
+const BEGIN_AGAIN: Duration = Duration::from_secs(2);
 /// The pause between two sweeps when more is due: together with [`SWEEP_MAX`] the bound on how much
 /// a sweep takes from clients.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -37,6 +41,8 @@ pub(super) struct Judge {
     latest: AtomicU64,
     /// The greatest such time that is on the disk.
     kept: AtomicU64,
+    /// Whether the clock was set right, and the disk has a time that it does not believe any more.
+    was_set_right: AtomicBool,
     back_max: Duration,
 }
 
@@ -44,7 +50,7 @@ impl Judge {
     /// `kept`: the greatest time by which something was judged before, as it was kept.
     pub(super) fn new(kept: Timestamp, back_max: Duration) -> Self {
         let (latest, kept) = (kept.micros().into(), kept.micros().into());
-        Self { latest, kept, back_max }
+        Self { latest, kept, was_set_right: false.into(), back_max }
     }
 
     /// The time to judge by when the clock says `now`.
@@ -55,9 +61,15 @@ impl Judge {
             return latest.max(now);
         }
         // the clock had been wrong by more than what is borne, and was set right
-        self.latest.store(now.micros(), Ordering::Relaxed);
         self.kept.store(0, Ordering::Relaxed);
+        self.latest.store(now.micros(), Ordering::Relaxed);
+        self.was_set_right.store(true, Ordering::Relaxed);
         now
+    }
+
+    /// Whether the next group is to keep the time, whatever else it does.
+    pub(super) fn was_set_right(&self) -> bool {
+        self.was_set_right.load(Ordering::Relaxed)
     }
 
     /// Whether `stored` is over by its time alone, and nothing on the disk says so yet.
@@ -74,6 +86,7 @@ impl Judge {
         // unless the clock was set right meanwhile
         if time.micros() <= self.latest.load(Ordering::Relaxed) {
             self.kept.fetch_max(time.micros(), Ordering::Relaxed);
+            self.was_set_right.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -157,6 +170,16 @@ impl Shared {
         self.due((Family::Expiry, &[]), from, now.next(), most)
     }
 
+    /// Whether there is something to sweep, or the search for it begins too far back.
+    fn is_due(&self) -> bool {
+        let now = self.now();
+        let begins = Timestamp::saturating(self.due.records.load(Ordering::Relaxed));
+        let due = |found: Result<Found, ReadError>| found.is_ok_and(|f| !f.entries.is_empty());
+        now.since(begins) > BEGIN_AGAIN
+            || due(self.due_records(now, 1))
+            || due(self.due_requests(now, 1))
+    }
+
     /// How many values are dead and not swept yet, as far as it is counted.
     pub(super) fn count_due(&self) -> Result<u64, ReadError> {
         Ok(self.due_records(self.now(), DUE_COUNTED_MAX)?.entries.len() as u64)
@@ -183,7 +206,7 @@ impl Store {
     /// is killed and its clock steps back. Storage that takes no writes keeps nobody from reading.
     pub(super) async fn keep_death(&self, at: Option<Timestamp>) {
         let owes = |at| at <= self.shared.now() && !self.shared.judge.is_kept(at);
-        if at.is_some_and(owes) {
+        if at.is_some_and(owes) && !self.shared.recovers.load(Ordering::Relaxed) {
             let _ = self.ask(|answer| Job::KeepTime { answer }).await;
         }
     }
@@ -192,12 +215,8 @@ impl Store {
     pub async fn keep_swept(self, stop: CancellationToken) {
         let mut pause = LOOK_AGAIN;
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-            let now = self.shared.now();
-            let due = |found: Result<Found, ReadError>| found.is_ok_and(|f| !f.entries.is_empty());
-            let is_due =
-                due(self.shared.due_records(now, 1)) || due(self.shared.due_requests(now, 1));
             pause = LOOK_AGAIN;
-            if is_due {
+            if self.shared.is_due() {
                 match self.sweep().await {
                     Ok(swept) if swept.more => pause = PAUSE,
                     Ok(_) => {}

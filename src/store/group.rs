@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::engine::{EngineError, Family, Opened, Transaction};
 use super::feed::Commit;
-use super::layout::{self, Body, Stored};
+use super::layout::{self, Body, Marks, Stored};
 use super::{Applied, ReadError, Shared, WriteError};
 use crate::model::record::RecordHash;
 use crate::model::{Key, Merged, Record, Timestamp, merge};
@@ -41,6 +41,8 @@ pub(super) struct Rules {
     pub history_depth: u64,
     /// What remembered requests may take together.
     pub idempotency_bytes_max: u64,
+    /// How much content the compares of one request may look into.
+    pub compared_bytes_max: usize,
 }
 
 /// The change of one key from before a group to after it: record hashes, and whether it counts as
@@ -76,6 +78,8 @@ pub(super) struct Group<'a> {
     /// The time by which values are judged.
     pub(super) now: Timestamp,
     slots: BTreeMap<Key, Slot>,
+    /// How many bytes it has read and written so far.
+    bytes: usize,
     pub(super) commits: Vec<Commit>,
     /// Whether the time by which values are judged is to be kept, for somebody is told of a death.
     pub(super) keeps_time: bool,
@@ -106,8 +110,9 @@ impl<'a> Group<'a> {
             wall,
             now: shared.judge.now(wall),
             slots: BTreeMap::new(),
+            bytes: 0,
             commits: Vec::new(),
-            keeps_time: false,
+            keeps_time: shared.judge.was_set_right(),
             changed: false,
             spoiled: None,
             requests_bytes: None,
@@ -122,6 +127,7 @@ impl<'a> Group<'a> {
             return Ok(slot.now.clone());
         }
         let raw = self.transaction.get_for_update(Family::Records, key.as_bytes())?;
+        self.bytes += raw.as_ref().map_or(0, Bytes::len);
         let decode = |raw: Bytes| -> Result<_, ReadError> {
             Ok(Held { stored: Stored::decode_for(key.as_bytes(), &raw)?, raw })
         };
@@ -142,6 +148,7 @@ impl<'a> Group<'a> {
             Body::Apart => {
                 let at = layout::blob_key(key, &stored.hash);
                 let body = self.transaction.get_for_update(Family::Values, &at)?;
+                self.bytes += body.as_ref().map_or(0, Bytes::len);
                 body.ok_or_else(|| super::missing_value(key))
             }
         }
@@ -162,7 +169,8 @@ impl<'a> Group<'a> {
                     let twin = held.as_ref().is_some_and(|held| {
                         held.stored.header.version.timestamp == record.header.version.timestamp
                     });
-                    self.put(key, held, record.clone(), twin)?;
+                    let marks = Marks { displaced_twin: twin, named: false };
+                    self.put(key, held, record.clone(), marks)?;
                     applied.replaced += 1;
                 }
             }
@@ -184,7 +192,7 @@ impl<'a> Group<'a> {
         key: &Key,
         held: Option<Held>,
         record: Record,
-        displaced_twin: bool,
+        marks: Marks,
     ) -> Result<Option<Bytes>, WriteError> {
         let hash = record.header.hash();
         let revisions = match held {
@@ -195,25 +203,28 @@ impl<'a> Group<'a> {
             Body::Swept
         } else if record.body.len() >= self.rules.blob_threshold_bytes {
             let at = layout::blob_key(key, &hash);
-            self.change(|transaction| transaction.put(Family::Values, &at, &record.body))?;
+            self.put_entry(Family::Values, &at, &record.body)?;
             Body::Apart
         } else {
             Body::Inline(record.body.clone())
         };
-        let inline = matches!(body, Body::Inline(_)).then_some(record.body);
+        // a copy: the feed must not keep alive the request that the value is a part of
+        let inline = matches!(body, Body::Inline(_)).then(|| Bytes::copy_from_slice(&record.body));
         if let Some(at) = record.header.expires_at.filter(|_| body != Body::Swept) {
             let entry = layout::expiry_key(at, key);
-            self.change(|transaction| transaction.put(Family::Expiry, &entry, &[]))?;
+            self.put_entry(Family::Expiry, &entry, &[])?;
             self.noted.0 = Some(self.noted.0.map_or(at, |noted| noted.min(at)));
         }
-        self.replace(key, Stored { header: record.header, hash, displaced_twin, revisions, body })?;
+        self.replace(key, Stored { header: record.header, hash, marks, revisions, body })?;
         Ok(inline)
     }
 
     /// Writes the entry of `key`.
     pub(super) fn replace(&mut self, key: &Key, stored: Stored) -> Result<(), WriteError> {
         let raw = stored.encode();
-        self.change(|transaction| transaction.put(Family::Records, key.as_bytes(), &raw))?;
+        // it may come from a peer and be over already
+        self.keeps_time |= self.shared.judge.owes(&stored, self.now);
+        self.put_entry(Family::Records, key.as_bytes(), &raw)?;
         if let Some(slot) = self.slots.get_mut(key) {
             slot.now = Some(Held { stored, raw });
             slot.written = true;
@@ -228,7 +239,18 @@ impl<'a> Group<'a> {
 
     /// Keeps an entry that is no record.
     pub(super) fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), WriteError> {
-        self.change(|transaction| transaction.put(Family::Meta, key.as_bytes(), value))
+        self.put_entry(Family::Meta, key.as_bytes(), value)
+    }
+
+    /// Writes one entry in the transaction.
+    pub(super) fn put_entry(
+        &mut self,
+        family: Family,
+        at: &[u8],
+        value: &[u8],
+    ) -> Result<(), WriteError> {
+        self.bytes += at.len() + value.len();
+        self.change(|transaction| transaction.put(family, at, value))
     }
 
     /// One change in the transaction. When it fails, the others of the same write must not be
@@ -245,6 +267,11 @@ impl<'a> Group<'a> {
     pub(super) fn spoil(&mut self, error: ReadError) -> WriteError {
         self.spoiled.get_or_insert(error.clone());
         WriteError::Failed(error)
+    }
+
+    /// How many bytes it has read and written so far, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there is anything to commit.

@@ -34,7 +34,7 @@ impl Group<'_> {
             self.free_body(key, &stored)?;
         } else {
             let at = layout::revision_key(key, next);
-            self.change(|transaction| transaction.put(Family::History, &at, &raw))?;
+            self.put_entry(Family::History, &at, &raw)?;
             next += 1;
         }
         while next - first > self.rules.history_depth {
@@ -45,8 +45,14 @@ impl Group<'_> {
     }
 
     fn drop_revision(&mut self, key: &Key, number: u64) -> Result<(), WriteError> {
-        if let Some(stored) = self.revision(key, number).map_err(|error| self.spoil(error))? {
-            self.free_body(key, &stored)?;
+        match self.revision(key, number) {
+            Ok(Some(stored)) => self.free_body(key, &stored)?,
+            Ok(None) => {}
+            // nothing needs it any more; a large value of it stays
+            Err(error @ ReadError::Damaged { .. }) => {
+                tracing::error!(%error, number, "a damaged revision is dropped");
+            }
+            Err(error) => return Err(self.spoil(error)),
         }
         let at = layout::revision_key(key, number);
         self.change(|transaction| transaction.delete(Family::History, &at))

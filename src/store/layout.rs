@@ -22,7 +22,7 @@ pub const IDENTITY: &str = "identity";
 pub const BOOTSTRAPPED: &str = "bootstrapped";
 /// The meta entry that holds the members that were ever met.
 pub const MEMBERS: &str = "members";
-/// The meta entry that holds the greatest time by which something was swept.
+/// The meta entry that holds the greatest time by which a value was told to be over, or swept.
 pub const JUDGED: &str = "judged";
 /// The meta entry that holds how many bytes the remembered requests take.
 pub const REQUESTS_BYTES: &str = "requests_bytes";
@@ -48,6 +48,26 @@ pub enum Body {
     Swept,
 }
 
+/// What this node alone knows of a record: it is neither hashed nor replicated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Whether it displaced one of equal timestamp here.
+    pub displaced_twin: bool,
+    /// Whether a client here gave its uuid.
+    pub named: bool,
+}
+
+impl Marks {
+    fn bits(self) -> u8 {
+        u8::from(self.displaced_twin) | u8::from(self.named) << 1
+    }
+
+    fn of_bits(bits: u8) -> Option<Self> {
+        let known = bits < 4;
+        known.then_some(Self { displaced_twin: bits & 1 != 0, named: bits & 2 != 0 })
+    }
+}
+
 /// What an entry of `records` or `history` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -55,9 +75,8 @@ pub struct Stored {
     pub header: Header,
     /// Its hash.
     pub hash: RecordHash,
-    /// Whether the record displaced one of equal timestamp on this node. Not part of the record: it
-    /// is neither hashed nor replicated.
-    pub displaced_twin: bool,
+    /// What this node alone knows of the record.
+    pub marks: Marks,
     /// The numbers of the key's earlier revisions, `[first, next)`. Counts in `records` alone.
     pub revisions: (u64, u64),
     /// The value.
@@ -76,7 +95,7 @@ enum Place {
 #[derive(Serialize, Deserialize)]
 struct Front<'a> {
     hash: RecordHash,
-    displaced_twin: bool,
+    marks: u8,
     place: Place,
     revisions: (u64, u64),
     header: std::borrow::Cow<'a, Header>,
@@ -98,7 +117,7 @@ impl Stored {
         };
         let front = Front {
             hash: self.hash,
-            displaced_twin: self.displaced_twin,
+            marks: self.marks.bits(),
             place,
             revisions: self.revisions,
             header: std::borrow::Cow::Borrowed(&self.header),
@@ -125,7 +144,7 @@ impl Stored {
         Ok(Self {
             header: front.header.into_owned(),
             hash: front.hash,
-            displaced_twin: front.displaced_twin,
+            marks: Marks::of_bits(front.marks).unwrap_or_default(),
             revisions: front.revisions,
             body,
         })
@@ -204,6 +223,9 @@ fn decode_front<'a>(key: &[u8], bytes: &[u8]) -> Result<(Front<'a>, usize), Read
     };
     let (front, used): (Front<'_>, usize) =
         bincode::serde::decode_from_slice(rest, config()).map_err(|e| damaged(e.to_string()))?;
+    if Marks::of_bits(front.marks).is_none() {
+        return Err(damaged(format!("unknown marks {}", front.marks)));
+    }
     Ok((front, rest.len() - used))
 }
 
@@ -243,7 +265,7 @@ pub fn encode_meta<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`ReadError::Damaged`] for bytes that are no such entry.
 pub fn decode_meta<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, ReadError> {
-    decode::<T, DECODE_BYTES_MAX>(name, bytes)
+    decode::<T, DECODE_BYTES_MAX>(&format!("meta/{name}"), bytes)
 }
 
 /// Reads what is remembered of a request, which may be large.
@@ -251,14 +273,14 @@ pub fn decode_meta<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, R
 /// # Errors
 /// [`ReadError::Damaged`] for bytes that are no such thing.
 pub fn decode_request<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReadError> {
-    decode::<T, REQUEST_BYTES_MAX>(REQUESTS_BYTES, bytes)
+    decode::<T, REQUEST_BYTES_MAX>("a remembered request", bytes)
 }
 
 fn decode<T: DeserializeOwned, const BYTES_MAX: usize>(
     name: &str,
     bytes: &[u8],
 ) -> Result<T, ReadError> {
-    let damaged = |problem: String| ReadError::Damaged { key: format!("meta/{name}"), problem };
+    let damaged = |problem: String| ReadError::Damaged { key: name.to_owned(), problem };
     let Some((&META_V1, rest)) = bytes.split_first() else {
         return Err(damaged(format!("unknown format {:?}", bytes.first())));
     };

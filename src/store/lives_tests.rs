@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::tests::{Opened, START, delete, expecting, foreign, key, on_both, plain, put};
 use super::*;
-use crate::model::{Condition, ContentType, Expected, Prefix, Timestamp, json};
+use crate::model::{Condition, ContentType, Expected, Prefix, Tags, Timestamp, json};
 
 const SECOND: u64 = 1_000_000;
 
@@ -499,4 +499,98 @@ async fn what_was_told_to_be_dead_stays_dead_after_a_restart() {
             opened.close();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compares_look_into_a_bounded_amount_of_content() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        // the bound of these tests is 64 KiB
+        let text = format!("\"{}\"", "x".repeat(40 << 10));
+        let large = format!("\"{}\"", "x".repeat(100 << 10));
+        for (at, value) in [("a", &text), ("b", &text), ("large", &large)] {
+            store.write(put(at, value.as_bytes())).await.unwrap();
+        }
+        let same =
+            |value: &String| Expected::Json(json::Text::new(Bytes::from(value.clone())).unwrap());
+        let compare = |keys: &[&'static str]| {
+            let value = |at: &str| if at == "large" { &large } else { &text };
+            txn(
+                keys.iter().map(|at| (*at, same(value(at)))).collect(),
+                vec![puts("c", b"1")],
+                vec![],
+            )
+        };
+        for few in [&["large"][..], &["a"], &["none", "a"]] {
+            store.txn(compare(few)).await.unwrap();
+        }
+        let before = store.fingerprint();
+        for many in [&["a", "b"][..], &["a", "a"], &["large", "a"], &["a", "large"]] {
+            let refused = store.txn(compare(many)).await;
+            assert!(matches!(refused, Err(WriteError::ContentTooLarge)), "{many:?}: {refused:?}");
+        }
+        assert_eq!(store.fingerprint(), before, "nothing was done");
+        opened.close();
+    })
+    .await;
+}
+
+fn is_refused<T>(answer: &Result<T, WriteError>) -> bool {
+    matches!(answer, Err(WriteError::OtherRequest))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_two_versions_of_a_key_get_one_uuid_that_the_node_gave() {
+    on_both(|opened, clock| async move {
+        let store = &opened.store;
+        let again = |body: &'static [u8], uuid: Uuid| named(put("a", body), uuid.as_u128());
+        let first = store.write(put("a", b"0")).await.unwrap().header.version.uuid;
+        assert!(is_refused(&store.write(again(b"x", first)).await), "it is the current one");
+        let mut whole = txn(vec![], vec![puts("b", b"x"), puts("a", b"x")], vec![]);
+        whole.uuid = Some(first);
+        assert!(is_refused(&store.txn(whole.clone()).await) && value(store, "b").await.is_none());
+        // the history has room for three
+        for n in 1..=3 {
+            clock.set(START + n * SECOND);
+            store.write(put("a", b"1")).await.unwrap();
+            assert!(is_refused(&store.write(again(b"x", first)).await), "{n} back");
+        }
+        store.write(delete("a")).await.unwrap();
+        assert_eq!(store.write(again(b"x", first)).await.unwrap().header.version.uuid, first);
+        // that of another node may be a retry of what was asked there
+        let other = foreign(START + 9 * SECOND, 5, Some(b"theirs"));
+        store.apply(vec![(key("c"), other.clone())]).await.unwrap();
+        let uuid = other.header.version.uuid;
+        store.write(named(put("c", b"ours"), uuid.as_u128())).await.unwrap();
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_does_not_expect_its_own_uuid() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        let other = foreign(START, 5, Some(b"theirs"));
+        store.apply(vec![(key("a"), other.clone())]).await.unwrap();
+        let (uuid, timestamp) = (other.header.version.uuid, other.header.version.timestamp);
+        let n = uuid.as_u128();
+        for expected in [Expected::Uuid(uuid), Expected::Version { uuid, timestamp }] {
+            let swap = || expecting(put("a", b"x"), expected.clone());
+            assert!(is_refused(&store.write(named(swap(), n)).await), "{expected:?}");
+            let mut whole = txn(vec![("a", expected.clone())], vec![puts("b", b"x")], vec![]);
+            whole.uuid = Some(uuid);
+            assert!(is_refused(&store.txn(whole).await), "{expected:?}");
+        }
+        let mut matching = put("a", b"x");
+        matching.conditions = vec![Condition::Match(Tags::These(vec![Uuid::nil(), uuid]))];
+        assert!(is_refused(&store.write(named(matching.clone(), n)).await));
+        // unless it is there already
+        matching.conditions = vec![Condition::NoneMatch(Tags::These(vec![uuid]))];
+        let kept = store.write(named(matching, n)).await;
+        assert!(matches!(kept, Err(WriteError::PreconditionFailed { .. })), "{kept:?}");
+        assert_eq!(value(store, "a").await.unwrap(), b"theirs");
+        opened.close();
+    })
+    .await;
 }

@@ -106,6 +106,8 @@ pub(super) struct Model {
     pub greatest: Timestamp,
     kept_greatest: Timestamp,
     kept: Timestamp,
+    /// Whether the clock was set right, and the next group keeps the time.
+    set_right: bool,
     pub records: BTreeMap<Key, Held>,
     /// Newest first.
     pub history: BTreeMap<Key, Vec<Old>>,
@@ -122,6 +124,7 @@ impl Model {
             greatest: now,
             kept_greatest: Timestamp::ZERO,
             kept: Timestamp::ZERO,
+            set_right: false,
             records: BTreeMap::new(),
             history: BTreeMap::new(),
             remembered: BTreeMap::new(),
@@ -140,6 +143,14 @@ impl Model {
         self.greatest = if borne { self.greatest.max(now) } else { now };
         if !borne {
             self.kept = Timestamp::ZERO;
+            self.set_right = true;
+        }
+    }
+
+    /// The writer takes something up, whatever comes of it.
+    pub(super) fn group(&mut self) {
+        if self.set_right {
+            self.keep_time();
         }
     }
 
@@ -156,6 +167,7 @@ impl Model {
 
     fn keep_time(&mut self) {
         (self.kept_greatest, self.kept) = (self.judged(), self.judged());
+        self.set_right = false;
     }
 
     /// The time by which expiry is judged.
@@ -210,6 +222,7 @@ impl Model {
 
     /// Decides a request; `fresh` is the uuid of its versions where the client gave none.
     pub(super) fn ask(&mut self, request: &Request, fresh: Uuid) -> Answer {
+        self.group();
         let before = self.clone();
         let uuid = request.uuid().unwrap_or(fresh);
         let given = request.uuid().is_some();
@@ -268,6 +281,9 @@ impl Model {
             let same = found.text == Request::Write(write.clone()).text();
             return if same { Ok((found.answer.clone(), None)) } else { Err(Answer::OtherRequest) };
         }
+        if given && write.conditions.iter().any(|condition| expects(condition, uuid)) {
+            return Err(Answer::OtherRequest);
+        }
         let live = self.live(key);
         if !write.conditions.iter().all(|condition| holds(condition, live)) {
             let current = live.map(|held| Box::new(entry(held, CURRENT_BYTES_MAX)));
@@ -287,6 +303,9 @@ impl Model {
         if given && let Some(found) = self.recall(uuid, None) {
             let same = found.text == Request::Txn(txn.clone()).text();
             return if same { Ok((found.answer.clone(), None)) } else { Err(Answer::OtherRequest) };
+        }
+        if given && txn.compare.iter().any(|(_, condition)| expects(condition, uuid)) {
+            return Err(Answer::OtherRequest);
         }
         let failed: Vec<u32> = (0..)
             .zip(&txn.compare)
@@ -374,6 +393,7 @@ impl Model {
 
     /// Merges records from a peer, each on its own.
     pub(super) fn apply(&mut self, records: &[(Key, Record)]) -> Applied {
+        self.group();
         let mut applied = Applied::default();
         for (key, record) in records {
             let swept = is_swept(record);
@@ -397,6 +417,7 @@ impl Model {
     /// Frees the bytes of what has expired, and of its expired revisions; gives how many records
     /// that were. Forgets requests whose time is over.
     pub(super) fn sweep(&mut self) -> u64 {
+        self.group();
         let (judged, mut swept) = (self.judged(), 0);
         let window = self.rules.idempotency_window;
         self.remembered.retain(|_, remembered| remembered.at.plus(window) > judged);
@@ -459,6 +480,17 @@ fn revision(held: &Held, fate: Fate, by: Option<Uuid>) -> Revision {
     Revision { header: held.record.header.clone(), body, fate, by }
 }
 
+/// Whether a condition can hold for the version of this uuid because it names it.
+fn expects(condition: &Condition, uuid: Uuid) -> bool {
+    match condition {
+        Condition::Match(Tags::These(list)) => list.contains(&uuid),
+        Condition::Expect(Expected::Uuid(named) | Expected::Version { uuid: named, .. }) => {
+            *named == uuid
+        }
+        _ => false,
+    }
+}
+
 /// A condition on the live value, if there is one.
 fn holds(condition: &Condition, live: Option<&Held>) -> bool {
     let uuid = live.map(|held| held.record.header.version.uuid);
@@ -470,7 +502,6 @@ fn holds(condition: &Condition, live: Option<&Held>) -> bool {
     match condition {
         Condition::Match(tags) => named(tags),
         Condition::NoneMatch(tags) => !named(tags),
-        Condition::Record(hash) => live.is_some_and(|held| held.record.header.hash() == *hash),
         Condition::Expect(expected) => match expected {
             Expected::Uuid(expected) => uuid == Some(*expected),
             Expected::Timestamp(expected) => {

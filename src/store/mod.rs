@@ -74,6 +74,9 @@ pub struct Settings {
     pub idempotency_window: Duration,
     /// What remembering them may take on the disk, in bytes, before compression.
     pub idempotency_bytes_max: u64,
+    /// How many bytes of values the compares of one request may look into together, apart from the
+    /// first.
+    pub compared_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -88,6 +91,7 @@ impl Default for Settings {
             history_depth: 8,
             idempotency_window: Duration::from_secs(24 * 3600),
             idempotency_bytes_max: 256 << 20,
+            compared_bytes_max: 24 << 20,
         }
     }
 }
@@ -107,9 +111,12 @@ struct Shared {
     judge: Judge,
     /// Where what is due begins.
     due: Due,
+    /// Whether storage has failed and is not open again.
+    recovers: AtomicBool,
     /// What remembered requests take.
     requests_bytes: AtomicU64,
     idempotency_window: Duration,
+    compared_bytes_max: usize,
 }
 
 /// A handle to the data of this node. Cheap to clone.
@@ -152,8 +159,10 @@ impl Store {
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
             judge: Judge::new(judged, settings.clock_drift_max),
             due: Due::default(),
+            recovers: AtomicBool::new(false),
             requests_bytes: requests_bytes.into(),
             idempotency_window: settings.idempotency_window,
+            compared_bytes_max: settings.compared_bytes_max,
         });
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
         let writer = Writer::new(shared.clone(), queue, metrics, settings);
@@ -172,7 +181,8 @@ impl Store {
     }
 
     /// Merges records from a peer. When this returns `Ok`, all of them are durable or were beaten
-    /// by what is. The records must be whole ([`Record::is_whole`]).
+    /// by what is, but for those that came without their bytes ([`Record::is_swept`]) and are not
+    /// over here: they are left out. The others must be whole ([`Record::is_whole`]).
     ///
     /// # Errors
     /// When the node is stopping or storage failed; some may then have been merged.

@@ -17,6 +17,8 @@ use super::{ReadError, WriteError, layout};
 /// The pause after the first attempt that failed, and the longest; each is twice the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pause while a record is damaged: opening it again mends nothing, a new disk may.
+const PAUSE_DAMAGED: Duration = Duration::from_secs(60);
 /// How long a job waits for its refusal where the writer has a thread of its own.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -55,6 +57,9 @@ impl Trouble {
         self.why = why;
         if self.is_full() != was_full {
             self.tell();
+        }
+        if matches!(self.why, ReadError::Damaged { .. }) {
+            return PAUSE_DAMAGED;
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
@@ -102,8 +107,10 @@ impl Writer {
 
     /// Opens the store again; gives the pause until the next attempt where that fails.
     fn attempt(&self, trouble: &mut Trouble) -> Option<Duration> {
+        self.shared.recovers.store(true, Ordering::Relaxed);
         match self.reopen() {
             Ok(()) => {
+                self.shared.recovers.store(false, Ordering::Relaxed);
                 tracing::info!("storage is open again, and takes writes");
                 None
             }

@@ -134,6 +134,7 @@ fn open() -> (Arc<Failing>, Store, JoinHandle<()>) {
         history_depth: 3,
         idempotency_window: std::time::Duration::from_secs(3600),
         idempotency_bytes_max: 1 << 20,
+        compared_bytes_max: 1 << 20,
     };
     let clock = Clock::from_source(Fixed::new(1_800_000_000_000_000, 1));
     let (store, writer) =

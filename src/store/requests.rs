@@ -144,8 +144,8 @@ impl Group<'_> {
                 let over = layout::request_time_key(over, memory.uuid, &key);
                 self.change(|transaction| transaction.delete(Family::Requests, &over))?;
             }
-            self.change(|transaction| transaction.put(Family::Requests, &at, &value))?;
-            self.change(|transaction| transaction.put(Family::Requests, &noted, &[]))?;
+            self.put_entry(Family::Requests, &at, &value)?;
+            self.put_entry(Family::Requests, &noted, &[])?;
         }
         self.note_request(now);
         self.requests_bytes = Some(memory.bytes);
@@ -168,12 +168,20 @@ impl Group<'_> {
         let uuid = Uuid::from_bytes(*uuid);
         let at = layout::request_key(uuid, key);
         let noted = layout::request_time_key(accepted_at, uuid, key);
-        let recalled = self.recall(&at).map_err(|error| self.spoil(error))?;
-        self.change(|transaction| transaction.delete(Family::Requests, &noted))?;
-        // the uuid may have been used again after its time
-        let Some((_, cost)) = recalled.filter(|(found, _)| found.accepted_at == accepted_at) else {
+        let raw = self.transaction.get_for_update(Family::Requests, &at);
+        let Some(raw) = raw.map_err(|error| WriteError::Failed(error.into()))? else {
+            self.change(|transaction| transaction.delete(Family::Requests, &noted))?;
             return Ok(false);
         };
+        self.change(|transaction| transaction.delete(Family::Requests, &noted))?;
+        match layout::decode_request::<Remembered>(&raw) {
+            // the uuid was used again after its time
+            Ok(found) if found.accepted_at != accepted_at => return Ok(false),
+            Ok(_) => {}
+            // nobody can be answered from it, and it is no reason to keep others
+            Err(error) => tracing::error!(%error, "a damaged request is forgotten"),
+        }
+        let cost = cost(&at, &raw);
         self.change(|transaction| transaction.delete(Family::Requests, &at))?;
         self.requests_bytes = Some(self.requests_bytes().saturating_sub(cost));
         Ok(true)

@@ -1,22 +1,19 @@
 //! The store on both engines: decisions, what stays after reopening, the digest against a
 //! recomputed one.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::engine::EngineError;
-use super::layout::Stored;
+use super::layout::{Marks, Stored};
 use super::memory::Memory;
 use super::rocks::Rocks;
 use super::*;
 use crate::clock::Fixed;
 use crate::model::{
-    Condition, Content, ContentType, Expected, Header, Merged, Seen, Timestamp, Version, json,
-    merge,
+    Condition, Content, ContentType, Expected, Header, Seen, Timestamp, Version, json,
 };
 
 pub(super) const START: u64 = 1_800_000_000_000_000;
@@ -31,6 +28,7 @@ fn settings() -> Settings {
         history_depth: 3,
         idempotency_window: Duration::from_secs(3600),
         idempotency_bytes_max: 1 << 20,
+        compared_bytes_max: 64 << 10,
     }
 }
 
@@ -323,7 +321,8 @@ fn the_disk_bytes_are_pinned_and_any_other_bytes_are_an_error() {
     let header = foreign(START, 9, Some(b"{}")).header;
     let hash = header.hash();
     let body = layout::Body::Inline(Bytes::from_static(b"{}"));
-    let stored = Stored { header, hash, displaced_twin: true, revisions: (3, 9), body };
+    let marks = Marks { displaced_twin: true, named: false };
+    let stored = Stored { header, hash, marks, revisions: (3, 9), body };
     let bytes = stored.encode();
     assert_eq!(blake3::hash(&bytes).to_hex().as_str(), GOLDEN, "bump the format, and read both");
     assert_eq!(Stored::decode_for(b"a", &bytes).unwrap(), stored);
@@ -334,108 +333,3 @@ fn the_disk_bytes_are_pinned_and_any_other_bytes_are_an_error() {
 }
 
 const GOLDEN: &str = "e2b15a0b7bbe8805b1136906a8ce869d24c6a4f0843b2c7ff8280ebcba195f44";
-
-/// One step of a random history.
-#[derive(Clone, Debug)]
-enum Act {
-    Put(u8, usize),
-    Delete(u8),
-    Swap(u8, bool),
-    Remote(u8, u64, u8),
-    Reopen,
-}
-
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        (0..12_u8, 0..130_usize).prop_map(|(k, size)| Act::Put(k, size)),
-        (0..12_u8).prop_map(Act::Delete),
-        (0..12_u8, any::<bool>()).prop_map(|(k, right)| Act::Swap(k, right)),
-        (0..12_u8, 0..40_u64, 1..4_u8).prop_map(|(k, t, node)| Act::Remote(k, t, node)),
-        Just(Act::Reopen),
-    ];
-    proptest::collection::vec(act, 1..60)
-}
-
-/// The store as a plain map.
-type Model = BTreeMap<Key, Record>;
-
-async fn perform(opened: &Opened, model: &mut Model, act: &Act, n: usize) {
-    let at = |k: &u8| format!("k/{k}");
-    let held = |model: &Model, k: &u8| model.get(&key(&at(k))).cloned();
-    let live = |record: Option<Record>| record.filter(|r| r.header.is_live(Timestamp::MAX));
-    let store = &opened.store;
-    let (write, accepted) = match act {
-        Act::Put(k, size) => (put(&at(k), &vec![u8::try_from(n).unwrap(); *size]), true),
-        Act::Delete(k) => (delete(&at(k)), live(held(model, k)).is_some()),
-        Act::Swap(k, right) => {
-            let current = live(held(model, k)).map(|r| r.header.version.uuid);
-            let expected = if *right { current } else { None };
-            let expected = expected.unwrap_or(Uuid::nil());
-            (expecting(put(&at(k), b"s"), Expected::Uuid(expected)), *right && current.is_some())
-        }
-        Act::Remote(k, timestamp, node) => {
-            let record = foreign(START + timestamp, u128::from(*node), Some(&[*node; 70]));
-            store.apply(vec![(key(&at(k)), record.clone())]).await.unwrap();
-            let keep = held(model, k)
-                .is_some_and(|held| merge(Some(&held.header), &record.header) != Merged::Replaced);
-            if !keep {
-                model.insert(key(&at(k)), record);
-            }
-            return;
-        }
-        Act::Reopen => return,
-    };
-    let (at, change) = (write.key.clone(), write.change.clone());
-    match store.write(write).await {
-        Ok(written) => {
-            assert!(accepted);
-            let body = match change {
-                Change::Put { body, .. } => body,
-                Change::Delete => Bytes::new(),
-            };
-            model.insert(at, Record { header: written.header, body });
-        }
-        Err(WriteError::PreconditionFailed { .. } | WriteError::NotFound) => assert!(!accepted),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// Plays a history on an engine that `open` opens, reopening as it says; gives the fingerprint.
-async fn play(acts: &[Act], open: impl Fn() -> Arc<dyn Engine>) -> [u8; 32] {
-    let clock = Fixed::new(START, 9);
-    let mut opened = Opened::new(open(), &clock);
-    let mut model = Model::new();
-    for (n, act) in acts.iter().enumerate() {
-        if matches!(act, Act::Reopen) {
-            opened.close();
-            opened = Opened::new(open(), &clock);
-        }
-        perform(&opened, &mut model, act, n).await;
-        let recomputed = opened.store.recomputed_fingerprint().unwrap();
-        assert_eq!(opened.store.fingerprint(), recomputed, "after {act:?}");
-    }
-    for (key, record) in &model {
-        assert_eq!(opened.store.record(key).await.unwrap().as_ref(), Some(record));
-    }
-    let live = model.values().filter(|r| r.header.content != Content::Tombstone).count() as u64;
-    let tombstones = model.len() as u64 - live;
-    assert_eq!(opened.store.counts(), Counts { keys: live, tombstones });
-    let fingerprint = opened.store.fingerprint();
-    opened.close();
-    fingerprint
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
-    #[test]
-    fn both_engines_and_a_plain_map_agree_on_long_histories(acts in acts()) {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).build().unwrap();
-        let memory: Arc<dyn Engine> = Arc::new(Memory::default());
-        let dir = tempfile::tempdir().unwrap();
-        let in_memory = runtime.block_on(play(&acts, || memory.clone()));
-        let on_disk = runtime.block_on(play(&acts, || rocks(dir.path())));
-        prop_assert_eq!(in_memory, on_disk);
-    }
-}

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::decide::Verdicts;
 use super::requests::Name;
 use super::writer::Job;
-use super::{ReadError, Store, Txn, TxnDone, Write, WriteError, Written};
+use super::{Store, Txn, TxnDone, Write, WriteError, Written};
 use crate::model::condition::Current;
 use crate::model::record::RecordHash;
 use crate::model::{Condition, Key};
@@ -22,6 +22,27 @@ const ROUNDS_MAX: u32 = 3;
 
 /// How the writer answers a request: `None` when what was compared outside is not there any more.
 type Answer<T> = oneshot::Sender<Result<Option<T>, WriteError>>;
+
+/// How much content the compares of one request may still look into. The first value always may be.
+pub(super) struct Room {
+    left: usize,
+    used: bool,
+}
+
+impl Room {
+    /// For `bytes_max` together.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { left: bytes_max, used: false }
+    }
+
+    /// Takes room for a value.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), WriteError> {
+        let first = !std::mem::replace(&mut self.used, true);
+        let left = self.left.checked_sub(bytes);
+        self.left = left.or(first.then_some(0)).ok_or(WriteError::ContentTooLarge)?;
+        Ok(())
+    }
+}
 
 impl Store {
     /// Decides and, if it is accepted, performs one write. When this returns `Ok`, the write is
@@ -63,7 +84,7 @@ impl Store {
             let verdicts = if rounds == ROUNDS_MAX {
                 Verdicts::Open
             } else {
-                Verdicts::Found(self.compare(content.clone()).await.map_err(WriteError::Failed)?)
+                Verdicts::Found(self.compare(content.clone()).await?)
             };
             if let Some(decided) = self.ask(|answer| job(verdicts, answer)).await? {
                 return Ok(decided);
@@ -76,12 +97,14 @@ impl Store {
     async fn compare(
         &self,
         conditions: std::sync::Arc<Vec<(Key, Condition)>>,
-    ) -> Result<Vec<(Option<RecordHash>, bool)>, ReadError> {
+    ) -> Result<Vec<(Option<RecordHash>, bool)>, WriteError> {
         // the semaphore is never closed
         let _turn = self.shared.comparisons.acquire().await.ok();
         let compare = move |store: &Self| {
-            let conditions = conditions.iter();
-            conditions.map(|(key, condition)| store.compare_now(key, condition)).collect()
+            let mut room = Room::new(store.shared.compared_bytes_max);
+            let compare =
+                |(key, condition): &(Key, Condition)| store.compare_now(key, condition, &mut room);
+            conditions.iter().map(compare).collect()
         };
         self.blocking(compare).await
     }
@@ -90,10 +113,12 @@ impl Store {
         &self,
         key: &Key,
         condition: &Condition,
-    ) -> Result<(Option<RecordHash>, bool), ReadError> {
-        let Some((stored, body)) = self.shared.live(key)? else {
+        room: &mut Room,
+    ) -> Result<(Option<RecordHash>, bool), WriteError> {
+        let Some((stored, body)) = self.shared.live(key).map_err(WriteError::Failed)? else {
             return Ok((None, condition.holds(None)));
         };
+        room.take(body.len())?;
         let current = Current { header: &stored.header, displaced_twin: false, body: Some(&body) };
         Ok((Some(stored.hash), condition.holds(Some(current))))
     }

@@ -13,14 +13,12 @@ use super::decide::Verdicts;
 use super::expiry::Swept;
 use super::group::{CommitError, Done, Effect, Group, Rules};
 use super::requests::Name;
-use super::{
-    Applied, Operation, ReadError, Settings, Shared, Txn, TxnDone, Write, WriteError, Written,
-};
+use super::{Applied, ReadError, Settings, Shared, Txn, TxnDone, Write, WriteError, Written};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
 use crate::telemetry::Metrics;
 
-/// A group takes no further job once it holds this many bytes of values (or one larger write).
+/// A group takes no further job once it has read and written this many bytes (or one larger job).
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Nor more than this many jobs.
 const GROUP_JOBS_MAX: usize = 1024;
@@ -94,22 +92,6 @@ impl Job {
             }
         };
     }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Write { write, .. } => write.change.bytes(),
-            Self::Txn { txn, .. } => {
-                let bytes = |operation: &Operation| match operation {
-                    Operation::Write(_, change) => change.bytes(),
-                    Operation::Get(_) => 0,
-                };
-                txn.success.iter().chain(&txn.failure).map(bytes).sum()
-            }
-            Self::Sweep { .. } | Self::KeepTime { .. } => 0,
-            Self::Apply { records, .. } => records.iter().map(|(_, r)| r.body.len()).sum(),
-            Self::Meta { value, .. } => value.len(),
-        }
-    }
 }
 
 /// A decision that waits for the commit.
@@ -129,10 +111,8 @@ struct Committed {
 
 impl Committed {
     /// Of a group that was not even begun.
-    fn refused(jobs: Vec<Job>, why: ReadError) -> Self {
-        for job in jobs {
-            job.refuse(WriteError::Failed(why.clone()));
-        }
+    fn refused(job: Job, why: ReadError) -> Self {
+        job.refuse(WriteError::Failed(why.clone()));
         Self { decided: Vec::new(), outcome: Err(CommitError::Unknown(why)) }
     }
 }
@@ -168,6 +148,7 @@ impl Writer {
             clock_drift_max: settings.clock_drift_max,
             history_depth: u64::from(settings.history_depth),
             idempotency_bytes_max: settings.idempotency_bytes_max,
+            compared_bytes_max: settings.compared_bytes_max,
         };
         let writer = Self { shared, queue, metrics, rules };
         writer.count_records();
@@ -200,22 +181,19 @@ impl Writer {
 
     /// Takes what is waiting behind `first`, decides it as one group, and commits that.
     fn commit(&mut self, first: Job) -> Committed {
-        let mut bytes = first.bytes();
-        let mut jobs = vec![first];
-        while bytes < GROUP_BYTES_MAX && jobs.len() < GROUP_JOBS_MAX {
-            let Ok(job) = self.queue.try_recv() else { break };
-            bytes += job.bytes();
-            jobs.push(job);
-        }
-        let size = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        self.metrics.store_group_writes.observe(f64::from(size));
         let shared = self.shared.clone();
         let opened = match shared.engine.opened() {
             Ok(opened) => opened,
-            Err(error) => return Committed::refused(jobs, error.into()),
+            Err(error) => return Committed::refused(first, error.into()),
         };
         let mut group = Group::new(&shared, opened.as_ref(), self.rules);
-        let decided = jobs.into_iter().map(|job| decide(&mut group, job)).collect();
+        let mut decided = vec![decide(&mut group, first)];
+        while group.bytes() < GROUP_BYTES_MAX && decided.len() < GROUP_JOBS_MAX {
+            let Ok(job) = self.queue.try_recv() else { break };
+            decided.push(decide(&mut group, job));
+        }
+        let size = u32::try_from(decided.len()).unwrap_or(u32::MAX);
+        self.metrics.store_group_writes.observe(f64::from(size));
         let (began, changes) = (shared.clock.instant(), group.changes());
         let committed = group.commit();
         if changes {

@@ -166,6 +166,7 @@ impl Node {
             history_depth: common.config.revision_history_depth,
             idempotency_window: common.config.limits.idempotency_window,
             idempotency_bytes_max: common.config.limits.idempotency_bytes_max,
+            compared_bytes_max: common.config.limits.body_bytes_max,
         };
         let clock = Clock::from_source(self.clock.clone());
         Store::open(self.disk.clone(), clock, metrics.clone(), &settings)

@@ -6,7 +6,7 @@ use kvs::model::{
     merge,
 };
 use kvs::proto::wire::{self, WireRecord};
-use kvs::store::layout::{self, Body, Stored};
+use kvs::store::layout::{self, Body, Marks, Stored};
 use uuid::Uuid;
 
 use super::memory::peak;
@@ -83,9 +83,11 @@ pub fn laws(key: &Key, record: &Record) {
     assert_eq!(merge(Some(&record.header), &record.header), Merged::Same);
     assert_eq!(merge(None, &record.header), Merged::Replaced);
     let bodies = [Body::Inline(record.body.clone()), Body::Apart, Body::Swept];
-    for (displaced_twin, body) in [true, false, false].into_iter().zip(bodies) {
+    let marks = [(true, false), (false, true), (true, true)];
+    for ((displaced_twin, named), body) in marks.into_iter().zip(bodies) {
+        let marks = Marks { displaced_twin, named };
         let (header, revisions) = (record.header.clone(), (1, 5));
-        let stored = Stored { header, hash, displaced_twin, revisions, body };
+        let stored = Stored { header, hash, marks, revisions, body };
         let bytes = stored.encode();
         let decoded = Stored::decode_for(key.as_bytes(), &bytes).expect("just encoded");
         assert_eq!(decoded, stored);
@@ -182,7 +184,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let expiring = Header { expires_at: Some(Timestamp::MAX), ..header.clone() };
     let on_disk = |header: &Header, body: Body| {
         let (header, hash) = (header.clone(), header.hash());
-        let stored = Stored { header, hash, displaced_twin: false, revisions: (0, 2), body };
+        let stored = Stored { header, hash, marks: Marks::default(), revisions: (0, 2), body };
         [&[DISK], &*stored.encode()].concat()
     };
     let made = |bytes: &[u8]| Pen::default().byte(3).raw(bytes).done();
