@@ -317,7 +317,7 @@ impl Config {
             ("limits.txn_operations_max", limits.txn_operations_max, 1, 100_000),
             ("limits.idempotency_bytes_max", remembered, MIB, TIB),
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
-            ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB),
+            ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB / 16),
             ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),
             ("limits.value_bytes_max", limits.value_bytes_max, 1, 16 * MIB),
             ("limits.body_bytes_max", limits.body_bytes_max, 1024, 64 * MIB),

@@ -55,17 +55,6 @@ impl Budget {
         }
     }
 
-    /// Waits a while for room for `bytes` beyond what is held already, as far as the whole budget
-    /// reaches.
-    pub(super) async fn hold_more(&self, held: &mut Held, bytes: usize) -> Result<(), Error> {
-        let left = self.total.saturating_sub(u32::try_from(held.0.num_permits()).unwrap_or(0));
-        let units = self.units(bytes).min(left);
-        if units > 0 {
-            held.0.merge(self.hold(units as usize * UNIT_BYTES).await?.0);
-        }
-        Ok(())
-    }
-
     /// Gives back what `bytes` do not need.
     pub(super) fn shrink(&self, held: &mut Held, bytes: usize) {
         let excess = held.0.num_permits().saturating_sub(self.units(bytes) as usize);
@@ -76,20 +65,14 @@ impl Budget {
 /// Reads a value.
 pub(super) async fn value(app: &App, body: Body) -> Result<(Bytes, Held), Error> {
     let max = app.state.config.limits.value_bytes_max;
-    read(app, body, max).await?.ok_or(Error::ValueTooLarge(max))
+    read(app, body, max, |size| size).await?.ok_or(Error::ValueTooLarge(max))
 }
 
-/// Reads the body of a JSON route.
-async fn json(app: &App, body: Body) -> Result<(Bytes, Held), Error> {
-    let max = app.state.config.limits.body_bytes_max;
-    read(app, body, max).await?.ok_or(Error::BodyTooLarge(max))
-}
-
-/// How many times its size a large body takes while it is read, itself included: the places of its
-/// members, and what is decoded from base64.
-const READING_FACTOR: usize = 4;
-/// The same from then on.
-const READ_FACTOR: usize = 2;
+/// How many times its size a large JSON body takes, itself included: what is decoded from base64
+/// stays until the end of the request.
+const BODY_FACTOR: usize = 2;
+/// How many times its size is taken besides while it is parsed: the places of its members.
+pub(super) const PARSING_FACTOR: usize = 2;
 /// The least text that an entry of a list has, as in `{"get":{"key":"a"}},`.
 const ENTRY_TEXT_BYTES_MIN: usize = 20;
 /// What an entry takes besides its text and content.
@@ -103,33 +86,41 @@ pub(super) async fn parsed<T: Send + 'static>(
     entries_max: usize,
     parse: impl FnOnce(&Bytes) -> Result<T, Error> + Send + 'static,
 ) -> Result<(T, Held), Error> {
-    let (body, mut held) = json(app, body).await?;
+    let max = app.state.config.limits.body_bytes_max;
+    let needs = |size: usize| {
+        let entries = entries_max.min(size / ENTRY_TEXT_BYTES_MIN) * ENTRY_BYTES;
+        entries + if size < LARGE_BYTES_MIN { size } else { BODY_FACTOR * size }
+    };
+    let (body, held) = read(app, body, max, needs).await?.ok_or(Error::BodyTooLarge(max))?;
     let size = body.len();
-    let entries = entries_max.min(size / ENTRY_TEXT_BYTES_MIN) * ENTRY_BYTES;
-    let factor = |factor: usize| if size < LARGE_BYTES_MIN { 1 } else { factor };
-    let more = (factor(READING_FACTOR) - 1) * size + entries;
-    if more > 0 {
-        app.budget.hold_more(&mut held, more).await?;
+    let parse = move || parse(&body);
+    if size < LARGE_BYTES_MIN {
+        return Ok((parse()?, held));
     }
-    let parsed = app.work(size, move || parse(&body)).await?;
-    app.budget.shrink(&mut held, factor(READ_FACTOR) * size + entries);
-    Ok((parsed, held))
+    // of a budget of its own: whoever holds a part of that needs nothing more to get done
+    let _parsing = app.parsing.hold(PARSING_FACTOR * size).await?;
+    Ok((app.work(size, parse).await?, held))
 }
 
-/// `None`: more than `max` bytes.
-async fn read(app: &App, body: Body, max: usize) -> Result<Option<(Bytes, Held)>, Error> {
+/// Reads a body with the memory that one of its size `needs`; `None`: more than `max` bytes.
+async fn read(
+    app: &App,
+    body: Body,
+    max: usize,
+    needs: impl Fn(usize) -> usize,
+) -> Result<Option<(Bytes, Held)>, Error> {
     let announced = body.size_hint().exact().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if announced.is_some_and(|n| n > max) {
         return Ok(None);
     }
-    let mut held = app.budget.hold(announced.unwrap_or(max)).await?;
+    let mut held = app.budget.hold(needs(announced.unwrap_or(max))).await?;
     let collected = collect(body, announced.unwrap_or(0), max);
     let Ok(collected) = timeout(app.state.config.limits.request_timeout, collected).await else {
         return Err(Error::RequestTimeout);
     };
     let Some(bytes) = collected? else { return Ok(None) };
     if announced.is_none() {
-        app.budget.shrink(&mut held, bytes.len());
+        app.budget.shrink(&mut held, needs(bytes.len()));
     }
     Ok(Some((bytes, held)))
 }
@@ -163,10 +154,10 @@ mod tests {
         budget.shrink(&mut most, UNIT_BYTES + 1);
         assert_eq!(most.0.num_permits(), 2);
         drop(one);
-        budget.hold_more(&mut most, 100 * UNIT_BYTES).await.unwrap();
-        assert_eq!(most.0.num_permits(), 10, "never more than there is");
-        budget.hold_more(&mut most, 1).await.unwrap();
         drop(most);
+        let all = budget.hold(100 * UNIT_BYTES).await.unwrap();
+        assert_eq!(all.0.num_permits(), 10, "never more than there is");
+        drop(all);
         assert_eq!(budget.units.available_permits(), 10);
     }
 

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use super::error::Error;
-use crate::model::json;
+use crate::model::{json, shown};
 
 /// More members than any object of the API has: further ones take no memory, as one of those that
 /// are kept must then be unknown.
@@ -41,7 +41,7 @@ impl<'a> Members<'a> {
     /// Refuses what was not taken.
     pub(super) fn finish(self) -> Result<(), Error> {
         match self.0.into_iter().next() {
-            Some((name, _)) => Err(Error::UnknownField(name)),
+            Some((name, _)) => Err(Error::UnknownField(shown(&name))),
             None => Ok(()),
         }
     }

@@ -52,7 +52,11 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
             }
         }
         if request.method() == Method::HEAD && !envelope {
-            return head(app, &key).await;
+            let header = app.state.store.head(&key).await?;
+            match &matches {
+                Some(tags) if !matching(tags, header.as_ref()) => continue,
+                _ => return Ok(head(app, &header.ok_or(Error::KeyNotFound)?)),
+            }
         }
         let fetched = fetch(app, &key, if envelope { MEMORY_FACTOR } else { 1 }).await;
         // another value, or none, may have come in between: whoever puts parts together must not
@@ -79,12 +83,11 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
 }
 
 /// The headers alone, for which a large value is not read.
-async fn head(app: &App, key: &Key) -> Result<Response, Error> {
-    let header = app.state.store.head(key).await?.ok_or(Error::KeyNotFound)?;
-    let mut headers = value::headers(app, &header);
+fn head(app: &App, header: &Header) -> Response {
+    let mut headers = value::headers(app, header);
     value::accept_ranges(&mut headers);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(header.content.size()));
-    Ok(value::whole(headers, Bytes::new()))
+    value::whole(headers, Bytes::new())
 }
 
 fn body_bytes(entry: &Entry) -> usize {

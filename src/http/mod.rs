@@ -95,11 +95,16 @@ impl fmt::Debug for State {
 /// From this size on, memory is counted and work is done on a thread of its own.
 const LARGE_BYTES_MIN: usize = 64 << 10;
 
+/// How many of the largest JSON bodies are parsed at once.
+const PARSED_AT_ONCE: usize = 2;
+
 /// What every handler is handed.
 struct App {
     state: State,
     /// Memory for the bodies of requests.
     budget: body::Budget,
+    /// Memory for parsing some of them at a time.
+    parsing: body::Budget,
     /// Memory for answers until they are sent: of its own, so that who reads slowly keeps nobody
     /// from writing.
     answers: body::Budget,
@@ -115,7 +120,9 @@ impl App {
         let limits = &state.config.limits;
         let budget = body::Budget::new(limits.body_memory_bytes_max, body::ROOM_WAIT);
         let answers = body::Budget::new(limits.answer_memory_bytes_max, body::ROOM_WAIT);
-        Self { state, budget, answers, detached: Mutex::new(JoinSet::new()) }
+        let parsing = PARSED_AT_ONCE * body::PARSING_FACTOR * limits.body_bytes_max;
+        let parsing = body::Budget::new(parsing, body::ROOM_WAIT);
+        Self { state, budget, parsing, answers, detached: Mutex::new(JoinSet::new()) }
     }
 
     /// Waits a while for the memory of an answer of `bytes`, if that is worth counting.

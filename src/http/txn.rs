@@ -27,6 +27,8 @@ const BASE: &str = "/txn";
 const LISTS: usize = 3;
 /// The most that the result of a read takes besides key and content.
 const GOT_BYTES_MAX: usize = 2 << 10;
+/// How many times its size a key takes as JSON text at most: each byte as `\u0001`.
+const KEY_TEXT_FACTOR: usize = 6;
 /// The same of a write.
 const WRITTEN_BYTES_MAX: usize = 256;
 /// How much content the reads may give where memory for the most that there can be is not taken at
@@ -60,14 +62,14 @@ async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
     asked.txn.uuid = retry::agreed(name, asked.txn.uuid)?;
     let performing = perform(Arc::clone(app), asked, held);
     let (keys, done, held) = write::to_its_end(app, performing).await?;
-    let content = done.content_bytes();
+    let size = answer_bytes(&done, &keys);
     let text = move || {
         let results = keys.iter().zip(&done.results).map(|(key, outcome)| Shown::of(key, outcome));
         let (succeeded, failed) = (done.failed.is_empty(), &done.failed);
         let shown = Answer { succeeded, failed, results: results.collect() };
-        answer::text(&shown, answer_bytes(&done, &keys))
+        answer::text(&shown, size)
     };
-    let text = app.work(content, text).await?;
+    let text = app.work(size, text).await?;
     Ok(answer::json_bytes(StatusCode::OK, answer::fitted(app, text, held)))
 }
 
@@ -148,8 +150,6 @@ struct Bounds {
 /// A checked body.
 struct Asked {
     txn: Txn,
-    /// How long its text is: the keys of the answer are all in it.
-    text_bytes: usize,
 }
 
 impl Asked {
@@ -166,7 +166,7 @@ impl Asked {
             uuid: uuid.map(intent::uuid).transpose()?,
             content_bytes_max: 0,
         };
-        Ok(Self { txn, text_bytes: body.len() })
+        Ok(Self { txn })
     }
 
     /// Whether it may give content.
@@ -178,13 +178,16 @@ impl Asked {
     /// The most that its results take, besides content.
     fn results_bytes_max(&self) -> usize {
         let bytes = |operations: &[Operation]| -> usize {
-            let one = |operation: &Operation| match operation {
-                Operation::Get(_) => GOT_BYTES_MAX,
-                Operation::Write(..) => WRITTEN_BYTES_MAX,
+            let one = |operation: &Operation| {
+                let key = KEY_TEXT_FACTOR * operation.key().as_str().len();
+                match operation {
+                    Operation::Get(_) => GOT_BYTES_MAX + key,
+                    Operation::Write(..) => WRITTEN_BYTES_MAX + key,
+                }
             };
             operations.iter().map(one).sum()
         };
-        self.text_bytes + bytes(&self.txn.success).max(bytes(&self.txn.failure))
+        bytes(&self.txn.success).max(bytes(&self.txn.failure))
     }
 
     /// The keys of what was done, in order.
