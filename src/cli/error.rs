@@ -32,10 +32,10 @@ pub enum CliError {
     /// The node said no. Nothing was changed by this request.
     #[error(transparent)]
     Refused(#[from] Box<Refusal>),
-    /// A revision was not restored, because the key was written meanwhile. Nothing was changed by
-    /// this request.
+    /// A revision was not restored, because the key was written, or its value expired, meanwhile.
+    /// Nothing was changed by this request.
     #[error(
-        "nothing was restored, because key {key} was written meanwhile: {refusal}; see what there \
+        "nothing was restored, because key {key} changed meanwhile: {refusal}; see what there \
          is now with `kvs history`, and run the same again to put the revision in its place"
     )]
     Overtaken {

@@ -1,7 +1,8 @@
 //! A directory tree as records: each regular file's path below the root becomes a key.
 //!
-//! Links are not followed and, unless asked for, files that not everybody may read are left out, so
-//! that an import does not publish what was private. What is left out is told, with the reason.
+//! Links are not followed. Unless asked for, files that not everybody may read, and directories
+//! below the root that not everybody may pass, are left out, so that an import does not publish
+//! what was private. What is left out is told, with the reason.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,13 +16,23 @@ use super::write::VALUE_BYTES_MAX;
 use crate::model::{ContentType, Key};
 
 const OTHERS_MAY_READ: u32 = 0o004;
+const OTHERS_MAY_PASS: u32 = 0o001;
+const TAKES_IT: &str = "--private takes it";
 
 /// Hands every entry below `root` to `each`, in the order of names: a record, or what was left out
 /// and why. `each` says whether to go on.
 pub fn walk(root: &Path, private: bool, mut each: impl FnMut(Result<Line, String>) -> bool) {
-    for entry in WalkDir::new(root).follow_links(false).sort_by_file_name() {
+    let mut entries = WalkDir::new(root).follow_links(false).sort_by_file_name().into_iter();
+    while let Some(entry) = entries.next() {
         let item = match entry {
-            Ok(entry) if entry.file_type().is_dir() => continue,
+            Ok(entry) if entry.file_type().is_dir() => {
+                if private || entry.depth() == 0 || is_open(&entry) {
+                    continue;
+                }
+                entries.skip_current_dir();
+                let path = entry.path().display();
+                Err(format!("{path}: a directory that is not open to everybody ({TAKES_IT})"))
+            }
             Ok(entry) => read(root, &entry, private)
                 .map_err(|reason| format!("{}: {reason}", entry.path().display())),
             Err(error) => Err(match error.path() {
@@ -39,6 +50,11 @@ fn reason(error: &walkdir::Error) -> String {
     error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
+/// Whether everybody may reach what is in a directory.
+fn is_open(entry: &DirEntry) -> bool {
+    entry.metadata().is_ok_and(|found| found.permissions().mode() & OTHERS_MAY_PASS != 0)
+}
+
 fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
     if entry.file_type().is_symlink() {
         return Err("a symbolic link".to_owned());
@@ -54,7 +70,7 @@ fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
         return Err("not a regular file".to_owned());
     }
     if !private && metadata.permissions().mode() & OTHERS_MAY_READ == 0 {
-        return Err("not readable by everybody (--private takes it)".to_owned());
+        return Err(format!("not readable by everybody ({TAKES_IT})"));
     }
     let mut value = Vec::new();
     file.take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value).map_err(|e| e.to_string())?;
@@ -105,6 +121,8 @@ mod tests {
         write(&root.join("b/ü x.txt"), 0o644);
         write(&root.join("a"), 0o604);
         write(&root.join("secret"), 0o640);
+        write(&root.join("closed/f"), 0o644);
+        fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o750)).unwrap();
         write(&root.join(OsStr::from_bytes(b"z\xff")), 0o644);
         std::os::unix::fs::symlink("a", root.join("link")).unwrap();
         std::os::unix::fs::symlink(".", root.join("loop")).unwrap();
@@ -115,11 +133,11 @@ mod tests {
         let told = |word: &str| left.iter().filter(|line| line.contains(word)).count();
         assert_eq!(
             (left.len(), told("symbolic link"), told("not a regular")),
-            (5, 2, 1),
+            (6, 2, 1),
             "{left:?}"
         );
-        assert_eq!((told("--private"), told("not UTF-8")), (1, 1), "{left:?}");
-        assert_eq!(names(root, true).0, ["a", "b/ü x.txt", "secret"]);
+        assert_eq!((told("--private"), told("not UTF-8")), (2, 1), "{left:?}");
+        assert_eq!(names(root, true).0, ["a", "b/ü x.txt", "closed/f", "secret"]);
     }
 
     #[test]

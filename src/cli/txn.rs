@@ -132,7 +132,6 @@ enum Done<'a> {
         key: String,
         uuid: String,
         timestamp: u64,
-        expires_at: Option<String>,
     },
     Delete {
         key: String,
@@ -161,12 +160,17 @@ fn verdict(asked: &Asked, answer: &Answer<'_>) -> String {
 }
 
 fn table(asked: &Asked, answer: &Answer<'_>) -> String {
+    // an answer says of reads alone when they expire
     let expires_at = |done: &Done<'_>| match done {
-        Done::Put { expires_at, .. } => expires_at.clone(),
-        Done::Get(Some(envelope)) => envelope.expires_at.clone(),
-        Done::Delete { .. } | Done::Get(None) => None,
+        Done::Get(Some(envelope)) => or_dash(envelope.expires_at.as_deref()),
+        Done::Put { .. } => String::new(),
+        Done::Delete { .. } | Done::Get(None) => or_dash(None),
     };
-    let expiring = answer.results.iter().any(|done| expires_at(done).is_some());
+    let expires = |done: &Done<'_>| match done {
+        Done::Get(Some(envelope)) => envelope.expires_at.is_some(),
+        _ => false,
+    };
+    let expiring = answer.results.iter().any(expires);
     let mut header = vec!["OPERATION", "KEY", "UUID", "TIMESTAMP"];
     if expiring {
         header.push("EXPIRES");
@@ -177,7 +181,7 @@ fn table(asked: &Asked, answer: &Answer<'_>) -> String {
     let rows = answer.results.iter().enumerate().map(|(index, done)| {
         let mut row = row(done, asked_key(index));
         if expiring {
-            row.insert(4, or_dash(expires_at(done).as_deref()));
+            row.insert(4, expires_at(done));
         }
         row
     });
@@ -188,7 +192,7 @@ fn table(asked: &Asked, answer: &Answer<'_>) -> String {
 fn row(done: &Done<'_>, asked_key: Option<String>) -> Vec<String> {
     let dash = || or_dash(None);
     let (operation, key, uuid, timestamp, result) = match done {
-        Done::Put { key, uuid, timestamp, .. } => {
+        Done::Put { key, uuid, timestamp } => {
             ("put", key.clone(), uuid.clone(), timestamp.to_string(), "written".to_owned())
         }
         Done::Delete { key, deleted } => {

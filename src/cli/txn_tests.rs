@@ -40,7 +40,7 @@ fn what_was_done_is_a_table_for_people() {
     assert_eq!(verdict, "all 3 compares hold: did `success`");
     let expected: [&[&str]; 6] = [
         &["OPERATION", "KEY", "UUID", "TIMESTAMP", "EXPIRES", "RESULT"],
-        &["put", "a", "u1", "7", "-", "written"],
+        &["put", "a", "u1", "7", "written"],
         &["delete", "b", "-", "-", "-", "deleted"],
         &["get", "c", "u2", "5", "2026-11-25T23:00:00.000000Z", "1.0e0"],
         &["get", "d", "-", "-", "-", "(no", "live", "value)"],
