@@ -105,7 +105,6 @@ async fn the_bytes_of_a_revision_come_with_the_headers_of_a_value() {
             for (name, value) in [
                 ("content-type", "text/x-noise"),
                 ("content-length", &value.len().to_string()),
-                ("etag", &format!("\"{uuid}\"")),
                 ("kvs-timestamp", &timestamp.to_string()),
                 ("kvs-origin", &node.id),
                 ("kvs-expires-at", expires),

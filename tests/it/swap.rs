@@ -1,5 +1,9 @@
 //! Compare-and-swap under contention: one winner, no lost increment.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -158,4 +162,42 @@ async fn a_reader_never_sees_a_counter_go_back() {
         }
     }
     assert!(reads > 10, "only {reads} reads");
+}
+
+/// How many swaps of one key succeed in the end, and how long the longest wait may be, in medians.
+const TURNS: usize = 60 * SWAPPERS;
+const WAIT_MAX: f64 = 50.0;
+
+/// A ratio within one run, so that it says the same on a slow machine: none of many clients that
+/// swap one key is left waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_64_clients_in_a_loop_on_one_key_none_starves() {
+    let node = Site::alone().node("n1", &[]).await;
+    node.client.put_json("/kv/counter", "0").await.expect(201);
+    let turns = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    let mut looping = JoinSet::new();
+    for _ in 0..SWAPPERS {
+        let (client, turns) = (node.client.clone(), turns.clone());
+        looping.spawn(async move {
+            let mut own = 0_u32;
+            while turns.load(Ordering::Relaxed) < TURNS {
+                increment(&client).await;
+                turns.fetch_add(1, Ordering::Relaxed);
+                own += 1;
+            }
+            own
+        });
+    }
+    let mut owns = looping.join_all().await;
+    let lasted = began.elapsed();
+    // who never had a turn but the last has waited all the time
+    let mut waits: Vec<Duration> = owns.drain(..).map(|own| lasted / own.max(1)).collect();
+    waits.sort_unstable();
+    let (median, slowest) = (waits[SWAPPERS / 2], waits[SWAPPERS - 1]);
+    let ratio = slowest.as_secs_f64() / median.as_secs_f64();
+    println!("{} swaps in {lasted:?}: the slowest waits {ratio:.1} times the median", TURNS);
+    assert!(ratio <= WAIT_MAX, "{ratio} times the median: {waits:?}");
+    let end = node.client.get("/kv/counter").await.text();
+    assert!(end.parse::<usize>().is_ok_and(|end| end >= TURNS), "{end}");
 }

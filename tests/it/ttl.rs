@@ -121,20 +121,6 @@ async fn keep_keeps_the_end_and_a_write_without_a_lifetime_clears_it() {
 }
 
 #[tokio::test]
-async fn a_value_whose_end_was_cleared_outlives_one_whose_end_was_not() {
-    let node = Site::alone().node("n1", &[]).await;
-    let client = &node.client;
-    for key in ["cleared", "kept"] {
-        client.put(&format!("/kv/{key}?ttl=2s"), "x").await.expect(201);
-    }
-    client.put("/kv/cleared", "lives").await.expect(200);
-    let kept = client.put("/kv/kept?ttl=keep", "dies").await;
-    assert_eq!(kept.status, 200);
-    gone(client, "kept").await;
-    assert_eq!(client.get("/kv/cleared").await.expect(200).text(), "lives");
-}
-
-#[tokio::test]
 async fn what_expired_is_as_absent() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;

@@ -405,5 +405,5 @@ async fn a_transaction_whose_client_leaves_is_done_whole_or_not_at_all() {
             assert_eq!(history["revisions"].as_array().expect("revisions").len(), 1, "{key}");
         }
     }
-    println!("{met} of 60 were done when it was looked");
+    assert!(met > 0, "none was done when it was looked");
 }

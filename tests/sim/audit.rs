@@ -50,6 +50,8 @@ pub struct Rules {
     /// Whether requests that have a name are remembered for as long as a simulation lasts,
     /// whatever clocks say.
     pub remembers: bool,
+    /// Whether so little of them is remembered that there may be no room for more.
+    pub remembers_little: bool,
     pub history_depth: u32,
 }
 

@@ -2,6 +2,7 @@
 //! node is up.
 
 mod draw;
+pub use draw::READ_BYTES_MAX;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

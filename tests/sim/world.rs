@@ -116,6 +116,7 @@ impl World {
         let rules = Rules {
             clock_drift_max: plan.clock_drift_max,
             remembers: plan.idempotency_window == FOR_EVER,
+            remembers_little: plan.idempotency_bytes_max < 1 << 20,
             history_depth: plan.history_depth,
         };
         let common = Common {

@@ -19,7 +19,8 @@
 struct control {
     _Atomic uint64_t calls;   /* so far */
     _Atomic uint64_t first;   /* this call fails, */
-    _Atomic uint64_t failing; /* and so many from there on */
+    _Atomic uint64_t failing; /* and so many from there on, */
+    _Atomic uint64_t again;   /* and this one, if it is not zero, */
     _Atomic uint64_t error;   /* with this errno */
     _Atomic uint64_t half;    /* writes leave half of their bytes */
     _Atomic uint64_t failed;  /* so far */
@@ -63,10 +64,12 @@ static int counts_file(int file) {
 static int fails(char what) {
     uint64_t number = atomic_fetch_add(&control->calls, 1) + 1;
     if (number < atomic_load(&control->first)) return 0;
-    uint64_t left = atomic_load(&control->failing);
-    do {
-        if (left == 0) return 0;
-    } while (!atomic_compare_exchange_weak(&control->failing, &left, left - 1));
+    if (number != atomic_load(&control->again)) {
+        uint64_t left = atomic_load(&control->failing);
+        do {
+            if (left == 0) return 0;
+        } while (!atomic_compare_exchange_weak(&control->failing, &left, left - 1));
+    }
     atomic_fetch_add(&control->failed, 1);
     atomic_store(&control->last, (uint64_t)what);
     errno = (int)atomic_load(&control->error);

@@ -23,6 +23,8 @@ pub struct Failure {
     pub after: u64,
     /// How many fail from there on; `u64::MAX`: until [`Faults::heal`].
     pub count: u64,
+    /// How many calls after the first that fails another one does; 0: none.
+    pub again: u64,
     pub error: Errno,
     /// Writes that fail leave half of their bytes.
     pub half: bool,
@@ -34,14 +36,15 @@ enum Field {
     Calls = 0,
     First = 1,
     Failing = 2,
-    Error = 3,
-    Half = 4,
-    Failed = 5,
-    Last = 6,
+    Again = 3,
+    Error = 4,
+    Half = 5,
+    Failed = 6,
+    Last = 7,
 }
 
 /// How many fields there are.
-const FIELDS: u64 = 7;
+const FIELDS: u64 = 8;
 
 /// Makes calls of one node fail, over all its starts.
 pub struct Faults {
@@ -100,12 +103,15 @@ impl Faults {
         self.set(Field::Failing, 0);
         self.set(Field::Error, failure.error as u64);
         self.set(Field::Half, u64::from(failure.half));
-        self.set(Field::First, self.calls() + failure.after + 1);
+        let first = self.calls() + failure.after + 1;
+        self.set(Field::Again, if failure.again > 0 { first + failure.again } else { 0 });
+        self.set(Field::First, first);
         self.set(Field::Failing, failure.count);
     }
 
     /// No call fails any more.
     pub fn heal(&self) {
         self.set(Field::Failing, 0);
+        self.set(Field::Again, 0);
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 /// Builds `tests/support/{source}` into `dir`.
 ///
 /// # Errors
-/// When there is no C compiler, or it fails.
+/// When there is no C compiler.
 pub fn build(dir: &Path, source: &str) -> Result<PathBuf, String> {
     let library = dir.join(source).with_extension("so");
     let root = std::env::var("CARGO_MANIFEST_DIR");
@@ -16,6 +16,7 @@ pub fn build(dir: &Path, source: &str) -> Result<PathBuf, String> {
         .args([&library, &Path::new(&root).join("tests/support").join(source)])
         .output()
         .map_err(|error| format!("cc: {error}"))?;
-    let said = String::from_utf8_lossy(&built.stderr).into_owned();
-    if built.status.success() { Ok(library) } else { Err(said) }
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "tests/support/{source} cannot be compiled: {said}");
+    Ok(library)
 }

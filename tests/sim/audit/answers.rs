@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::asked::{Answer, Attempt, Held, Request, holds};
 use super::retries::says_nothing;
 use super::{Audit, told};
+use crate::client::READ_BYTES_MAX;
 
 /// What a key had at the moment of a decision, as far as it is known.
 #[derive(Clone, Debug)]
@@ -166,10 +167,12 @@ impl Audit {
             (Request::Write(write), WriteError::NotFound) if write.change == Change::Delete => {
                 self.check_nothing(&attempt, write, after);
             }
-            (Request::Txn(_), WriteError::ContentTooLarge)
-            | (_, WriteError::ClockSkewed { .. }) => {}
+            (Request::Txn(txn), WriteError::ContentTooLarge)
+                if txn.content_bytes_max < READ_BYTES_MAX => {}
+            (_, WriteError::ClockSkewed { .. }) if self.may_be_ahead(&attempt, after) => {}
             (_, refusal) if says_nothing(refusal) => {}
-            (request, WriteError::MemoryFull) if request.uuid().is_some() => {}
+            (request, WriteError::MemoryFull)
+                if request.uuid().is_some() && self.rules.remembers_little => {}
             _ => self.violated(key.as_ref(), &format!("it was refused with {refusal:?}")),
         }
         let text = format!("node {} refused a request: {refusal}", attempt.asked.slot);
@@ -190,8 +193,33 @@ impl Audit {
         if attempt.waiting > 0 || attempt.branch.is_some() {
             return;
         }
+        let attempt = attempt.clone();
+        if self.took_place_before(&attempt) {
+            let key = attempt.request.keys().pop_first();
+            self.violated(key.as_ref(), "a retry of what took place was refused");
+        }
         self.settle(number, &[]);
         self.close(number);
+    }
+
+    /// Whether a request that has a name was seen to have taken place, on the disk that it was
+    /// asked on, where it must be remembered.
+    fn took_place_before(&self, attempt: &Attempt) -> bool {
+        let is_its_own = |uuid| !self.retries.is_shared(uuid);
+        attempt.request.uuid().is_some_and(is_its_own)
+            && !attempt.pieces.is_empty()
+            && self.rules.remembers
+            && attempt.disk == self.disk(attempt.asked.slot)
+    }
+
+    /// Whether a record that the node held may have lain too far ahead of its clock.
+    fn may_be_ahead(&self, attempt: &Attempt, after: &Held) -> bool {
+        let Some(began) = attempt.began.earliest(&self.clocks[attempt.asked.slot]) else {
+            return true;
+        };
+        let latest = began.plus(self.rules.clock_drift_max);
+        let held = attempt.before.values().chain(after.values()).flatten();
+        held.map(|header| header.version.timestamp.next()).any(|next| next > latest)
     }
 
     fn check_refusal(

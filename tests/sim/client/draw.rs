@@ -14,7 +14,7 @@ use crate::audit::asked::Request;
 /// The size of a large value: more than one chunk of a stream.
 const LARGE_BYTES: usize = 20 << 10;
 /// What a transaction may read, unless it is to be too much.
-const READ_BYTES_MAX: usize = 1 << 20;
+pub const READ_BYTES_MAX: usize = 1 << 20;
 
 impl Client {
     pub(super) fn draw_key(&mut self) -> Key {
