@@ -301,11 +301,8 @@ impl Group<'_> {
         name: &Name,
     ) -> Result<(), WriteError> {
         let Some(held) = held else { return Ok(()) };
-        let node = self.shared.node();
-        let is_taken = |stored: &Stored| {
-            let header = &stored.header;
-            header.version.uuid == name.uuid() && header.origin == node && !stored.marks.named
-        };
+        let is_taken =
+            |stored: &Stored| stored.header.version.uuid == name.uuid() && !stored.marks.named;
         if is_taken(&held.stored) {
             return Err(WriteError::OtherRequest);
         }

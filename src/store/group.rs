@@ -169,7 +169,7 @@ impl<'a> Group<'a> {
                     let twin = held.as_ref().is_some_and(|held| {
                         held.stored.header.version.timestamp == record.header.version.timestamp
                     });
-                    let marks = Marks { displaced_twin: twin, named: false };
+                    let marks = Marks { displaced_twin: twin, named: true };
                     self.put(key, held, record.clone(), marks)?;
                     applied.replaced += 1;
                 }

@@ -53,7 +53,7 @@ pub enum Body {
 pub struct Marks {
     /// Whether it displaced one of equal timestamp here.
     pub displaced_twin: bool,
-    /// Whether a client here gave its uuid.
+    /// Whether a client may have given its uuid: it did so here, or the record came from a peer.
     pub named: bool,
 }
 

@@ -156,13 +156,15 @@ impl Model {
 
     /// Everything is read. Whatever is dead by its time alone stays so after a restart.
     pub(super) fn read_all(&mut self) {
-        let owes = |held: &Held| {
-            let at = held.record.header.expires_at.filter(|_| !held.swept);
-            at.is_some_and(|at| at <= self.judged() && at > self.kept)
-        };
-        if self.records.values().any(owes) {
+        if self.records.values().any(|held| self.owes(held)) {
             self.keep_time();
         }
+    }
+
+    /// Whether it is dead by its time alone, and would live again after a restart.
+    fn owes(&self, held: &Held) -> bool {
+        let at = held.record.header.expires_at.filter(|_| !held.swept);
+        at.is_some_and(|at| at <= self.judged() && at > self.kept)
     }
 
     fn keep_time(&mut self) {
@@ -382,6 +384,9 @@ impl Model {
         let by = record.header.version;
         let apart = record.body.len() >= self.rules.blob_threshold_bytes;
         let held = Held { record, displaced_twin, swept, apart: apart && !swept };
+        if self.owes(&held) {
+            self.keep_time();
+        }
         if let Some(old) = self.records.insert(key.clone(), held) {
             let history = self.history.entry(key.clone()).or_default();
             history.insert(0, Old { held: old, by });
