@@ -167,7 +167,12 @@ impl Model {
         at.is_some_and(|at| at <= self.judged() && at > self.kept)
     }
 
-    fn keep_time(&mut self) {
+    /// What would be known of the time after a restart.
+    pub(super) fn kept_time(&self) -> Timestamp {
+        self.kept_greatest
+    }
+
+    pub(super) fn keep_time(&mut self) {
         (self.kept_greatest, self.kept) = (self.judged(), self.judged());
         self.set_right = false;
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType, Direction,
-    ErrorKind, IteratorMode, OptimisticTransactionDB, OptimisticTransactionOptions, Options,
-    ReadOptions, SingleThreaded, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
+    DBRecoveryMode, Direction, ErrorKind, IteratorMode, OptimisticTransactionDB,
+    OptimisticTransactionOptions, Options, ReadOptions, SingleThreaded, WriteOptions,
 };
 
 use super::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
@@ -107,13 +107,33 @@ impl Rocks {
         Ok(Self { state, dir: dir.to_owned(), cache, sync })
     }
 
+    /// A write that failed may have left a part of itself at the end of a log. Where opening then
+    /// fails, too, after it has written that log to tables, RocksDB takes the rest for lost at the
+    /// next attempt, although there is none: it must be told that a log may end so.
     fn open_database(dir: &Path, cache: &Cache, make: bool) -> Result<Database, EngineError> {
+        match Self::open_logs(dir, cache, make, DBRecoveryMode::PointInTime) {
+            Err(EngineError::Failed(error)) if error.contains("Column family inconsistency") => {
+                tracing::warn!(error, "a log ends in the middle of a write; opening once more");
+                let mode = DBRecoveryMode::TolerateCorruptedTailRecords;
+                Self::open_logs(dir, cache, make, mode)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_logs(
+        dir: &Path,
+        cache: &Cache,
+        make: bool,
+        mode: DBRecoveryMode,
+    ) -> Result<Database, EngineError> {
         let mut options = Options::default();
         options.create_if_missing(make);
         options.create_missing_column_families(true);
         options.set_keep_log_file_num(INFO_LOGS_MAX);
         options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
         options.set_max_background_jobs(2);
+        options.set_wal_recovery_mode(mode);
         // a family that is seldom written would keep every log since its last write
         options.set_max_total_wal_size(LOG_BYTES_MAX);
         // families of a newer format must be opened too, for the format to be read and refused
