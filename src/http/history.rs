@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::http::header::{ETAG, LAST_MODIFIED};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -123,7 +122,7 @@ async fn all(app: &App, key: Key, limit: usize) -> Result<Response, Error> {
     let size = content_bytes(&revisions);
     let text = move || {
         let shown = revisions.iter().map(Shown::of).collect();
-        let bytes = revisions.iter().map(|revision| text_bytes(body_bytes(revision))).sum();
+        let bytes = revisions.iter().map(|revision| text_bytes(revision.content_bytes())).sum();
         answer::text(&Answer { key: key.as_str(), revisions: shown }, bytes)
     };
     let text = app.work(size, text).await?;
@@ -150,12 +149,8 @@ async fn read(app: &App, key: &Key, limit: usize) -> Result<(Vec<Revision>, Opti
     }
 }
 
-fn body_bytes(revision: &Revision) -> usize {
-    revision.body.as_ref().map_or(0, Bytes::len)
-}
-
 fn content_bytes(revisions: &[Revision]) -> usize {
-    revisions.iter().map(body_bytes).sum()
+    revisions.iter().map(Revision::content_bytes).sum()
 }
 
 /// The bytes of one revision, with the headers of a value.
@@ -175,7 +170,7 @@ async fn one(app: &App, key: &Key, uuid: Uuid) -> Result<Response, Error> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let held = app.room(size).await?;
         let Some(revision) = store.revision(key, uuid).await? else { break };
-        if body_bytes(&revision) > size {
+        if revision.content_bytes() > size {
             continue;
         }
         let body = revision.body.ok_or(Error::RevisionNotFound(

@@ -1,6 +1,8 @@
 //! What a revision shows, and who may ask for it.
 
 use super::super::rig;
+use bytes::Bytes;
+
 use super::*;
 use crate::model::{ContentType, Header, NodeId, Seen, Version};
 use crate::store::memory::Memory;

@@ -69,14 +69,14 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
     };
     let tag = etag::of(entry.header.version.uuid);
     if envelope {
-        let size = body_bytes(&entry);
+        let size = entry.content_bytes();
         let text = move || answer::text(&Envelope::of(&key, &entry), text_bytes(size));
         let text = app.work(size, text).await?;
         let mut response = answer::json_bytes(StatusCode::OK, answer::fitted(app, text, held));
         response.headers_mut().insert(ETAG, tag);
         return Ok(response);
     }
-    let part = range::part(request.headers(), body_bytes(&entry), &tag)?;
+    let part = range::part(request.headers(), entry.content_bytes(), &tag)?;
     let headers = value::headers(app, &entry.header);
     let body = answer::with_room(entry.body.unwrap_or_default(), held);
     Ok(value::part(headers, body, part))
@@ -88,10 +88,6 @@ fn head(app: &App, header: &Header) -> Response {
     value::accept_ranges(&mut headers);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(header.content.size()));
     value::whole(headers, Bytes::new())
-}
-
-fn body_bytes(entry: &Entry) -> usize {
-    entry.body.as_ref().map_or(0, Bytes::len)
 }
 
 /// The live value, and the memory for an answer of `factor` times its size, which is taken before a
@@ -108,7 +104,7 @@ async fn fetch(app: &App, key: &Key, factor: usize) -> Result<(Entry, Option<Hel
         let held = app.room(bytes).await?;
         let entry = app.state.store.get(key).await?.ok_or(Error::KeyNotFound)?;
         // a larger value came in between: room for that one, or for none
-        if body_bytes(&entry) <= size {
+        if entry.content_bytes() <= size {
             return Ok((entry, held));
         }
     }

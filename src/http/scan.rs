@@ -112,7 +112,7 @@ fn content_bytes(page: &Page) -> usize {
 }
 
 fn page_text_bytes(page: &Page) -> usize {
-    let bytes = page.items.iter().map(|(_, entry)| entry.body.as_ref().map_or(0, Bytes::len));
+    let bytes = page.items.iter().map(|(_, entry)| entry.content_bytes());
     bytes.map(text_bytes).sum()
 }
 

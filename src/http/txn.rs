@@ -53,14 +53,14 @@ async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
     app.check_serving()?;
     let limits = &app.state.config.limits;
     let bounds = Bounds { entries: limits.txn_operations_max, value_bytes: limits.value_bytes_max };
-    let parse = move |body: &Bytes| Asked::parse(body, bounds);
+    let parse = move |body: &Bytes| parse(body, bounds);
     let entries_max = LISTS * bounds.entries;
-    let (mut asked, held) = body::parsed(app, request.into_body(), entries_max, parse).await?;
-    if !asked.txn.compare.is_empty() && !app.state.config.cas_enabled {
+    let (mut txn, held) = body::parsed(app, request.into_body(), entries_max, parse).await?;
+    if !txn.compare.is_empty() && !app.state.config.cas_enabled {
         return Err(Error::FeatureDisabled("cas_enabled"));
     }
-    asked.txn.uuid = retry::agreed(name, asked.txn.uuid)?;
-    let performing = perform(Arc::clone(app), asked, held);
+    txn.uuid = retry::agreed(name, txn.uuid)?;
+    let performing = perform(Arc::clone(app), txn, held);
     let (keys, done, held) = write::to_its_end(app, performing).await?;
     let size = answer_bytes(&done, &keys);
     let text = move || {
@@ -77,19 +77,19 @@ async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
 /// the memory of its body, is given back then.
 async fn perform(
     app: Arc<App>,
-    asked: Asked,
+    txn: Txn,
     held: Held,
 ) -> Result<(Vec<Key>, TxnDone, Option<Held>), Error> {
     let most = app.state.config.limits.body_bytes_max;
-    let (results, reads) = (asked.results_bytes_max(), asked.reads());
+    let (results, reads) = (results_bytes_max(&txn), reads(&txn));
     let steps = CONTENT_BYTES_STEPS.into_iter().filter(|step| reads && *step < most);
     for content_bytes_max in steps.chain([most]) {
         let content = if reads { MEMORY_FACTOR * content_bytes_max } else { 0 };
         let room = app.room(content + results).await?;
-        let attempt = Txn { content_bytes_max, ..asked.txn.clone() };
+        let attempt = Txn { content_bytes_max, ..txn.clone() };
         match app.state.store.txn(attempt).await {
             Ok(done) => {
-                let keys = asked.keys(done.failed.is_empty());
+                let keys = keys(&txn, done.failed.is_empty());
                 drop(held);
                 return Ok((keys, done, room));
             }
@@ -147,54 +147,47 @@ struct Bounds {
     value_bytes: usize,
 }
 
-/// A checked body.
-struct Asked {
-    txn: Txn,
+/// What a body asks, checked.
+fn parse(body: &Bytes, bounds: Bounds) -> Result<Txn, Error> {
+    let mut members = Members::of_body(body)?;
+    let lists = ["compare", "success", "failure"].map(|name| (name, members.take(name)));
+    let uuid = members.take("uuid");
+    members.finish()?;
+    let [compare, success, failure] = lists.map(|(name, raw)| entries(raw, name, bounds));
+    Ok(Txn {
+        compare: comparisons(&compare?, body)?,
+        success: operations("success", &success?, body, bounds)?,
+        failure: operations("failure", &failure?, body, bounds)?,
+        uuid: uuid.map(intent::uuid).transpose()?,
+        content_bytes_max: 0,
+    })
 }
 
-impl Asked {
-    fn parse(body: &Bytes, bounds: Bounds) -> Result<Self, Error> {
-        let mut members = Members::of_body(body)?;
-        let lists = ["compare", "success", "failure"].map(|name| (name, members.take(name)));
-        let uuid = members.take("uuid");
-        members.finish()?;
-        let [compare, success, failure] = lists.map(|(name, raw)| entries(raw, name, bounds));
-        let txn = Txn {
-            compare: comparisons(&compare?, body)?,
-            success: operations("success", &success?, body, bounds)?,
-            failure: operations("failure", &failure?, body, bounds)?,
-            uuid: uuid.map(intent::uuid).transpose()?,
-            content_bytes_max: 0,
+/// Whether it may give content.
+fn reads(txn: &Txn) -> bool {
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    operations.any(|operation| matches!(operation, Operation::Get(_)))
+}
+
+/// The most that its results take, besides content.
+fn results_bytes_max(txn: &Txn) -> usize {
+    let bytes = |operations: &[Operation]| -> usize {
+        let one = |operation: &Operation| {
+            let key = KEY_TEXT_FACTOR * operation.key().as_str().len();
+            match operation {
+                Operation::Get(_) => GOT_BYTES_MAX + key,
+                Operation::Write(..) => WRITTEN_BYTES_MAX + key,
+            }
         };
-        Ok(Self { txn })
-    }
+        operations.iter().map(one).sum()
+    };
+    bytes(&txn.success).max(bytes(&txn.failure))
+}
 
-    /// Whether it may give content.
-    fn reads(&self) -> bool {
-        let mut operations = self.txn.success.iter().chain(&self.txn.failure);
-        operations.any(|operation| matches!(operation, Operation::Get(_)))
-    }
-
-    /// The most that its results take, besides content.
-    fn results_bytes_max(&self) -> usize {
-        let bytes = |operations: &[Operation]| -> usize {
-            let one = |operation: &Operation| {
-                let key = KEY_TEXT_FACTOR * operation.key().as_str().len();
-                match operation {
-                    Operation::Get(_) => GOT_BYTES_MAX + key,
-                    Operation::Write(..) => WRITTEN_BYTES_MAX + key,
-                }
-            };
-            operations.iter().map(one).sum()
-        };
-        bytes(&self.txn.success).max(bytes(&self.txn.failure))
-    }
-
-    /// The keys of what was done, in order.
-    fn keys(&self, succeeded: bool) -> Vec<Key> {
-        let done = if succeeded { &self.txn.success } else { &self.txn.failure };
-        done.iter().map(|operation| operation.key().clone()).collect()
-    }
+/// The keys of what was done, in order.
+fn keys(txn: &Txn, succeeded: bool) -> Vec<Key> {
+    let done = if succeeded { &txn.success } else { &txn.failure };
+    done.iter().map(|operation| operation.key().clone()).collect()
 }
 
 /// The entries of one list; it may be missing.

@@ -11,7 +11,7 @@ const U: &str = "00000000-0000-0000-0000-00000000000a";
 const BOUNDS: Bounds = Bounds { entries: 3, value_bytes: 8 };
 
 fn parse(body: &str) -> Result<Txn, Error> {
-    Asked::parse(&Bytes::copy_from_slice(body.as_bytes()), BOUNDS).map(|asked| asked.txn)
+    super::parse(&Bytes::copy_from_slice(body.as_bytes()), BOUNDS)
 }
 
 /// The refusal of a body: its code, the part that it names, its text.

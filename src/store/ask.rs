@@ -44,15 +44,6 @@ impl Change {
     pub fn put(content_type: ContentType, body: Bytes, lifetime: Lifetime) -> Self {
         Self::Put { content: Content::value(content_type, &body), body, lifetime }
     }
-
-    /// How many bytes of content it carries.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Put { body, .. } => body.len(),
-            Self::Delete => 0,
-        }
-    }
 }
 
 /// One conditional or plain write of a client.
@@ -147,7 +138,7 @@ impl Outcome {
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         match self {
-            Self::Got(Some(entry)) => entry.body.as_ref().map_or(0, Bytes::len),
+            Self::Got(Some(entry)) => entry.content_bytes(),
             Self::Got(None) | Self::Put(..) | Self::Deleted(_) => 0,
         }
     }
@@ -162,6 +153,14 @@ pub struct Entry {
     pub body: Option<Bytes>,
 }
 
+impl Entry {
+    /// How many bytes of content came along.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// A record of a key as this node saw it, current or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
@@ -174,6 +173,14 @@ pub struct Revision {
     pub fate: Fate,
     /// The uuid of the write that took its place.
     pub by: Option<Uuid>,
+}
+
+impl Revision {
+    /// How many bytes of content came along.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// How a revision ended.

@@ -302,7 +302,7 @@ impl Group<'_> {
             self.free_body(key, &revision)?;
             revision.body = Body::Swept;
             let (at, bytes) = (layout::revision_key(key, number), revision.encode());
-            self.change(|transaction| transaction.put(Family::History, &at, &bytes))?;
+            self.put_entry(Family::History, &at, &bytes)?;
         }
         Ok(())
     }

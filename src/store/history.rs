@@ -11,7 +11,7 @@ use super::engine::Family;
 use super::group::{Group, Held};
 use super::layout::{self, Body, Stored};
 use super::{Fate, ReadError, Revision, Shared, Store, WriteError};
-use crate::model::Key;
+use crate::model::{Key, Timestamp};
 
 /// How often a history is read anew because the key was written meanwhile.
 const ATTEMPTS_MAX: u32 = 8;
@@ -116,31 +116,31 @@ impl Store {
     ) -> Result<Vec<Revision>, ReadError> {
         let key = key.clone();
         let read = move |store: &Self| store.shared.history(&key, limit, with_body);
-        let revisions = self.blocking(read).await?;
-        // of the others, those that replaced them tell
-        if let Some(current) = revisions.first().filter(|current| current.fate == Fate::Expired) {
-            self.keep_death(current.header.expires_at).await;
-        }
+        let (revisions, died) = self.blocking(read).await?;
+        self.keep_death(died).await;
         Ok(revisions)
     }
 }
 
 impl Shared {
+    /// The revisions, and when the newest died if its time alone says so; of the others, those that
+    /// replaced them tell.
     fn history(
         &self,
         key: &Key,
         limit: usize,
         with_body: impl Fn(&Stored) -> bool,
-    ) -> Result<Vec<Revision>, ReadError> {
+    ) -> Result<(Vec<Revision>, Option<Timestamp>), ReadError> {
         let mut attempts = 0;
         loop {
-            let Some(read) = self.read_history(key, limit)? else { return Ok(Vec::new()) };
-            let revisions = self.revisions(key, &read, &with_body)?;
+            let Some(read) = self.read_history(key, limit)? else { return Ok((Vec::new(), None)) };
+            let now = self.now();
+            let revisions = self.revisions(key, &read, now, &with_body)?;
             attempts += 1;
             // written meanwhile: something may have been dropped while it was read
             let same = self.stored(key)?.is_some_and(|now| now == read.current);
             if same || attempts == ATTEMPTS_MAX {
-                return Ok(revisions);
+                return Ok((revisions, read.current.died(now)));
             }
         }
     }
@@ -161,9 +161,9 @@ impl Shared {
         &self,
         key: &Key,
         read: &Read,
+        now: Timestamp,
         with_body: &impl Fn(&Stored) -> bool,
     ) -> Result<Vec<Revision>, ReadError> {
-        let now = self.now();
         let mut successor: Option<&Stored> = None;
         let mut revisions = Vec::with_capacity(read.older.len() + 1);
         for stored in std::iter::once(&read.current).chain(&read.older) {

@@ -455,6 +455,8 @@ impl Model {
         self.rules.blob_threshold_bytes = blob_threshold_bytes;
         self.rules.others = false;
         (self.greatest, self.kept) = (self.kept_greatest, self.kept_greatest);
+        // what the disk has may be believed again by now
+        self.set_right = false;
         self.set_now(self.now);
     }
 }

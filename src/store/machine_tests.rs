@@ -376,14 +376,17 @@ impl Machine {
         same("fingerprints", fingerprints.len(), 1)
     }
 
-    /// Nodes may keep the time by which values are judged more often than they must, as where jobs
+    /// What must be kept of the time by which values are judged is kept. More may be, where jobs
     /// that were sent together met what was dead for a moment; all go on alike from there.
     async fn compare_kept_time(&mut self) -> Result<(), String> {
         let mut more = false;
         for node in &self.nodes {
             let kept = super::meta(node.store().shared.engine.as_ref(), layout::JUDGED);
             let kept: Timestamp = kept.map_err(text)?.unwrap_or_default();
-            more |= kept != self.model.kept_time();
+            if kept != self.model.kept_time() {
+                same(&format!("{}: the time kept", node.name), kept, self.model.judged())?;
+                more = true;
+            }
         }
         if more {
             for node in &self.nodes {

@@ -96,7 +96,7 @@ impl Store {
         for (at, (key, stored)) in found.into_iter().enumerate() {
             let expires_at = stored.header.expires_at;
             let entry = self.entry(&key, stored, content_bytes_max.is_some())?;
-            let bytes = entry.as_ref().and_then(|entry| entry.body.as_ref()).map_or(0, Bytes::len);
+            let bytes = entry.as_ref().map_or(0, Entry::content_bytes);
             content_bytes += bytes;
             let full = content_bytes_max.is_some_and(|max| content_bytes >= max);
             next = (more || at < last).then(|| key.clone());

@@ -33,6 +33,14 @@ pub(super) fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
     blake3::Hash::from_bytes(recomputed).to_hex().to_string()
 }
 
+/// Starts a node that was stopped or killed: it holds what it held before.
+pub(super) async fn reopened(node: Node, fingerprint: &str, round: usize) -> Node {
+    assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "round {round}");
+    let node = node.restart().await;
+    assert_eq!(node.client.fingerprint().await, fingerprint, "round {round}");
+    node
+}
+
 /// Without a sync a write is in the hands of the system: that survives the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_a_kill_where_the_system_has_it_and_the_disk_not_yet() {
@@ -64,9 +72,7 @@ async fn kill_again_and_again(site: &Site, rounds: usize) {
             node.stop().await;
             fingerprint
         };
-        assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "round {round}");
-        node = node.restart().await;
-        assert_eq!(node.client.fingerprint().await, fingerprint, "round {round}");
+        node = reopened(node, &fingerprint, round).await;
         load.verify(&node.client).await;
     }
     assert!(load.writes() > rounds, "{} writes", load.writes());

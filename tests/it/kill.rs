@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 
-use super::crash::recomputed;
+use super::crash::reopened;
 use super::mixed::{
     self, Acked, Fate, Learned, Made, Named, accepted, answered_alike, keys, micros, now, token_of,
 };
@@ -242,9 +242,7 @@ async fn whatever_clients_do_a_kill_loses_nothing_tears_nothing_and_changes_no_a
             node.stop().await;
             fingerprint
         };
-        assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "round {round}");
-        node = node.restart().await;
-        assert_eq!(node.client.fingerprint().await, fingerprint, "round {round}");
+        node = reopened(node, &fingerprint, round).await;
         book.verify(&node.client).await;
     }
     println!(
