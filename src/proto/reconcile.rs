@@ -103,6 +103,9 @@ impl Limits {
     };
 }
 
+/// How many neighbouring blocks are joined in an answer at most, before a higher level is taken.
+const JOINED_MAX: usize = 8;
+
 /// Why a session ends early. What was merged until then stays merged.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError<E> {
@@ -203,18 +206,24 @@ fn cut<R: Replica>(
         return Ok(Piece::Ids(ids));
     }
     let mut level = level.clamp(1, replica.height().max(1));
-    let too_many =
-        |level| replica.boundaries(level, from, to, limits.children_max + 1) > limits.children_max;
+    let most = limits.children_max.saturating_mul(JOINED_MAX);
+    let too_many = |level| replica.boundaries(level, from, to, most + 1) > most;
     while level < replica.height() && too_many(level) {
         level += 1;
     }
     let pieces = replica.pieces(level, from, to).map_err(SessionError::Store)?;
-    let child = |(at, (start, sum)): (usize, &digest::Piece)| Child {
-        short: if at == 0 { 0 } else { replica.place(start).short },
-        count: sum.count,
-        low: sum.low().to_le_bytes(),
+    // the next higher level may have no boundary here at all: rather blocks are joined
+    let joined = pieces.len().div_ceil(limits.children_max.max(1)).max(1);
+    let child = |(at, pieces): (usize, &[digest::Piece])| {
+        let mut all = Sum::default();
+        for (_, sum) in pieces {
+            all.add_sum(sum);
+        }
+        let start = pieces.first().filter(|_| at > 0);
+        let short = start.map_or(0, |(start, _)| replica.place(start).short);
+        Child { short, count: all.count, low: all.low().to_le_bytes() }
     };
-    Ok(Piece::Children { level, children: pieces.iter().enumerate().map(child).collect() })
+    Ok(Piece::Children { level, children: pieces.chunks(joined).enumerate().map(child).collect() })
 }
 
 /// Answers wanted ranges in order until the frame is full.
