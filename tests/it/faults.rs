@@ -311,6 +311,10 @@ const KINDS: [(&str, Errno, u64); 4] = [
     ("EIO until healed", Errno::Io, u64::MAX),
     ("ENOSPC until healed", Errno::Full, u64::MAX),
 ];
+/// The second of them.
+const FULL_ONCE: usize = 1;
+/// How often a commit with a name, or one of its neighbours, is cut short.
+const CUT_SHORT_ROUNDS: usize = 12;
 /// Within so many calls of a single failure there may be a second one: in the recovery.
 const AGAIN_MAX: u64 = 100;
 
@@ -323,13 +327,26 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// Plays the history with a failure after `after` calls, and checks what the node says and
-    /// does.
-    async fn round(mut self, large: usize, after: u64, kind: usize) -> Self {
+    /// A node that has played a history without a failure; without a C compiler there is none.
+    async fn begin() -> Option<Self> {
+        let (node, faults) = faulty(&Site::alone(), "n1", &[]).await?;
+        let mut script = Script::new(node.client.clone());
+        script.play(LARGE[0]).await;
+        script.named.clear();
+        Some(Self { node, faults, script, fired: BTreeMap::new() })
+    }
+
+    /// After how many calls there is a second failure, if at all.
+    fn draw_again(&mut self, kind: usize) -> u64 {
+        let twice = KINDS[kind].2 == 1 && self.script.rng.random();
+        if twice { self.script.rng.random_range(1..AGAIN_MAX) } else { 0 }
+    }
+
+    /// Plays the history with a failure after `after` calls and another one `again` calls later,
+    /// and checks what the node says and does.
+    async fn round(mut self, large: usize, after: u64, kind: usize, again: u64) -> Self {
         let (name, error, count) = KINDS[kind];
         let (half, failed) = (self.script.rng.random(), self.faults.failed());
-        let twice = count == 1 && self.script.rng.random();
-        let again = if twice { self.script.rng.random_range(1..AGAIN_MAX) } else { 0 };
         let context =
             format!("{name} after {after} calls, again: {again}, half: {half}, large: {large}");
         self.script.context.clone_from(&context);
@@ -361,24 +378,23 @@ impl Rounds {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_of_the_disk_are_told_and_survived() {
-    let Some((node, faults)) = faulty(&Site::alone(), "n1", &[]).await else { return };
-    let mut script = Script::new(node.client.clone());
+    let Some(mut rounds) = Rounds::begin().await else { return };
     let mut calls = [0, 0];
     for (calls, large) in calls.iter_mut().zip(LARGE) {
-        script.play(large).await;
-        let before = faults.calls();
-        script.play(large).await;
-        *calls = faults.calls() - before;
+        rounds.script.play(large).await;
+        let before = rounds.faults.calls();
+        rounds.script.play(large).await;
+        *calls = rounds.faults.calls() - before;
         assert!(*calls > 30, "{calls} calls");
     }
-    script.named.clear();
-    let mut rounds = Rounds { node, faults, script, fired: BTreeMap::new() };
+    rounds.script.named.clear();
     let mut played = 0;
     if scale() > 1 {
         let all = (0..LARGE.len()).flat_map(|size| (0..calls[size]).map(move |at| (size, at)));
         for (size, after) in all {
             for kind in 0..KINDS.len() {
-                rounds = rounds.round(LARGE[size], after, kind).await;
+                let again = rounds.draw_again(kind);
+                rounds = rounds.round(LARGE[size], after, kind, again).await;
                 played += 1;
             }
         }
@@ -388,7 +404,9 @@ async fn faults_of_the_disk_are_told_and_survived() {
         while began.elapsed() < SAMPLE_LASTS {
             let size = rng.random_range(0..LARGE.len());
             let after = rng.random_range(0..calls[size]);
-            rounds = rounds.round(LARGE[size], after, rng.random_range(0..KINDS.len())).await;
+            let kind = rng.random_range(0..KINDS.len());
+            let again = rounds.draw_again(kind);
+            rounds = rounds.round(LARGE[size], after, kind, again).await;
             played += 1;
         }
     }
@@ -400,6 +418,18 @@ async fn faults_of_the_disk_are_told_and_survived() {
     assert!(unknown > 0 && refused > 0, "no fault was noticed");
     // opening, writing, syncing, and making room
     assert!(scale() == 1 || fired.len() > 3, "little has failed: {fired:?}");
+}
+
+/// RocksDB goes on by itself once the disk was full, and fails again in the midst of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_log_was_not_synced_is_there_whole_or_not_at_all() {
+    let Some(mut rounds) = Rounds::begin().await else { return };
+    for _ in 0..CUT_SHORT_ROUNDS * scale() {
+        let after = rounds.script.rng.random_range(14..20);
+        let again = rounds.script.rng.random_range(20..80);
+        rounds = rounds.round(LARGE[0], after, FULL_ONCE, again).await;
+    }
+    assert!(rounds.script.unknown > 0, "no log was left without a sync");
 }
 
 /// What fails on one member is its own trouble: it goes on, and catches up.

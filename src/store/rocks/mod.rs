@@ -134,8 +134,11 @@ impl Rocks {
         options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
         options.set_max_background_jobs(2);
         options.set_wal_recovery_mode(mode);
-        // a family that is seldom written would keep every log since its last write
         options.set_max_total_wal_size(LOG_BYTES_MAX);
+        // a commit is in one log and in several families. After one whose log could not be synced,
+        // for want of room, RocksDB goes on by itself and writes what it has to tables, without
+        // it; where that is cut short, the families that are left would have it
+        options.set_atomic_flush(true);
         // families of a newer format must be opened too, for the format to be read and refused
         let held = Database::list_cf(&options, dir);
         let mut names: Vec<String> = held.unwrap_or_default();
