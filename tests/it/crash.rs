@@ -34,10 +34,10 @@ pub(super) fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
 }
 
 /// Starts a node that was stopped or killed: it holds what it held before.
-pub(super) async fn reopened(node: Node, fingerprint: &str, round: usize) -> Node {
-    assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "round {round}");
+pub(super) async fn reopened(node: Node, fingerprint: &str, context: &str) -> Node {
+    assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "{context}");
     let node = node.restart().await;
-    assert_eq!(node.client.fingerprint().await, fingerprint, "round {round}");
+    assert_eq!(node.client.fingerprint().await, fingerprint, "{context}");
     node
 }
 
@@ -72,7 +72,7 @@ async fn kill_again_and_again(site: &Site, rounds: usize) {
             node.stop().await;
             fingerprint
         };
-        node = reopened(node, &fingerprint, round).await;
+        node = reopened(node, &fingerprint, &format!("round {round}")).await;
         load.verify(&node.client).await;
     }
     assert!(load.writes() > rounds, "{} writes", load.writes());

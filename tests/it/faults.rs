@@ -16,7 +16,7 @@ use rand::{Rng, RngExt};
 use reqwest::Method;
 use serde_json::json;
 
-use super::crash::recomputed;
+use super::crash::{recomputed, reopened};
 use crate::support::faults::{Errno, Failure, Faults};
 use crate::support::node::Surroundings;
 use crate::support::{Answer, Client, Node, SOON, Site, cluster, ensure, eventually, peer, scale};
@@ -304,15 +304,15 @@ async fn faulty(site: &Site, name: &str, seeds: &[&Node]) -> Option<(Node, Fault
     Some((place.start().await, faults))
 }
 
-/// How the disk fails in a round.
-const KINDS: [(&str, Errno, u64); 4] = [
+/// How the disk fails in a round: its name, the error, and how many calls fail.
+type Kind = (&'static str, Errno, u64);
+const FULL_ONCE: Kind = ("ENOSPC once", Errno::Full, 1);
+const KINDS: [Kind; 4] = [
     ("EIO once", Errno::Io, 1),
-    ("ENOSPC once", Errno::Full, 1),
+    FULL_ONCE,
     ("EIO until healed", Errno::Io, u64::MAX),
     ("ENOSPC until healed", Errno::Full, u64::MAX),
 ];
-/// The second of them.
-const FULL_ONCE: usize = 1;
 /// How often a commit is left without a sync, and what RocksDB does then is cut short.
 const CUT_SHORT_ROUNDS: usize = 20;
 /// Within so many calls of a single failure there may be a second one: in the recovery.
@@ -337,14 +337,14 @@ impl Rounds {
     }
 
     /// After how many calls there is a second failure, if at all.
-    fn draw_again(&mut self, kind: usize) -> u64 {
-        let twice = KINDS[kind].2 == 1 && self.script.rng.random();
+    fn draw_again(&mut self, (_, _, count): Kind) -> u64 {
+        let twice = count == 1 && self.script.rng.random();
         if twice { self.script.rng.random_range(1..AGAIN_MAX) } else { 0 }
     }
 
     /// Plays the history with a failure after `after` calls and another one `again` calls later,
     /// and checks what the node says and does.
-    async fn round(mut self, large: usize, after: u64, kind: usize, again: u64) -> Self {
+    async fn round(mut self, large: usize, after: u64, kind: Kind, again: u64) -> Self {
         let failed = self.faults.failed();
         let half = self.script.rng.random();
         self.arm(&format!("large: {large}"), after, kind, (again, half));
@@ -373,8 +373,8 @@ impl Rounds {
     }
 
     /// Makes calls fail from now on, and says so wherever something is wrong.
-    fn arm(&mut self, what: &str, after: u64, kind: usize, (again, half): (u64, bool)) {
-        let (name, error, count) = KINDS[kind];
+    fn arm(&mut self, what: &str, after: u64, kind: Kind, (again, half): (u64, bool)) {
+        let (name, error, count) = kind;
         let context = format!("{name} after {after} calls, again: {again}, half: {half}, {what}");
         self.script.context = context;
         // a full disk keeps the database from being closed
@@ -390,9 +390,7 @@ impl Rounds {
         self.script.settle().await;
         let fingerprint = self.node.client.fingerprint().await;
         self.node.kill();
-        let recomputed = recomputed(&self.node.place.data_dir(), [0; 32]);
-        assert_eq!(fingerprint, recomputed, "{}: the digest", self.script.context);
-        self.node = self.node.restart().await;
+        self.node = reopened(self.node, &fingerprint, &self.script.context).await;
         self.script.client = self.node.client.clone();
         self.script.settle().await;
         self.script.retry().await;
@@ -418,7 +416,7 @@ async fn faults_of_the_disk_are_told_and_survived() {
     if scale() > 1 {
         let all = (0..LARGE.len()).flat_map(|size| (0..calls[size]).map(move |at| (size, at)));
         for (size, after) in all {
-            for kind in 0..KINDS.len() {
+            for kind in KINDS {
                 let again = rounds.draw_again(kind);
                 rounds = rounds.round(LARGE[size], after, kind, again).await;
                 played += 1;
@@ -430,7 +428,7 @@ async fn faults_of_the_disk_are_told_and_survived() {
         while began.elapsed() < SAMPLE_LASTS {
             let size = rng.random_range(0..LARGE.len());
             let after = rng.random_range(0..calls[size]);
-            let kind = rng.random_range(0..KINDS.len());
+            let kind = KINDS[rng.random_range(0..KINDS.len())];
             let again = rounds.draw_again(kind);
             rounds = rounds.round(LARGE[size], after, kind, again).await;
             played += 1;

@@ -242,7 +242,7 @@ async fn whatever_clients_do_a_kill_loses_nothing_tears_nothing_and_changes_no_a
             node.stop().await;
             fingerprint
         };
-        node = reopened(node, &fingerprint, round).await;
+        node = reopened(node, &fingerprint, &format!("round {round}")).await;
         book.verify(&node.client).await;
     }
     println!(
