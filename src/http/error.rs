@@ -375,7 +375,7 @@ impl Error {
     pub(super) fn of_txn(error: WriteError) -> Self {
         match error {
             WriteError::OtherRequest => Self::IdempotencyMismatch,
-            WriteError::MemoryFull => Self::RequestMemoryFull,
+            WriteError::RequestsFull => Self::RequestMemoryFull,
             WriteError::ContentTooLarge => Self::AnswerTooLarge,
             WriteError::ClockSkewed { ahead_ms } => Self::ClockSkewed(ahead_ms),
             WriteError::ShuttingDown => Self::ShuttingDown,

@@ -18,7 +18,7 @@ use super::query::{LIMIT_MAX, Query};
 use super::routes::Resource;
 use super::{App, Ctx, answer, path, retry, value};
 use crate::model::{Content, Key, Timestamp};
-use crate::store::{CURRENT_BYTES_MAX, Fate, Revision};
+use crate::store::{CURRENT_BYTES_MAX, Outcome, Revision};
 
 const BASE: &str = "/history";
 /// The most that a revision takes besides its content.
@@ -92,10 +92,10 @@ impl<'a> Shown<'a> {
             parent: header.parent,
             deleted: false,
             expires_at: header.expires_at.map(Timestamp::rfc3339),
-            outcome: match revision.fate {
-                Fate::Current => "current",
-                Fate::Replaced => "replaced",
-                Fate::Expired => "expired",
+            outcome: match revision.outcome {
+                Outcome::Current => "current",
+                Outcome::Replaced => "replaced",
+                Outcome::Expired => "expired",
             },
             by: revision.by,
             content_type: None,

@@ -8,7 +8,7 @@ use crate::model::{ContentType, Header, NodeId, Seen, Version};
 use crate::store::memory::Memory;
 use axum::body::Body;
 
-fn revision(content: Content, body: Option<&'static [u8]>, fate: Fate) -> Revision {
+fn revision(content: Content, body: Option<&'static [u8]>, outcome: Outcome) -> Revision {
     let header = Header {
         version: Version {
             timestamp: Timestamp::saturating(1_700_000_000_000_001),
@@ -21,8 +21,8 @@ fn revision(content: Content, body: Option<&'static [u8]>, fate: Fate) -> Revisi
         expires_at: None,
         content,
     };
-    let by = (fate != Fate::Current).then(|| Uuid::from_u128(6));
-    Revision { header, body: body.map(Bytes::from_static), fate, by }
+    let by = (outcome != Outcome::Current).then(|| Uuid::from_u128(6));
+    Revision { header, body: body.map(Bytes::from_static), outcome, by }
 }
 
 fn text(revision: &Revision) -> String {
@@ -37,20 +37,20 @@ const HEAD: &str = concat!(
 #[test]
 fn a_revision_shows_its_fields_in_the_order_of_the_contract() {
     let value = Content::value(ContentType::json(), b"[1.0, 2]");
-    let shown = text(&revision(value.clone(), Some(b"[1.0, 2]"), Fate::Replaced));
+    let shown = text(&revision(value.clone(), Some(b"[1.0, 2]"), Outcome::Replaced));
     let expected = concat!(
         r#""deleted":false,"expires_at":null,"outcome":"replaced","#,
         r#""by":"00000000-0000-0000-0000-000000000006","#,
         r#""content_type":"application/json","size":8,"data":[1.0, 2]}"#
     );
     assert_eq!(shown, format!("{HEAD}{expected}"));
-    let shown = text(&revision(value, None, Fate::Expired));
+    let shown = text(&revision(value, None, Outcome::Expired));
     assert!(shown.contains(r#""outcome":"expired""#), "{shown}");
     assert!(shown.ends_with(r#""size":8,"omitted":true}"#), "{shown}");
     let shown = text(&revision(
         Content::value(ContentType::octet_stream(), b"hi"),
         Some(b"hi"),
-        Fate::Current,
+        Outcome::Current,
     ));
     assert!(shown.ends_with(r#""size":2,"data_base64":"aGk="}"#), "{shown}");
     assert!(!shown.contains("\"by\""), "{shown}");
@@ -58,7 +58,7 @@ fn a_revision_shows_its_fields_in_the_order_of_the_contract() {
 
 #[test]
 fn a_delete_has_no_content() {
-    let shown = text(&revision(Content::Tombstone, Some(b""), Fate::Current));
+    let shown = text(&revision(Content::Tombstone, Some(b""), Outcome::Current));
     let expected = r#""deleted":true,"expires_at":null,"outcome":"current"}"#;
     assert_eq!(shown, format!("{HEAD}{expected}"));
 }

@@ -21,7 +21,7 @@ use super::query::Query;
 use super::routes::Resource;
 use super::{App, Ctx, answer, body, retry, write};
 use crate::model::{Condition, Key, Timestamp};
-use crate::store::{Change, Operation, Outcome, Txn, TxnDone, WriteError};
+use crate::store::{Change, Operation, OperationResult, Txn, TxnDone, WriteError};
 
 const BASE: &str = "/txn";
 const LISTS: usize = 3;
@@ -102,10 +102,10 @@ async fn perform(
 
 /// About how long the text of the answer gets.
 fn answer_bytes(done: &TxnDone, keys: &[Key]) -> usize {
-    let result = |(key, outcome): (&Key, &Outcome)| {
-        let bytes = match outcome {
-            Outcome::Got(_) => text_bytes(outcome.content_bytes()),
-            Outcome::Put(..) | Outcome::Deleted(_) => WRITTEN_BYTES_MAX,
+    let result = |(key, result): (&Key, &OperationResult)| {
+        let bytes = match result {
+            OperationResult::Got(_) => text_bytes(result.content_bytes()),
+            OperationResult::Put(..) | OperationResult::Deleted(_) => WRITTEN_BYTES_MAX,
         };
         key.as_str().len() + bytes
     };
@@ -128,14 +128,16 @@ enum Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(key: &'a Key, outcome: &'a Outcome) -> Self {
+    fn of(key: &'a Key, result: &'a OperationResult) -> Self {
         let envelope = |entry| Box::new(Envelope::of(key, entry));
-        match outcome {
-            Outcome::Put(uuid, timestamp) => {
+        match result {
+            OperationResult::Put(uuid, timestamp) => {
                 Self::Put { key: key.as_str(), uuid: *uuid, timestamp: *timestamp }
             }
-            Outcome::Deleted(deleted) => Self::Delete { key: key.as_str(), deleted: *deleted },
-            Outcome::Got(entry) => Self::Get(entry.as_deref().map(envelope)),
+            OperationResult::Deleted(deleted) => {
+                Self::Delete { key: key.as_str(), deleted: *deleted }
+            }
+            OperationResult::Got(entry) => Self::Get(entry.as_deref().map(envelope)),
         }
     }
 }

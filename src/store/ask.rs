@@ -111,20 +111,20 @@ pub struct TxnDone {
     /// of `success` were done, else those of `failure`.
     pub failed: Vec<u32>,
     /// What each operation gave, in their order.
-    pub results: Vec<Outcome>,
+    pub results: Vec<OperationResult>,
 }
 
 impl TxnDone {
     /// How many bytes of content its reads gave.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
-        self.results.iter().map(Outcome::content_bytes).sum()
+        self.results.iter().map(OperationResult::content_bytes).sum()
     }
 }
 
 /// What an operation gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum OperationResult {
     /// A value was put; the new version's uuid and timestamp.
     Put(Uuid, Timestamp),
     /// Whether there was a live value to delete.
@@ -133,7 +133,7 @@ pub enum Outcome {
     Got(Option<Box<Entry>>),
 }
 
-impl Outcome {
+impl OperationResult {
     /// How many bytes of content it gave.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
@@ -170,7 +170,7 @@ pub struct Revision {
     /// or were freed when they expired.
     pub body: Option<Bytes>,
     /// How it ended.
-    pub fate: Fate,
+    pub outcome: Outcome,
     /// The uuid of the write that took its place.
     pub by: Option<Uuid>,
 }
@@ -185,7 +185,7 @@ impl Revision {
 
 /// How a revision ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Outcome {
     /// It has not: it is what the key has now, a tombstone included.
     Current,
     /// Another write took its place.
@@ -213,7 +213,7 @@ pub enum WriteError {
     OtherRequest,
     /// No further request can be remembered for its retries until older ones are forgotten.
     #[error("too many requests are remembered")]
-    MemoryFull,
+    RequestsFull,
     /// The reads of a transaction give more than [`Txn::content_bytes_max`], or its compares look
     /// into more than [`Settings::compared_bytes_max`](super::Settings::compared_bytes_max).
     #[error("the contents are too large together")]

@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::feed::Commit;
 use super::group::{Group, Held};
 use super::layout::{Marks, Stored};
-use super::requests::{Answer, Name};
+use super::requests::{Answer, RequestId};
 use super::write::Room;
 use super::{
-    CURRENT_BYTES_MAX, Change, Entry, Lifetime, Operation, Outcome, ReadError, Txn, TxnDone, Write,
-    WriteError, Written,
+    CURRENT_BYTES_MAX, Change, Entry, Lifetime, Operation, OperationResult, ReadError, Txn,
+    TxnDone, Write, WriteError, Written,
 };
 use crate::model::condition::Current;
 use crate::model::record::RecordHash;
@@ -61,7 +61,7 @@ impl Group<'_> {
     pub(super) fn write(
         &mut self,
         write: &Write,
-        name: Option<&Name>,
+        name: Option<&RequestId>,
         verdicts: &Verdicts,
     ) -> Decision<Written> {
         let key = &write.key;
@@ -96,7 +96,7 @@ impl Group<'_> {
         }
         let previous = live.map(|held| held.stored.header.version);
         let previous = previous.map(|version| (version.uuid, version.timestamp));
-        let uuid = name.map_or_else(|| self.shared.clock.uuid(), Name::uuid);
+        let uuid = name.map_or_else(|| self.shared.clock.uuid(), RequestId::uuid);
         let plan = self.plan(key, held, &write.change, (uuid, name.is_some()))?;
         let written = Written { header: plan.record.header.clone(), previous };
         let memory = match name {
@@ -115,7 +115,7 @@ impl Group<'_> {
     pub(super) fn txn(
         &mut self,
         txn: &Txn,
-        name: Option<&Name>,
+        name: Option<&RequestId>,
         verdicts: &Verdicts,
     ) -> Decision<TxnDone> {
         if let Some(name) = name
@@ -170,9 +170,9 @@ impl Group<'_> {
         &mut self,
         operations: &[Operation],
         mut room: usize,
-        name: Option<&Name>,
-    ) -> Result<(Vec<Plan>, Vec<Outcome>), WriteError> {
-        let uuid = name.map_or_else(|| self.shared.clock.uuid(), Name::uuid);
+        name: Option<&RequestId>,
+    ) -> Result<(Vec<Plan>, Vec<OperationResult>), WriteError> {
+        let uuid = name.map_or_else(|| self.shared.clock.uuid(), RequestId::uuid);
         let mut plans: Vec<Plan> = Vec::new();
         let mut planned = BTreeMap::new();
         let mut results = Vec::with_capacity(operations.len());
@@ -182,7 +182,7 @@ impl Group<'_> {
             let change = match operation {
                 Operation::Get(_) => {
                     let entry = self.read(key, plan, &mut room)?;
-                    results.push(Outcome::Got(entry.map(Box::new)));
+                    results.push(OperationResult::Got(entry.map(Box::new)));
                     continue;
                 }
                 Operation::Write(_, change) => change,
@@ -199,13 +199,15 @@ impl Group<'_> {
             }
             let is_live = held.as_ref().is_some_and(|held| held.stored.is_live(self.now));
             if matches!(change, Change::Delete) && !is_live {
-                results.push(Outcome::Deleted(false));
+                results.push(OperationResult::Deleted(false));
                 continue;
             }
             let plan = self.plan(key, held, change, (uuid, name.is_some()))?;
             results.push(match change {
-                Change::Put { .. } => Outcome::Put(uuid, plan.record.header.version.timestamp),
-                Change::Delete => Outcome::Deleted(true),
+                Change::Put { .. } => {
+                    OperationResult::Put(uuid, plan.record.header.version.timestamp)
+                }
+                Change::Delete => OperationResult::Deleted(true),
             });
             planned.insert(key, plans.len());
             plans.push(plan);
@@ -298,7 +300,7 @@ impl Group<'_> {
         &mut self,
         key: &Key,
         held: Option<&Held>,
-        name: &Name,
+        name: &RequestId,
     ) -> Result<(), WriteError> {
         let Some(held) = held else { return Ok(()) };
         let is_taken =

@@ -37,7 +37,7 @@ const PAUSE_FAILED: Duration = Duration::from_secs(5);
 /// the cluster's bound on drift takes no value's death back, nor does a restart: before anybody is
 /// told that a value's time is over, the time by which it was judged is on the disk.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct ExpiryClock {
     latest: AtomicU64,
     /// The greatest such time that is on the disk.
     kept: AtomicU64,
@@ -46,7 +46,7 @@ pub(super) struct Judge {
     back_max: Duration,
 }
 
-impl Judge {
+impl ExpiryClock {
     /// `kept`: the greatest time by which something was judged before, as it was kept.
     pub(super) fn new(kept: Timestamp, back_max: Duration) -> Self {
         let (latest, kept) = (kept.micros().into(), kept.micros().into());

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::engine::Family;
 use super::group::{Group, Held};
 use super::layout::{self, Body, Stored};
-use super::{Fate, ReadError, Revision, Shared, Store, WriteError};
+use super::{Outcome, ReadError, Revision, Shared, Store, WriteError};
 use crate::model::{Key, Timestamp};
 
 /// How often a history is read anew because the key was written meanwhile.
@@ -170,14 +170,14 @@ impl Shared {
             let body = if with_body(stored) { self.revision_body(key, stored)? } else { None };
             // what a value's time was over for by then did not replace it
             let ended = successor.map_or(now, |next: &Stored| next.header.version.timestamp);
-            let fate = match (stored.header.expires_at, successor) {
-                (Some(at), _) if at <= ended => Fate::Expired,
-                (Some(_), None) if stored.body == Body::Swept => Fate::Expired,
-                (_, Some(_)) => Fate::Replaced,
-                (_, None) => Fate::Current,
+            let outcome = match (stored.header.expires_at, successor) {
+                (Some(at), _) if at <= ended => Outcome::Expired,
+                (Some(_), None) if stored.body == Body::Swept => Outcome::Expired,
+                (_, Some(_)) => Outcome::Replaced,
+                (_, None) => Outcome::Current,
             };
             let by = successor.map(|next| next.header.version.uuid);
-            revisions.push(Revision { header: stored.header.clone(), body, fate, by });
+            revisions.push(Revision { header: stored.header.clone(), body, outcome, by });
             successor = Some(stored);
         }
         Ok(revisions)

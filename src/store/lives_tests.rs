@@ -171,10 +171,14 @@ async fn revisions_are_kept_to_their_depth_with_what_became_of_them() {
         clock.set(START + 9 * SECOND);
         let last = store.write(put("a", b"now")).await.unwrap();
         let all = store.history(&key("a"), 100, 50).await.unwrap();
-        let fates: Vec<_> = all.iter().map(|r| (r.fate, r.header.content.size())).collect();
+        let fates: Vec<_> = all.iter().map(|r| (r.outcome, r.header.content.size())).collect();
         // the depth is 3, and the current one is no revision of the past
-        let expected =
-            [(Fate::Current, 3), (Fate::Expired, 5), (Fate::Replaced, 0), (Fate::Replaced, 100)];
+        let expected = [
+            (Outcome::Current, 3),
+            (Outcome::Expired, 5),
+            (Outcome::Replaced, 0),
+            (Outcome::Replaced, 100),
+        ];
         assert_eq!(fates, expected);
         assert!(all.windows(2).all(|two| two[1].by == Some(two[0].header.version.uuid)));
         assert!(all.windows(2).all(|two| two[0].header.parent == Some(two[1].header.version.uuid)));
@@ -209,9 +213,13 @@ async fn a_sweep_frees_expired_revisions_too_and_keeps_what_had_no_expiry() {
         };
         assert_eq!(revision(&lasting_one).await.body.unwrap(), vec![1; 100]);
         let freed = revision(&first).await;
-        assert_eq!((freed.body, freed.fate), (None, Fate::Replaced), "it was replaced in time");
+        assert_eq!(
+            (freed.body, freed.outcome),
+            (None, Outcome::Replaced),
+            "it was replaced in time"
+        );
         let all = store.history(&key("a"), 9, 999).await.unwrap();
-        assert_eq!(all[0].fate, Fate::Expired);
+        assert_eq!(all[0].outcome, Outcome::Expired);
         opened.close();
     })
     .await;
@@ -292,7 +300,7 @@ async fn the_memory_of_requests_is_bounded_and_refuses_only_those_that_want_to_b
             };
             match store.txn(txn).await {
                 Ok(_) => assert!(n < 30),
-                Err(WriteError::MemoryFull) => break,
+                Err(WriteError::RequestsFull) => break,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -336,8 +344,8 @@ fn gets(at: &str) -> Operation {
     Operation::Get(key(at))
 }
 
-fn got(outcome: &Outcome) -> Option<&[u8]> {
-    let Outcome::Got(entry) = outcome else { panic!("{outcome:?}") };
+fn got(outcome: &OperationResult) -> Option<&[u8]> {
+    let OperationResult::Got(entry) = outcome else { panic!("{outcome:?}") };
     entry.as_ref().map(|entry| entry.body.as_deref().unwrap())
 }
 
@@ -364,10 +372,11 @@ async fn operations_see_earlier_ones_and_the_branch_follows_from_the_compares() 
         assert!(done.failed.is_empty());
         let results = &done.results;
         assert_eq!((got(&results[0]), got(&results[2])), (Some(&b"0"[..]), Some(&[1; 100][..])));
-        assert!(matches!(results[3], Outcome::Deleted(true)));
-        assert!(matches!(results[5], Outcome::Deleted(false)));
+        assert!(matches!(results[3], OperationResult::Deleted(true)));
+        assert!(matches!(results[5], OperationResult::Deleted(false)));
         assert_eq!(got(&results[6]), None);
-        let (Outcome::Put(a, _), Outcome::Put(c, _)) = (&results[1], &results[4]) else {
+        let (OperationResult::Put(a, _), OperationResult::Put(c, _)) = (&results[1], &results[4])
+        else {
             panic!("{results:?}")
         };
         assert_eq!(a, c, "all writes of a transaction have one uuid");
@@ -469,11 +478,11 @@ async fn lives(store: &Store, way: &str) -> bool {
         "get" => store.get(&at).await.unwrap().is_some(),
         "head" => store.head(&at).await.unwrap().is_some(),
         "scan" => !store.scan(&Prefix::all(), None, 9, None).await.unwrap().items.is_empty(),
-        "history" => store.history(&at, 9, 9).await.unwrap()[0].fate == Fate::Current,
+        "history" => store.history(&at, 9, 9).await.unwrap()[0].outcome == Outcome::Current,
         "refusal" => !matches!(store.write(delete("a")).await, Err(WriteError::NotFound)),
         _ => {
             let reads = txn(vec![], vec![gets("a")], vec![]);
-            store.txn(reads).await.unwrap().results[0] != Outcome::Got(None)
+            store.txn(reads).await.unwrap().results[0] != OperationResult::Got(None)
         }
     }
 }

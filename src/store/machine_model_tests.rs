@@ -16,8 +16,8 @@ use crate::model::{
     Condition, Content, Expected, Header, Key, NodeId, Record, Seen, Tags, Timestamp, Version,
 };
 use crate::store::{
-    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Fate, Lifetime, Operation, Outcome,
-    Revision, Txn, TxnDone, Write, Written,
+    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Lifetime, Operation, OperationResult,
+    Outcome, Revision, Txn, TxnDone, Write, Written,
 };
 
 /// What a client asks.
@@ -35,7 +35,7 @@ pub(super) enum Answer {
     Precondition(Option<Box<Entry>>),
     NotFound,
     OtherRequest,
-    MemoryFull,
+    RequestsFull,
     ContentTooLarge,
     ClockSkewed(u64),
 }
@@ -214,13 +214,14 @@ impl Model {
     pub(super) fn revisions(&self, key: &Key) -> Vec<Revision> {
         let Some(current) = self.records.get(key) else { return Vec::new() };
         let is_value = current.record.header.content != Content::Tombstone;
-        let fate = if is_value && !self.is_live(current) { Fate::Expired } else { Fate::Current };
-        let mut revisions = vec![revision(current, fate, None)];
+        let outcome =
+            if is_value && !self.is_live(current) { Outcome::Expired } else { Outcome::Current };
+        let mut revisions = vec![revision(current, outcome, None)];
         for old in self.history.get(key).into_iter().flatten() {
             let at = old.held.record.header.expires_at;
             let expired = at.is_some_and(|at| at <= old.by.timestamp);
-            let fate = if expired { Fate::Expired } else { Fate::Replaced };
-            revisions.push(revision(&old.held, fate, Some(old.by.uuid)));
+            let outcome = if expired { Outcome::Expired } else { Outcome::Replaced };
+            revisions.push(revision(&old.held, outcome, Some(old.by.uuid)));
         }
         revisions
     }
@@ -329,20 +330,20 @@ impl Model {
                     if read > txn.content_bytes_max as u64 {
                         return Err(Answer::ContentTooLarge);
                     }
-                    Outcome::Got(got.map(Box::new))
+                    OperationResult::Got(got.map(Box::new))
                 }
                 Operation::Write(key, _) if given && self.recall(uuid, Some(key)).is_some() => {
                     return Err(Answer::OtherRequest);
                 }
                 Operation::Write(key, Change::Delete) if self.live(key).is_none() => {
-                    Outcome::Deleted(false)
+                    OperationResult::Deleted(false)
                 }
                 Operation::Write(key, change) => {
                     let header = self.put(key, change, uuid)?;
                     places.push(Some(key.clone()));
                     match change {
-                        Change::Delete => Outcome::Deleted(true),
-                        Change::Put { .. } => Outcome::Put(uuid, header.version.timestamp),
+                        Change::Delete => OperationResult::Deleted(true),
+                        Change::Put { .. } => OperationResult::Put(uuid, header.version.timestamp),
                     }
                 }
             });
@@ -487,9 +488,9 @@ fn entry(held: &Held, content_bytes_max: u64) -> Entry {
     Entry { header, body: shown.then(|| held.record.body.clone()) }
 }
 
-fn revision(held: &Held, fate: Fate, by: Option<Uuid>) -> Revision {
+fn revision(held: &Held, outcome: Outcome, by: Option<Uuid>) -> Revision {
     let body = (!held.swept).then(|| held.record.body.clone());
-    Revision { header: held.record.header.clone(), body, fate, by }
+    Revision { header: held.record.header.clone(), body, outcome, by }
 }
 
 /// Whether a condition can hold for the version of this uuid because it names it.

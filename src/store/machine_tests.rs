@@ -19,7 +19,7 @@ use super::engine::{Engine, Family};
 use super::feed::Commit;
 use super::memory::Memory;
 use super::rocks::Rocks;
-use super::{Applied, Operation, Outcome, Settings, Store, WriteError, layout};
+use super::{Applied, Operation, OperationResult, Settings, Store, WriteError, layout};
 use crate::clock::{Clock, Fixed};
 use crate::model::{Header, Key, Prefix, Record, Timestamp};
 use crate::telemetry::Metrics;
@@ -150,7 +150,7 @@ async fn ask(store: &Store, request: &Request) -> Result<Answer, String> {
         WriteError::PreconditionFailed { current } => Ok(Answer::Precondition(current)),
         WriteError::NotFound => Ok(Answer::NotFound),
         WriteError::OtherRequest => Ok(Answer::OtherRequest),
-        WriteError::MemoryFull => Ok(Answer::MemoryFull),
+        WriteError::RequestsFull => Ok(Answer::RequestsFull),
         WriteError::ContentTooLarge => Ok(Answer::ContentTooLarge),
         WriteError::ClockSkewed { ahead_ms } => Ok(Answer::ClockSkewed(ahead_ms)),
         error => Err(text(error)),
@@ -169,8 +169,8 @@ fn given(store: &Store, request: &Request, answer: &Answer) -> Result<Option<Uui
     let operations = if done.failed.is_empty() { &txn.success } else { &txn.failure };
     for (operation, outcome) in operations.iter().zip(&done.results) {
         match (operation, outcome) {
-            (_, Outcome::Put(uuid, _)) => return Ok(Some(*uuid)),
-            (Operation::Write(key, _), Outcome::Deleted(true)) => {
+            (_, OperationResult::Put(uuid, _)) => return Ok(Some(*uuid)),
+            (Operation::Write(key, _), OperationResult::Deleted(true)) => {
                 let record = store.record_now(key).map_err(text)?;
                 return Ok(record.map(|record| record.header.version.uuid));
             }
@@ -321,7 +321,7 @@ impl Machine {
 
     fn judge_request(&mut self, request: &Request, first: &Answer) -> Result<(), String> {
         let remembered = self.model.is_remembered(request);
-        if *first == Answer::MemoryFull {
+        if *first == Answer::RequestsFull {
             let may_be = self.requests_bytes_max < REQUESTS_BYTES[0];
             let new = request.uuid().is_some() && !remembered;
             self.count("memory full");
@@ -347,7 +347,7 @@ impl Machine {
             (Answer::Precondition(None), _) => "precondition failed on none",
             (Answer::NotFound, _) => "not found",
             (Answer::OtherRequest, _) => "other request",
-            (Answer::MemoryFull, _) => "memory full",
+            (Answer::RequestsFull, _) => "memory full",
             (Answer::ContentTooLarge, _) => "content too large",
             (Answer::ClockSkewed(_), _) => "clock skewed",
         });

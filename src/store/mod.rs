@@ -41,12 +41,12 @@ use crate::model::{Key, NodeId, Record};
 use crate::proto::digest::ElementKey;
 use crate::telemetry::Metrics;
 pub use ask::{
-    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Fate, Lifetime, Operation, Outcome, Page,
-    ReadError, Revision, Txn, TxnDone, Write, WriteError, Written,
+    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Lifetime, Operation, OperationResult,
+    Outcome, Page, ReadError, Revision, Txn, TxnDone, Write, WriteError, Written,
 };
 use engine::{Engine, Family};
 pub use expiry::Swept;
-use expiry::{Due, Judge};
+use expiry::{Due, ExpiryClock};
 use feed::{Commit, Feed};
 use identity::{Identity, OpenError};
 use tree::Tree;
@@ -108,7 +108,7 @@ struct Shared {
     /// Turns for comparing contents.
     comparisons: tokio::sync::Semaphore,
     /// Tells by what time values are judged.
-    judge: Judge,
+    judge: ExpiryClock,
     /// Where what is due begins.
     due: Due,
     /// Whether storage has failed and is not open again.
@@ -157,7 +157,7 @@ impl Store {
             identity,
             others: AtomicBool::new(false),
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
-            judge: Judge::new(judged, settings.clock_drift_max),
+            judge: ExpiryClock::new(judged, settings.clock_drift_max),
             due: Due::default(),
             recovers: AtomicBool::new(false),
             requests_bytes: requests_bytes.into(),

@@ -18,7 +18,7 @@ use crate::model::{Condition, Key, Timestamp};
 
 /// What names a request: the client's uuid, and a hash of all that it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct RequestId {
     uuid: Uuid,
     fingerprint: [u8; 32],
 }
@@ -30,7 +30,7 @@ enum Asked<'a> {
     Txn(&'a [(Key, Condition)], &'a [Operation], &'a [Operation]),
 }
 
-impl Name {
+impl RequestId {
     /// The name of a write, if it has one.
     pub(super) fn of_write(write: &Write) -> Option<Self> {
         let asked = || Asked::Write(&write.key, &write.change, &write.conditions);
@@ -81,7 +81,7 @@ impl Group<'_> {
     /// The answer that was given to this request before, if it is remembered.
     pub(super) fn remembered(
         &mut self,
-        name: &Name,
+        name: &RequestId,
         key: &[u8],
     ) -> Result<Option<Answer>, WriteError> {
         let at = layout::request_key(name.uuid, key);
@@ -110,7 +110,7 @@ impl Group<'_> {
     /// with. Changes nothing yet.
     pub(super) fn memorise(
         &mut self,
-        name: &Name,
+        name: &RequestId,
         answers: Vec<(Vec<u8>, Answer)>,
     ) -> Result<Memory, WriteError> {
         let mut memory = Memory { uuid: name.uuid, entries: Vec::new(), bytes: 0 };
@@ -130,7 +130,7 @@ impl Group<'_> {
         let taken = self.requests_bytes();
         memory.bytes = (taken + memory.bytes).saturating_sub(freed);
         if memory.bytes > taken && memory.bytes > self.rules.idempotency_bytes_max {
-            return Err(WriteError::MemoryFull);
+            return Err(WriteError::RequestsFull);
         }
         Ok(memory)
     }

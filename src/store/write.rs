@@ -7,7 +7,7 @@
 use tokio::sync::oneshot;
 
 use super::decide::Verdicts;
-use super::requests::Name;
+use super::requests::RequestId;
 use super::writer::Job;
 use super::{Store, Txn, TxnDone, Write, WriteError, Written};
 use crate::model::condition::Current;
@@ -51,7 +51,7 @@ impl Store {
     /// # Errors
     /// Why it was not accepted; see [`WriteError`] for whether anything changed.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
-        let name = Name::of_write(&write);
+        let name = RequestId::of_write(&write);
         let content = write.conditions.iter().filter(|condition| condition.needs_body());
         let content = content.map(|condition| (write.key.clone(), condition.clone())).collect();
         let job = |verdicts, answer| Job::Write { write: write.clone(), name, verdicts, answer };
@@ -64,7 +64,7 @@ impl Store {
     /// # Errors
     /// Why it was not accepted; see [`WriteError`] for whether anything changed.
     pub async fn txn(&self, txn: Txn) -> Result<TxnDone, WriteError> {
-        let name = Name::of_txn(&txn);
+        let name = RequestId::of_txn(&txn);
         let content = txn.compare.iter().filter(|(_, condition)| condition.needs_body());
         let content = content.cloned().collect();
         let txn = std::sync::Arc::new(txn);

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::decide::Verdicts;
 use super::expiry::Swept;
 use super::group::{CommitError, Done, Effect, Group, Rules};
-use super::requests::Name;
+use super::requests::RequestId;
 use super::{Applied, ReadError, Settings, Shared, Txn, TxnDone, Write, WriteError, Written};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
@@ -33,7 +33,7 @@ pub enum Job {
         /// What to write, and on which conditions.
         write: Write,
         /// Its name, if it has one.
-        name: Option<Name>,
+        name: Option<RequestId>,
         /// What comparing contents gave.
         verdicts: Verdicts,
         /// Where the outcome goes; `None`: the verdicts do not hold any more.
@@ -44,7 +44,7 @@ pub enum Job {
         /// What to do, and on which conditions.
         txn: Arc<Txn>,
         /// Its name, if it has one.
-        name: Option<Name>,
+        name: Option<RequestId>,
         /// What comparing contents gave.
         verdicts: Verdicts,
         /// Where the outcome goes; `None`: the verdicts do not hold any more.
@@ -321,7 +321,7 @@ fn outcome<T>(result: &Result<T, WriteError>) -> &'static str {
         Err(WriteError::PreconditionFailed { .. }) => "precondition_failed",
         Err(WriteError::NotFound) => "not_found",
         Err(WriteError::OtherRequest) => "other_request",
-        Err(WriteError::MemoryFull | WriteError::ContentTooLarge) => "too_much",
+        Err(WriteError::RequestsFull | WriteError::ContentTooLarge) => "too_much",
         Err(WriteError::ClockSkewed { .. }) => "clock_skewed",
         Err(WriteError::ShuttingDown | WriteError::StorageFull(_) | WriteError::Failed(_)) => {
             "failed"

@@ -171,7 +171,7 @@ impl Audit {
                 if txn.content_bytes_max < READ_BYTES_MAX => {}
             (_, WriteError::ClockSkewed { .. }) if self.may_be_ahead(&attempt, after) => {}
             (_, refusal) if says_nothing(refusal) => {}
-            (request, WriteError::MemoryFull)
+            (request, WriteError::RequestsFull)
                 if request.uuid().is_some() && self.rules.remembers_little => {}
             _ => self.violated(key.as_ref(), &format!("it was refused with {refusal:?}")),
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kvs::model::{Condition, Content, Header, Key, NodeId, Timestamp, Version};
-use kvs::store::{Change, Lifetime, Operation, Outcome, Txn, TxnDone, Write, Written};
+use kvs::store::{Change, Lifetime, Operation, OperationResult, Txn, TxnDone, Write, Written};
 use uuid::Uuid;
 
 use crate::clock::SimClock;
@@ -144,8 +144,8 @@ pub fn brief(operations: &[Operation]) -> String {
 impl Answer {
     /// In few words; the same words say the same.
     pub fn brief(&self) -> String {
-        let outcome = |outcome: &Outcome| match outcome {
-            Outcome::Got(Some(entry)) => format!("got {:?}", entry.header.version),
+        let outcome = |outcome: &OperationResult| match outcome {
+            OperationResult::Got(Some(entry)) => format!("got {:?}", entry.header.version),
             outcome => format!("{outcome:?}"),
         };
         match self {

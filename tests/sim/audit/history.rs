@@ -1,7 +1,7 @@
 //! What a node says of the past of a key.
 
 use kvs::model::{Content, Header, Key, Record};
-use kvs::store::{Fate, Revision};
+use kvs::store::{Outcome, Revision};
 
 use super::asked::Moment;
 use super::{Audit, told};
@@ -40,17 +40,17 @@ impl Audit {
         let header = &revision.header;
         let now = Moment::of(&self.clocks[slot]).now;
         let ended_by = |at| header.expires_at.is_some_and(|end| end <= at);
-        let fate = match newer {
-            Some(newer) if ended_by(newer.version.timestamp) => Fate::Expired,
-            Some(_) => Fate::Replaced,
-            None if ended_by(now) => Fate::Expired,
+        let outcome = match newer {
+            Some(newer) if ended_by(newer.version.timestamp) => Outcome::Expired,
+            Some(_) => Outcome::Replaced,
+            None if ended_by(now) => Outcome::Expired,
             // it may be over by the greatest time that the node has seen
-            None if self.may_be_swept(slot, header) => revision.fate,
-            None => Fate::Current,
+            None if self.may_be_swept(slot, header) => revision.outcome,
+            None => Outcome::Current,
         };
         let follows = newer.is_none_or(|newer| newer.version > header.version);
         let by = newer.map(|newer| newer.version.uuid);
-        if fate != revision.fate || by != revision.by || !follows {
+        if outcome != revision.outcome || by != revision.by || !follows {
             let by = newer.map(told);
             let what = format!("node {slot} says {revision:?}, and after it came {by:?}");
             self.violated(Some(key), &what);

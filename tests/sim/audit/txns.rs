@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kvs::model::{Condition, Content, Expected, Header, Key, Version};
-use kvs::store::{Change, Entry, Lifetime, Operation, Outcome, Txn, TxnDone};
+use kvs::store::{Change, Entry, Lifetime, Operation, OperationResult, Txn, TxnDone};
 use uuid::Uuid;
 
 use super::answers::State;
@@ -69,7 +69,7 @@ impl Audit {
         self.check_one_moment(&attempt, &course.read);
         if attempt.put_at.is_empty() && attempt.pieces.is_empty() {
             // nothing can come of it any more, unless it deleted something
-            let deleted = done.results.iter().any(|r| matches!(r, Outcome::Deleted(true)));
+            let deleted = done.results.iter().any(|r| matches!(r, OperationResult::Deleted(true)));
             if !deleted {
                 self.close(number);
             }
@@ -91,17 +91,17 @@ impl Audit {
         for (operation, result) in operations.iter().zip(&done.results) {
             let key = operation.key();
             match (operation, result) {
-                (Operation::Write(_, Change::Put { .. }), Outcome::Put(put, at)) => {
+                (Operation::Write(_, Change::Put { .. }), OperationResult::Put(put, at)) => {
                     if *uuid.get_or_insert(*put) != *put {
                         self.violated(Some(key), "the writes of a transaction have two uuids");
                     }
                     puts.insert(key.clone(), *at);
                 }
-                (Operation::Write(_, Change::Delete), Outcome::Deleted(false)) => {
+                (Operation::Write(_, Change::Delete), OperationResult::Deleted(false)) => {
                     nothing.insert(key.clone());
                 }
-                (Operation::Write(_, Change::Delete), Outcome::Deleted(true))
-                | (Operation::Get(_), Outcome::Got(_)) => {}
+                (Operation::Write(_, Change::Delete), OperationResult::Deleted(true))
+                | (Operation::Get(_), OperationResult::Got(_)) => {}
                 _ => self.violated(Some(key), &format!("{result:?} answers another operation")),
             }
         }
@@ -160,7 +160,7 @@ impl Audit {
         &mut self,
         attempt: &Attempt,
         operations: &'a [Operation],
-        results: &'a [Outcome],
+        results: &'a [OperationResult],
         after: &Held,
     ) -> Course<'a> {
         let mut course = Course::default();
@@ -168,12 +168,12 @@ impl Audit {
             let key = operation.key();
             match (operation, result) {
                 (Operation::Write(key, change), _) => {
-                    if matches!(result, Outcome::Deleted(_)) {
+                    if matches!(result, OperationResult::Deleted(_)) {
                         self.check_deleted(attempt, key, result, &course, after);
                     }
                     course.written.insert(key, change);
                 }
-                (_, Outcome::Got(got)) => {
+                (_, OperationResult::Got(got)) => {
                     let got = got.as_deref();
                     if let Some(entry) = got {
                         self.check_entry(attempt, key, entry);
@@ -195,13 +195,13 @@ impl Audit {
         &mut self,
         attempt: &Attempt,
         key: &Key,
-        result: &Outcome,
+        result: &OperationResult,
         course: &Course<'_>,
         after: &Held,
     ) {
         let read = course.read.get(key).map(|read| read.is_some());
         let lived = read.or_else(|| self.state(attempt, key, after)?.lived);
-        if lived.is_some_and(|lived| *result != Outcome::Deleted(lived)) {
+        if lived.is_some_and(|lived| *result != OperationResult::Deleted(lived)) {
             self.violated(Some(key), &format!("it says {result:?} where that is not so"));
         }
     }
