@@ -1,8 +1,7 @@
 //! The only reader of wall time, monotonic time and entropy.
 //!
-//! Everything else is handed a [`Clock`], or the values it gave, so that the simulator can put
-//! virtual time, a skewed wall clock and a seed in its place. Must not know what anybody does with
-//! them.
+//! All other code takes a [`Clock`], or values from one, so that the simulator can substitute
+//! virtual time, a skewed wall clock and seeded entropy. Must not know what the values are for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +16,11 @@ use uuid::Uuid;
 
 use crate::model::Timestamp;
 
-/// Where time and entropy come from.
+/// A source of wall time and entropy.
 pub trait Source: Send + Sync {
-    /// Wall time, as this machine's clock tells it; it may step.
+    /// Wall time. It may step forward or back between two calls.
     fn now(&self) -> Timestamp;
-    /// Fills `bytes` with entropy.
+    /// Fills `bytes` with entropy fit for keys and nonces.
     fn fill(&self, bytes: &mut [u8]);
 }
 
@@ -46,37 +45,38 @@ impl Source for System {
 
     #[expect(clippy::expect_used, reason = "a machine without entropy cannot run TLS either")]
     fn fill(&self, bytes: &mut [u8]) {
-        rand::rngs::SysRng.try_fill_bytes(bytes).expect("the system gives entropy");
+        rand::rngs::SysRng.try_fill_bytes(bytes).expect("entropy of the operating system");
     }
 }
 
 impl Clock {
-    /// The machine's clock and entropy.
+    /// The clock and entropy of this machine.
     #[must_use]
     pub fn system() -> Self {
         Self(Arc::new(System))
     }
 
-    /// Another source, for the simulator.
+    /// A clock over another source, for the simulator and for tests.
     #[must_use]
     pub fn from_source(source: Arc<dyn Source>) -> Self {
         Self(source)
     }
 
-    /// Wall time now.
+    /// Wall time now, in microseconds since 1970. It may step.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.0.now()
     }
 
-    /// Monotonic time now; it follows tokio's clock, so the simulator's virtual time too.
+    /// Monotonic time now. It follows tokio's clock, so it is virtual where a runtime has paused
+    /// that.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }
 
-    /// Random bytes.
+    /// `N` random bytes, fit for keys and nonces.
     #[must_use]
     pub fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
@@ -84,7 +84,7 @@ impl Clock {
         bytes
     }
 
-    /// A generator of its own, seeded from the entropy.
+    /// An independent generator with a seed from the entropy. For choices that need no secrecy.
     #[must_use]
     pub fn rng(&self) -> StdRng {
         StdRng::from_seed(self.random())
@@ -98,7 +98,7 @@ impl Clock {
     }
 }
 
-/// A source for tests: a wall clock that stands where it is put, entropy from a seed.
+/// A source for tests: the wall clock moves only by [`Self::set`], and a seed gives the entropy.
 #[cfg(test)]
 #[derive(Debug)]
 pub struct Fixed {
@@ -109,13 +109,13 @@ pub struct Fixed {
 #[cfg(test)]
 impl Fixed {
     #[must_use]
-    /// A clock at `now`, with entropy from `seed`.
+    /// A source at `now` microseconds since 1970.
     pub fn new(now: u64, seed: u64) -> Arc<Self> {
         let rng = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
         Arc::new(Self { now: now.into(), rng })
     }
 
-    /// Puts the wall clock to `now`.
+    /// Sets the wall clock to `now` microseconds since 1970.
     pub fn set(&self, now: u64) {
         self.now.store(now, std::sync::atomic::Ordering::SeqCst);
     }

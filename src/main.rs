@@ -1,4 +1,4 @@
-//! The binary `kvs`: hands the arguments to the command they name. No logic lives here.
+//! The binary `kvs`: parses the arguments and runs the command. No logic lives here.
 
 use std::process::ExitCode;
 

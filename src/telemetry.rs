@@ -1,7 +1,8 @@
-//! Logs and metrics: the tracing set-up, and every metric's name in one list.
+//! Logs and metrics: sets up tracing, and names every metric in one list.
 //!
-//! A [`Metrics`] belongs to one node, not to the process, so that several nodes in one test do not
-//! count into each other. Counting never fails and never blocks.
+//! Promises that counting never fails and never blocks. A [`Metrics`] belongs to one node and not
+//! to the process, so that several nodes in one test have separate counts. Must not know the parts
+//! that count.
 
 use std::sync::Arc;
 
@@ -12,36 +13,36 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// One label.
-pub type One = [(&'static str, &'static str); 1];
-/// Two labels.
-pub type Two = [(&'static str, &'static str); 2];
-/// The labels of a finished request.
-pub type Request = [(&'static str, String); 3];
+/// A metric's one label and its value.
+pub type OneLabel = [(&'static str, &'static str); 1];
+/// A metric's two labels and their values, always in the same order.
+pub type TwoLabels = [(&'static str, &'static str); 2];
+/// The labels of `http_requests`: method, route, status.
+pub type RequestLabels = [(&'static str, String); 3];
 
 /// Every metric of a node.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each is documented where it is registered, for users to read")]
+#[expect(missing_docs, reason = "the help texts at their registration document them for users too")]
 pub struct Metrics {
     registry: Registry,
-    pub http_requests: Family<Request, Counter>,
-    pub http_request_seconds: Family<One, Histogram, fn() -> Histogram>,
+    pub http_requests: Family<RequestLabels, Counter>,
+    pub http_request_seconds: Family<OneLabel, Histogram, fn() -> Histogram>,
     pub http_connections: Gauge,
     pub http_bad_connections: Counter,
-    pub store_writes: Family<Two, Counter>,
+    pub store_writes: Family<TwoLabels, Counter>,
     pub store_commit_seconds: Histogram,
     pub store_group_writes: Histogram,
-    pub store_records: Family<One, Gauge>,
-    pub gossip_datagrams: Family<One, Counter>,
-    pub gossip_bytes: Family<One, Counter>,
-    pub gossip_dropped: Family<One, Counter>,
-    pub members: Family<One, Gauge>,
-    pub peer_bytes: Family<Two, Counter>,
-    pub peer_refused: Family<One, Counter>,
-    pub peer_connections: Family<One, Gauge>,
-    pub sync_sessions: Family<Two, Counter>,
-    pub sync_records: Family<One, Counter>,
-    pub push_records: Family<One, Counter>,
+    pub store_records: Family<OneLabel, Gauge>,
+    pub gossip_datagrams: Family<OneLabel, Counter>,
+    pub gossip_bytes: Family<OneLabel, Counter>,
+    pub gossip_dropped: Family<OneLabel, Counter>,
+    pub members: Family<OneLabel, Gauge>,
+    pub peer_bytes: Family<TwoLabels, Counter>,
+    pub peer_refused: Family<OneLabel, Counter>,
+    pub peer_connections: Family<OneLabel, Gauge>,
+    pub sync_sessions: Family<TwoLabels, Counter>,
+    pub sync_records: Family<OneLabel, Counter>,
+    pub push_records: Family<OneLabel, Counter>,
     pub push_dropped: Counter,
 }
 
@@ -50,7 +51,7 @@ fn seconds() -> Histogram {
 }
 
 impl Metrics {
-    /// Registers everything, at zero.
+    /// Registers all metrics at zero, with the prefix `kvs`.
     #[must_use]
     pub fn new() -> Arc<Self> {
         let mut m = Self {
@@ -89,31 +90,35 @@ impl Metrics {
         );
         r.register(
             "http_request_seconds",
-            "Time from a request's header to its answer's, by route",
+            "Time from the end of a request's header to the start of its answer, by route",
             self.http_request_seconds.clone(),
         );
         r.register("http_connections", "Open HTTP connections", self.http_connections.clone());
         r.register(
             "http_bad_connections",
-            "Connections that ended because what came was no HTTP or came too slowly",
+            "Connections closed because the client sent no valid HTTP, or sent it too slowly",
             self.http_bad_connections.clone(),
         );
         r.register(
             "store_writes",
-            "Decisions of the writer by kind (write, txn, merge, sweep) and outcome",
+            "Writes decided, by kind (write, txn, merge, sweep) and outcome",
             self.store_writes.clone(),
         );
         r.register(
             "store_commit_seconds",
-            "Time to commit a group of writes, the sync included",
+            "Time to commit a group of writes, including the sync",
             self.store_commit_seconds.clone(),
         );
         r.register(
             "store_group_writes",
-            "Writes in a group: how many share one sync",
+            "Writes in a group, which share one sync",
             self.store_group_writes.clone(),
         );
-        r.register("store_records", "Records held, live and dead", self.store_records.clone());
+        r.register(
+            "store_records",
+            "Records in the store, live and dead",
+            self.store_records.clone(),
+        );
     }
 
     fn register_cluster(&mut self) {
@@ -130,10 +135,11 @@ impl Metrics {
         );
         r.register(
             "gossip_dropped",
-            "Datagrams dropped, by reason: unsealed (not authentic), malformed, oversized, refused",
+            "Gossip datagrams dropped, by reason: unsealed (wrong key or forged), malformed, \
+             oversized, refused",
             self.gossip_dropped.clone(),
         );
-        r.register("members", "Members by state, this node included", self.members.clone());
+        r.register("members", "Members by state, including this node", self.members.clone());
         r.register(
             "peer_bytes",
             "Bytes of frames by direction and stream (hello, push, session)",
@@ -152,39 +158,40 @@ impl Metrics {
         );
         r.register(
             "sync_sessions",
-            "Sessions by side (pull: begun here, serve: answered here) and outcome",
+            "Sessions by side (pull: this node began it, serve: a peer did) and outcome",
             self.sync_sessions.clone(),
         );
         r.register("sync_records", "Records in sessions, by direction", self.sync_records.clone());
         r.register("push_records", "Records pushed, by direction", self.push_records.clone());
         r.register(
             "push_dropped",
-            "Writes that a full queue dropped; a session delivers them",
+            "Writes not pushed because a peer was too slow; a session delivers them",
             self.push_dropped.clone(),
         );
     }
 
-    /// The Prometheus text form (OpenMetrics 1.0).
+    /// All metrics in OpenMetrics 1.0 text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // writing to a string cannot fail
+        // a `String` accepts every write
         let _ = encode(&mut text, &self.registry);
         text
     }
 }
 
-/// How log lines are written.
+/// The format of log lines on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people, coloured on a terminal.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Sends logs to stderr, filtered by `KVS_LOG` (default `info`). To be called once a process.
+/// Writes log lines to stderr, filtered by the environment variable `KVS_LOG` (default `info`).
+/// Only the first call in a process has an effect.
 pub fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("KVS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,foca=warn,quinn=warn"));
@@ -196,6 +203,6 @@ pub fn start_logging(format: LogFormat) {
             .try_init(),
         LogFormat::Json => base.json().try_init(),
     };
-    // a second call keeps the first set-up
+    // fails only on a second call, which changes nothing
     let _ = started;
 }

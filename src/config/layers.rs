@@ -1,19 +1,25 @@
-//! Keys of the configuration and the layers they come from: which exist, which one was meant.
+//! The layers of the configuration: the known keys, and how each layer names them.
+//!
+//! Must not know what the keys mean or which values are valid.
 
 use config::{File, FileFormat, Map, Value, ValueKind};
 
-use super::{ConfigError, DEFAULT_TOML};
+use super::error::ConfigError;
 
-/// Keys that have no default.
+/// The defaults with their documentation, as `kvs config default` prints them.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// Keys without a default. `default.toml` shows them in comments.
 pub(super) const OPTIONAL_KEYS: [&str; 6] =
     ["gossip.advertise", "gossip.key_file", "peer.advertise", "peer.ca", "peer.cert", "peer.key"];
 
-/// Flat keys: those outside of any table.
+/// Keys outside any table.
 pub(super) const FLAT_KEYS: [&str; 4] =
     ["cas_enabled", "clustering_enabled", "revision_history_depth", "revision_history_enabled"];
 
-/// `KVS_HTTP__LISTEN` is `http.listen` and `KVS_CAS_ENABLED` is `cas_enabled`; other variables are
-/// not ours to judge.
+/// The key that an environment variable sets: `KVS_HTTP__LISTEN` is `http.listen` and
+/// `KVS_CAS_ENABLED` is `cas_enabled`. `None` for other variables, which may belong to other
+/// programs or, like `KVS_URL`, to the client.
 pub(super) fn env_key(name: &str) -> Option<String> {
     let name = name.strip_prefix("KVS_")?.to_ascii_lowercase();
     match name.split_once("__") {
@@ -22,7 +28,7 @@ pub(super) fn env_key(name: &str) -> Option<String> {
     }
 }
 
-/// A value from the environment or the command line: TOML where it is that, else the text itself.
+/// A value from the environment or the command line. Text that is not TOML is a string.
 pub(super) fn literal(text: &str) -> Value {
     let parsed = format!("x = {text}");
     config::Config::builder()
@@ -32,6 +38,7 @@ pub(super) fn literal(text: &str) -> Value {
         .unwrap_or_else(|_| Value::from(text))
 }
 
+/// The dotted names of all keys, those without a default included.
 pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
     let defaults = config::Config::builder()
         .add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml))
@@ -42,7 +49,7 @@ pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
     Ok(known)
 }
 
-/// The dotted names of all leaves.
+/// The dotted names of all values in a table, sorted.
 pub(super) fn flatten(value: &Value) -> Vec<String> {
     fn walk(table: &Map<String, Value>, path: &str, names: &mut Vec<String>) {
         for (name, value) in table {
@@ -61,6 +68,7 @@ pub(super) fn flatten(value: &Value) -> Vec<String> {
     names
 }
 
+/// Rejects the first of `keys` that is not in `known`, and suggests the nearest key that is.
 pub(super) fn check_known(
     keys: &[String],
     known: &[String],

@@ -1,8 +1,8 @@
 //! Gossip: moves sealed datagrams and time between a socket and the membership machine.
 //!
-//! Promises: only what the cluster's key sealed reaches the machine, the rest is dropped and
-//! counted; network errors never end it; the watch changes only when the members do. Must not know
-//! the protocol inside the datagrams, nor who reads the members.
+//! Promises that only datagrams sealed with the cluster's key reach the machine, while all others
+//! are dropped and counted; that network errors never end it; and that the watch changes only when
+//! the members do. Must not know the protocol inside the datagrams, or who reads the members.
 
 pub mod seal;
 mod seeds;
@@ -27,16 +27,16 @@ use crate::proto::membership::{Membership, MembershipError, Output, Settings};
 use crate::proto::secret::Secret;
 use crate::telemetry::Metrics;
 
-/// Dropped datagrams are logged at most once in this time, with their number.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Dropped datagrams are summed up in at most one log line per this time.
+const DROPS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 /// A datagram socket: UDP, or the simulator's.
 pub trait Datagrams: Send + Sync + 'static {
-    /// Sends one datagram; it may be lost.
+    /// Sends one datagram to `to`. The network may lose it.
     fn send<'a>(&'a self, to: SocketAddr, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Waits for a datagram and gives its length, cut at the buffer's, and its sender. Loses
-    /// nothing when dropped while it waits.
+    /// Waits for a datagram and returns its length and its sender. Truncates a datagram that is
+    /// longer than `buffer`. Cancel-safe.
     fn receive<'a>(
         &'a self,
         buffer: &'a mut [u8],
@@ -56,28 +56,29 @@ impl Datagrams for UdpSocket {
     }
 }
 
-/// What gossip needs to run.
+/// The inputs and outputs of gossip.
 pub struct Gossip {
-    /// Bound to the address that `me` advertises, or reachable by it.
+    /// Receives the datagrams that others send to the gossip address of `me`.
     pub socket: Box<dyn Datagrams>,
-    /// This node.
+    /// This node, as it announces itself.
     pub me: Member,
-    /// The cluster's secret.
+    /// Gives the gossip key and the cluster id.
     pub secret: Arc<Secret>,
-    /// `[gossip]`; seeds and the probe period are read.
-    pub settings: config::Gossip,
-    /// The members ever met, as they were kept.
+    /// The seeds and the probe period; the other fields are unused here.
+    pub settings: config::GossipConfig,
+    /// The members that earlier runs of this node met. They start as down.
     pub known: Vec<Member>,
-    /// Time and entropy.
+    /// Time, and entropy for nonces and probe targets.
     pub clock: Clock,
-    /// Where to count.
+    /// Counts datagrams and members.
     pub metrics: Arc<Metrics>,
-    /// Where all members are published, by id, this node included, on each change.
+    /// Receives all members in order of their ids, this node included, on each change.
     pub members: watch::Sender<Vec<(Member, MemberState)>>,
 }
 
 impl Gossip {
-    /// Takes part until `stop`, then tells the others that this node goes.
+    /// Takes part until `stop`, then announces that this node leaves. Returns early, with a logged
+    /// error, only when `me` does not fit into a datagram.
     pub async fn run(self, stop: CancellationToken) {
         let incarnation = self.clock.now().micros();
         let settings = Settings { probe_period: self.settings.probe_period };
@@ -86,7 +87,7 @@ impl Gossip {
         let machine = match Membership::new(me, incarnation, settings, &known, rng) {
             Ok(machine) => machine,
             Err(error) => {
-                tracing::error!("gossip cannot start: this node could not be told of: {error}");
+                tracing::error!("gossip cannot start: it cannot announce this node: {error}");
                 return;
             }
         };
@@ -98,7 +99,7 @@ impl Gossip {
             clock: self.clock,
             metrics: self.metrics,
             members: self.members,
-            complained: None,
+            drops_logged_at: None,
             dropped: 0,
         };
         driver.run(Seeds::new(self.settings.seeds, own, self.settings.probe_period), stop).await;
@@ -114,14 +115,14 @@ struct Driver {
     metrics: Arc<Metrics>,
     members: watch::Sender<Vec<(Member, MemberState)>>,
     /// When dropped datagrams were last logged.
-    complained: Option<Instant>,
-    /// How many were dropped since.
+    drops_logged_at: Option<Instant>,
+    /// Datagrams dropped since then.
     dropped: u64,
 }
 
 impl Driver {
     async fn run(mut self, mut seeds: Seeds, stop: CancellationToken) {
-        // one byte more than allowed, so that what is larger is seen to be
+        // one byte beyond the limit shows that a datagram is oversized
         let mut buffer = [0; SEALED_BYTES_MAX + 1];
         loop {
             self.flush().await;
@@ -130,7 +131,7 @@ impl Driver {
             let alone = self.machine.is_alone();
             tokio::select! { biased;
                 () = stop.cancelled() => break,
-                // before what is received, so that a flood cannot keep a new node from its seeds
+                // before `receive`, so that a flood cannot keep a new node from its seeds
                 seeds = seeds.next(alone) => {
                     let now = self.now();
                     for seed in seeds {
@@ -143,7 +144,7 @@ impl Driver {
                 },
                 () = sleep_until(due) => {}
             }
-            // here and not in the last branch, so that a flood of datagrams cannot hold up time
+            // on every turn and not in the last branch, so that a flood cannot hold up time
             if let Err(error) = self.machine.handle_timeout(self.now()) {
                 tracing::warn!("{error}");
             }
@@ -161,11 +162,8 @@ impl Driver {
         let sealed = sealed.unwrap_or_default();
         self.count("received", sealed.len());
         if sealed.len() > SEALED_BYTES_MAX {
-            return self.drop_datagram(
-                MembershipError::Oversized.reason(),
-                from,
-                &"it is too large",
-            );
+            let error = MembershipError::Oversized;
+            return self.drop_datagram(error.reason(), from, &"it is too large");
         }
         let plain = match self.seal.open(sealed) {
             Ok(plain) => plain,
@@ -181,7 +179,7 @@ impl Driver {
             let sealed = self.seal.seal(self.clock.random(), &bytes);
             match self.socket.send(to, &sealed).await {
                 Ok(()) => self.count("sent", sealed.len()),
-                // as good as lost on the way, which the protocol bears
+                // like a datagram lost on the way, which the protocol tolerates
                 Err(error) => tracing::debug!("cannot send gossip to {to}: {error}"),
             }
         }
@@ -226,37 +224,35 @@ impl Driver {
         self.metrics.gossip_dropped.get_or_create(&[("reason", reason)]).inc();
         self.dropped += 1;
         let now = self.clock.instant();
-        if self.complained.is_some_and(|last| now < last + COMPLAIN_EVERY) {
+        if self.drops_logged_at.is_some_and(|last| now < last + DROPS_LOGGED_EVERY) {
             return;
         }
         let hint = match reason {
             "refused" => "",
             _ => {
-                "; a node with another gossip key or of another version may be talking to this one \
-                 (`gossip.key_file` must be the same on every node), or the port receives what is \
-                 no gossip"
+                "; give every node the same gossip.key_file and the same release, and point \
+                 nothing else at the gossip port"
             }
         };
         tracing::warn!(
-            "dropped {} gossip datagrams since the last such line; the latest came from {from}: \
+            "dropped {} gossip datagrams since the last such line, the latest from {from}: \
              {error}{hint}",
             self.dropped
         );
-        self.complained = Some(now);
+        self.drops_logged_at = Some(now);
         self.dropped = 0;
     }
 }
 
-/// A peer that is gone makes the system refuse (ICMP), which is no news; whatever else fails must
-/// not make a busy loop.
+/// Ignores the ICMP errors that a stopped peer causes. Logs other errors and pauses, so that a
+/// persistent one does not make a busy loop.
 async fn pause_after(error: &io::Error) {
     if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) {
         return;
     }
-    tracing::warn!("cannot receive gossip: {error}");
+    tracing::warn!("cannot receive gossip: {error}; trying again");
     sleep(Duration::from_millis(100)).await;
 }
 
 #[cfg(test)]
-#[path = "gossip_tests.rs"]
 mod tests;

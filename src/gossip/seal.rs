@@ -3,9 +3,9 @@
 //! ```text
 //!     format (1) | key id (4) | nonce (24) | sealed bytes | tag (16)
 //! ```
-//! Format and cluster id are authenticated with it. Promises: what [`Seal::open`] gives was sealed
-//! by somebody who holds the key of this cluster; anything else is an error. A datagram may still
-//! be old or come twice: the membership above bears that. Must not know what the bytes mean.
+//! The tag also authenticates format and cluster id. Promises that [`Seal::open`] returns only
+//! bytes that a holder of this cluster's key has sealed. It does not detect replays: the membership
+//! machine tolerates old and repeated datagrams. Must not know what the bytes mean.
 
 use std::fmt;
 
@@ -15,39 +15,39 @@ use uuid::Uuid;
 
 use crate::proto::membership::DATAGRAM_BYTES_MAX;
 
-/// What sealing adds.
+/// Bytes that sealing adds to a datagram.
 pub const SEAL_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES + 16;
 
-/// The largest sealed datagram: the least MTU of IPv6 less the IPv6 and UDP headers, so that no
-/// network has to cut it.
+/// The largest sealed datagram: IPv6's minimum MTU of 1280 minus the IPv6 and UDP headers, so that
+/// no network fragments it.
 pub const SEALED_BYTES_MAX: usize = 1232;
 
 const _: () = assert!(DATAGRAM_BYTES_MAX + SEAL_BYTES <= SEALED_BYTES_MAX);
 
-/// How many random bytes a seal takes: so many that they never repeat, whoever shares the key.
+/// Random bytes per seal: enough that nodes sharing a key need not coordinate to avoid a repeat.
 pub const NONCE_BYTES: usize = 24;
 
 const KEY_ID_BYTES: usize = 4;
 const FORMAT: u8 = 1;
 const KEY_ID_CONTEXT: &str = "kvs 2026 gossip key id, format 1";
 
-/// One gossip key of one cluster.
+/// The gossip key of one cluster, ready to seal and open.
 pub struct Seal {
     cipher: XChaCha20Poly1305,
     key_id: [u8; KEY_ID_BYTES],
     associated: [u8; 17],
 }
 
-/// Why a datagram cannot be opened. Drop and count it.
+/// Why a datagram cannot be opened. Drop and count such a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// Too short, or another format.
-    #[error("the datagram is not a sealed one")]
+    /// It is too short, or has another format byte.
+    #[error("the datagram is not sealed")]
     Unsealed,
-    /// Sealed under a key that this node does not have.
+    /// It names another key than this node's.
     #[error("the datagram was sealed with another gossip key")]
     UnknownKey,
-    /// Changed on the way, forged, or of another cluster.
+    /// It was changed on the way, forged, or sealed for another cluster.
     #[error("the datagram is not authentic")]
     NotAuthentic,
 }
@@ -59,7 +59,7 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// Seals and opens under `key`, for the cluster `cluster_id`.
+    /// A seal that uses `key` in the cluster `cluster_id`.
     #[must_use]
     pub fn new(key: &[u8; 32], cluster_id: Uuid) -> Self {
         let mut key_id = [0; KEY_ID_BYTES];
@@ -71,20 +71,20 @@ impl Seal {
         Self { cipher: XChaCha20Poly1305::new(key.into()), key_id, associated }
     }
 
-    /// The sealed form of `plain`. A nonce must never seal two datagrams.
+    /// Seals `plain`, which grows by [`SEAL_BYTES`]. The caller must draw a fresh random `nonce`
+    /// for each call: two datagrams under one nonce reveal their contents.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the cipher takes 256 GiB, a datagram is 1 KiB")]
+    #[expect(clippy::expect_used, reason = "the cipher fails above 256 GiB; a datagram has 1 KiB")]
     pub fn seal(&self, nonce: [u8; NONCE_BYTES], plain: &[u8]) -> Vec<u8> {
         let payload = Payload { msg: plain, aad: &self.associated };
         let sealed = self.cipher.encrypt(&nonce.into(), payload).expect("short enough");
         [&[FORMAT][..], &self.key_id, &nonce, &sealed].concat()
     }
 
-    /// What was sealed.
+    /// The bytes inside a sealed datagram.
     ///
     /// # Errors
-    /// When `sealed` is anything else than the result of [`Self::seal`] under the same key in the
-    /// same cluster.
+    /// Unless `sealed` is the result of [`Self::seal`] under the same key in the same cluster.
     pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         let (&format, rest) = sealed.split_first().ok_or(SealError::Unsealed)?;
         let (key_id, rest) = rest.split_first_chunk::<KEY_ID_BYTES>().ok_or(SealError::Unsealed)?;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_show_its_key() {
+    fn its_debug_text_does_not_show_the_key() {
         assert!(!format!("{:?}", seal(1, 2)).contains("01, 01"));
     }
 

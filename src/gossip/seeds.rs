@@ -1,7 +1,7 @@
-//! When to try the seeds, and what addresses their names have at that time.
+//! When to contact the seeds, and to which addresses their names resolve at that time.
 //!
-//! Promises: names that cannot be resolved, or hang, delay no address; an address is never looked
-//! up, so that the simulator stays deterministic. Must not know what is sent to them.
+//! Promises that a name which fails or hangs delays no other seed's address, and that an IP address
+//! is never looked up, so that the simulator stays deterministic. Must not know what is sent.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,29 +9,29 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{sleep, timeout};
 
-/// Once somebody is alive the seeds are tried that many times less often: they may be the only
-/// bridge to another part of the cluster.
-const SLOWLY: u32 = 30;
-/// How many addresses of one name are tried.
+/// Probe periods between two attempts once another member is alive. The attempts never end: a seed
+/// may be the only bridge to another part of the cluster.
+const PERIODS_BETWEEN: u32 = 30;
+/// Addresses used per name.
 const ADDRESSES_MAX: usize = 8;
-/// How long one look-up may take.
+/// Deadline for one DNS look-up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The seeds of one node.
+/// The seeds of one node, and the timer and look-up under way.
 pub(super) struct Seeds {
     addresses: Vec<SocketAddr>,
     names: Vec<String>,
     own: SocketAddr,
     period: Duration,
-    /// Ends when the current probe period does. Kept here, and the look-up too, because the future
-    /// that [`Seeds::next`] gives is dropped with every datagram.
+    /// Resolves at the end of the current probe period. Like the look-up it lives here, because
+    /// every datagram drops the future of [`Seeds::next`].
     tick: BoxFuture<'static, ()>,
     ticks: u32,
     lookup: Option<BoxFuture<'static, Vec<SocketAddr>>>,
 }
 
 impl Seeds {
-    /// `seeds` are of the form `host:port`, of which `own` is left out.
+    /// Each of `seeds` is `host:port`. Leaves out `own`, this node's address.
     pub(super) fn new(seeds: Vec<String>, own: SocketAddr, period: Duration) -> Self {
         let (mut addresses, mut names) = (Vec::new(), Vec::new());
         for seed in seeds {
@@ -45,8 +45,9 @@ impl Seeds {
         Self { addresses, names, own, period, tick, ticks: 0, lookup: None }
     }
 
-    /// The addresses to announce to, when it is time: at the start, then in each probe period while
-    /// this node is `alone`, then slowly.
+    /// Waits until it is time to announce and returns the addresses: immediately on the first call,
+    /// then in each probe period while this node is `alone`, then every 30th. Addresses of names
+    /// follow in a later return, when the look-up has ended. Cancel-safe.
     pub(super) async fn next(&mut self, alone: bool) -> Vec<SocketAddr> {
         loop {
             tokio::select! { biased;
@@ -56,7 +57,7 @@ impl Seeds {
                 }
                 () = &mut self.tick => {
                     self.tick = Box::pin(sleep(self.period));
-                    let due = alone || self.ticks.is_multiple_of(SLOWLY);
+                    let due = alone || self.ticks.is_multiple_of(PERIODS_BETWEEN);
                     self.ticks = self.ticks.wrapping_add(1);
                     if due {
                         self.start_lookup();
@@ -87,11 +88,11 @@ async fn look_up(name: String, own: SocketAddr) -> Vec<SocketAddr> {
     match timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(&name)).await {
         Ok(Ok(found)) => found.filter(|address| *address != own).take(ADDRESSES_MAX).collect(),
         Ok(Err(error)) => {
-            tracing::debug!("the seed {name} cannot be resolved: {error}");
+            tracing::debug!("cannot resolve the seed {name}: {error}");
             Vec::new()
         }
         Err(_) => {
-            tracing::debug!("the seed {name} was not resolved in {LOOKUP_TIMEOUT:?}");
+            tracing::debug!("cannot resolve the seed {name} within {LOOKUP_TIMEOUT:?}");
             Vec::new()
         }
     }

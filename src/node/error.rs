@@ -1,4 +1,5 @@
-//! Why a node did not start, or stopped; each text says what to do.
+//! Why a node did not start, or stopped. Each text says what is wrong and, where it is not plain,
+//! what to do.
 
 use std::net::SocketAddr;
 
@@ -10,64 +11,70 @@ use crate::store::identity::OpenError;
 /// Why a node did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The data directory cannot be made or opened. Nothing was changed.
-    #[error("node.data_dir {path}: {error}")]
+    /// The data directory cannot be made. Nothing has changed.
+    #[error("node.data_dir {path}: cannot make the directory: {error}")]
     DataDir {
-        /// The directory.
+        /// The configured path.
         path: String,
-        /// Why.
+        /// The system's answer.
         error: std::io::Error,
     },
-    /// What is in the data directory cannot be used. Nothing was changed.
+    /// The content of the data directory is unusable. Nothing has changed.
     #[error("node.data_dir {path}: {error}")]
     Open {
-        /// The directory.
+        /// The configured path.
         path: String,
-        /// Why.
+        /// What is wrong and what to do.
         error: OpenError,
     },
-    /// The cluster's secret cannot be read.
-    #[error("gossip.key_file {path}: {error}; `kvs gossip-key new --file FILE` makes one")]
+    /// The file with the cluster's secret cannot be read.
+    #[error(
+        "gossip.key_file {path}: cannot read it: {error}; copy the cluster's file here, or make one \
+         for a new cluster with `kvs gossip-key new --file FILE`"
+    )]
     SecretFile {
-        /// The file.
+        /// The configured path.
         path: String,
-        /// Why.
+        /// The system's answer.
         error: std::io::Error,
     },
-    /// The cluster's secret is not one.
+    /// The file holds no secret.
     #[error("gossip.key_file {path}: {error}")]
     Secret {
-        /// The file.
+        /// The configured path.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong and what to do.
         error: SecretError,
     },
     /// The peer endpoint cannot start.
     #[error(transparent)]
     Peer(#[from] StartError),
-    /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}: {error}; stop what listens there, or change {key}")]
+    /// Binding a configured address failed.
+    #[error(
+        "{key}: cannot listen on {address}: {error}; stop the process that listens there, or \
+         change {key}"
+    )]
     Listen {
         /// The configuration key.
         key: &'static str,
-        /// The address.
+        /// The configured address.
         address: SocketAddr,
-        /// Why.
+        /// The system's answer.
         error: std::io::Error,
     },
-    /// The system did not give what a process needs.
-    #[error("cannot start: {0}")]
+    /// The operating system refused a signal handler, a thread or a socket's address.
+    #[error("cannot start: the system refused a resource: {0}")]
     System(std::io::Error),
-    /// The data directory does not take a first write.
-    #[error("node.data_dir cannot be written to: {0}")]
+    /// The store rejected this node's first write.
+    #[error("node.data_dir: the first write failed: {0}")]
     FirstWrite(WriteError),
-    /// A part ended that should not: a bug.
+    /// A part ended by itself, which is a bug.
     #[error("{0} ended unexpectedly; this is a bug, please report it with the log")]
     Ended(&'static str),
 }
 
 impl NodeError {
-    /// 2 for what kept the node from starting, 1 for a failure in operation.
+    /// The exit status of the process: 2 if the node did not start, 1 if it failed in operation.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -1,4 +1,4 @@
-//! The member table on disk: what gossip tells is kept, for the node's next start.
+//! Persists the members that gossip finds, so that the node's next start knows whom to contact.
 
 use std::time::Duration;
 
@@ -8,38 +8,38 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Member, MemberState};
 use crate::store::{Store, WriteError};
 
-/// The pause after storage did not take them.
+/// The pause after the store failed to take the members.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Keeps the members that were ever met, so that a node that starts again knows whom to look for.
-/// `known` are those that are kept already. Runs until `stop`.
-pub async fn keep(
+/// Writes all members to the store on each change, this node included. `known` are those that the
+/// store has already. Retries failed writes. Runs until `stop`.
+pub async fn persist(
     store: Store,
     known: Vec<Member>,
     mut members: watch::Receiver<Vec<(Member, MemberState)>>,
     stop: CancellationToken,
 ) {
-    let mut kept = known;
+    let mut stored = known;
     members.mark_changed();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             changed = members.changed() => if changed.is_err() {
-                // gossip has ended; the node is about to
+                // gossip has ended, so the node is stopping
                 return stop.cancelled().await;
             },
         }
         let now: Vec<Member> =
             members.borrow_and_update().iter().map(|(member, _)| member.clone()).collect();
-        if now == kept {
+        if now == stored {
             continue;
         }
         match store.put_members(&now).await {
-            Ok(()) => kept = now,
+            Ok(()) => stored = now,
             Err(WriteError::ShuttingDown) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot keep the members; trying again");
+                tracing::warn!(%error, "cannot store the members; trying again in 5 s");
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,

@@ -1,8 +1,9 @@
-//! The signals that a node obeys.
+//! The signals that a node handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT stop the node; SIGHUP would reload, and there is nothing yet that can be.
+/// SIGTERM and SIGINT stop the node. SIGHUP is caught and logged, because its default action would
+/// kill the process and operators send it to reload.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -18,6 +19,7 @@ impl Signals {
         })
     }
 
+    /// Resolves at the next SIGTERM or SIGINT. Cancel-safe.
     pub(super) async fn stop(&mut self) {
         loop {
             tokio::select! {
@@ -25,7 +27,9 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP: this version has nothing to reload; restart instead");
+                    tracing::info!(
+                        "ignored SIGHUP: this version cannot reload its configuration; restart it"
+                    );
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! One accepted connection: handshake, hello, then the streams that the peer opens.
 //!
-//! Promises that nothing of a peer is handed on before its certificate, cluster and name are
-//! proven, and that each step before has a deadline. Must not know what the streams carry.
+//! Promises to hand on no stream before the peer's certificate, cluster and name are proven, and a
+//! deadline for each step up to there. Must not know what the streams carry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +13,34 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
 use super::certificate;
-use super::endpoint::Shared;
+use super::connections::EndpointShared;
 use super::framing::{Counters, HELLO_BYTES_MAX, LENGTH_BYTES, Receiver, Stream};
 use super::hello::Hello;
+use super::link::{Incoming, StreamKind};
 use super::refusal::{Failure, Reason, Refusal, printable};
-use super::{Incoming, StreamKind};
 use crate::model::Member;
 
-/// How long the handshake and the hello may take together.
+/// Deadline for handshake and hello together.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// How long a stream may stay without saying its kind.
+/// Deadline for a new stream's first frame, which names its kind.
 const KIND_MAX: Duration = Duration::from_secs(5);
-/// What a crypto error's code begins with in QUIC (RFC 9000, section 20.1).
+/// The codes of TLS alerts in QUIC (RFC 9000, section 20.1).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
-/// Serves one connection until it ends. `permit` is given back when the peer is proven.
+/// Serves one connection until it ends. Releases `permit` once the peer's identity is proven.
 pub(super) async fn serve(
-    shared: Arc<Shared>,
+    shared: Arc<EndpointShared>,
     arrived: quinn::Incoming,
     permit: OwnedSemaphorePermit,
 ) {
     let address = arrived.remote_address();
     let deadline = shared.clock.instant() + HANDSHAKE_MAX;
-    let late = || Refusal::new(Reason::Timeout, "its handshake took more than 5 s");
+    let late = || Refusal::new(Reason::Timeout, "the handshake took longer than 5 s");
     let handshake = async { arrived.accept()?.await };
     let connection = match timeout_at(deadline, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            return judge(&error).iter().for_each(|r| shared.refusals.note(address, r));
+            return refusal_of(&error).iter().for_each(|r| shared.refusals.note(address, r));
         }
         Err(_) => return shared.refusals.note(address, &late()),
     };
@@ -51,8 +51,10 @@ pub(super) async fn serve(
     match greeted {
         Ok(from) => {
             drop(permit);
-            let own = chain(&connection).first().map(|der| blake3::hash(der).into());
-            let _entered = shared.enter(own.unwrap_or_default(), connection.clone());
+            let certificate = chain(&connection).first().map(|der| blake3::hash(der).into());
+            let certificate =
+                certificate.unwrap_or_else(|| unreachable!("the hello was checked against it"));
+            let _open = shared.enter(certificate, connection.clone());
             tracing::debug!("{} connected from {address}", from.name);
             take_streams(&shared, &connection, &from).await;
         }
@@ -62,28 +64,29 @@ pub(super) async fn serve(
             connection.close(code, refusal.detail.as_bytes());
         }
         Err(Failure::RefusedByPeer(why) | Failure::Lost(why)) => {
-            tracing::debug!("{address} went before its hello was answered: {why}");
+            tracing::debug!("{address} left before this node answered its hello: {why}");
         }
     }
 }
 
-/// Why a handshake failed, when that is a refusal.
-fn judge(error: &ConnectionError) -> Option<Refusal> {
+/// The refusal in a failed handshake; `None` when the connection was merely lost.
+fn refusal_of(error: &ConnectionError) -> Option<Refusal> {
     let advice = "give both nodes certificates of the same CA (`kvs cert node NAME`) and the same \
                   ca.pem";
     let tls = |said: String| Refusal::new(Reason::Tls, format!("{said}; {advice}"));
     match error {
         ConnectionError::TransportError(e) if is_crypto(e.code) => {
-            Some(tls(format!("its certificate does not hold ({e})")))
+            Some(tls(format!("this node rejects the peer's certificate ({e})")))
         }
         ConnectionError::ConnectionClosed(e) if is_crypto(e.error_code) => {
-            Some(tls(format!("it does not take this node's certificate ({})", e.error_code)))
+            Some(tls(format!("the peer rejects this node's certificate ({})", e.error_code)))
         }
         ConnectionError::TransportError(_) | ConnectionError::VersionMismatch => {
-            Some(Refusal::new(Reason::Malformed, format!("it does not speak our QUIC: {error}")))
+            let detail = format!("the peer speaks another QUIC than this node: {error}");
+            Some(Refusal::new(Reason::Malformed, detail))
         }
         ConnectionError::TimedOut => {
-            Some(Refusal::new(Reason::Timeout, "its handshake fell silent"))
+            Some(Refusal::new(Reason::Timeout, "the peer fell silent during the handshake"))
         }
         _ => None,
     }
@@ -93,19 +96,20 @@ pub(super) fn is_crypto(code: quinn::TransportErrorCode) -> bool {
     CRYPTO_ERRORS.contains(&u64::from(code))
 }
 
-/// The certificates that the other side proved to hold, its own first.
+/// The peer's verified certificate chain, its own certificate first; empty before TLS has verified
+/// it.
 fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     let identity = connection.peer_identity().and_then(|any| any.downcast().ok());
     identity.map(|chain| *chain).unwrap_or_default()
 }
 
-/// The names in the certificate that the other side proved to hold.
+/// The DNS names in the peer's verified certificate.
 pub(super) fn certified_names(connection: &Connection) -> Vec<String> {
     chain(connection).first().map(|der| certificate::dns_names(der)).unwrap_or_default()
 }
 
-/// Hears the peer's hello, judges it and answers with this node's.
-async fn greet(shared: &Shared, connection: &Connection) -> Result<Member, Failure> {
+/// Reads and checks the peer's hello, then answers with this node's.
+async fn greet(shared: &EndpointShared, connection: &Connection) -> Result<Member, Failure> {
     let opened = connection.accept_bi().await;
     let (writer, reader) = opened.map_err(|e| Failure::Lost(printable(&e.to_string())))?;
     let counters = Counters::new(&shared.metrics, "hello");
@@ -117,19 +121,19 @@ async fn greet(shared: &Shared, connection: &Connection) -> Result<Member, Failu
     Ok(hello.member)
 }
 
-/// The hello on a connection's first stream.
+/// Reads the one frame of a connection's first stream, the hello.
 pub(super) async fn read_hello(receiver: Receiver) -> Result<Hello, Failure> {
     let Some(frame) = receiver.with_limit(HELLO_BYTES_MAX).next(None).await? else {
         return Err(
-            Refusal::new(Reason::Malformed, "it ended its first stream without a hello").into()
+            Refusal::new(Reason::Malformed, "the first stream ended without a hello").into()
         );
     };
     Ok(Hello::decode(&frame)?)
 }
 
-/// Hands on the streams that the peer opens, until the connection ends. QUIC bounds how many there
-/// are at a time.
-async fn take_streams(shared: &Arc<Shared>, connection: &Connection, from: &Member) {
+/// Hands on the streams that the peer opens, until the connection ends. The transport's stream
+/// limit bounds how many are open at once.
+async fn take_streams(shared: &Arc<EndpointShared>, connection: &Connection, from: &Member) {
     let mut opening = JoinSet::new();
     loop {
         tokio::select! {
@@ -148,7 +152,7 @@ async fn take_streams(shared: &Arc<Shared>, connection: &Connection, from: &Memb
                 }
                 Err(error) => {
                     let why = printable(&error.to_string());
-                    tracing::debug!("connection of {} ended: {why}", from.name);
+                    tracing::debug!("the connection from {} ended: {why}", from.name);
                     return;
                 }
             }
@@ -156,9 +160,9 @@ async fn take_streams(shared: &Arc<Shared>, connection: &Connection, from: &Memb
     }
 }
 
-/// Reads what a stream is for and hands it on; waits where nobody takes it.
+/// Reads the kind of a stream and hands the stream on, waiting while the channel is full.
 async fn take_stream(
-    shared: &Shared,
+    shared: &EndpointShared,
     from: Member,
     mut writer: SendStream,
     mut reader: RecvStream,
@@ -170,19 +174,19 @@ async fn take_stream(
             Refusal::new(Reason::Malformed, detail)
         }),
         Ok(Err(quinn::ReadExactError::FinishedEarly(_))) => {
-            let detail = format!("{:?} ended a stream without saying its kind", from.name);
+            let detail = format!("{:?} ended a stream without naming its kind", from.name);
             Err(Refusal::new(Reason::Malformed, detail))
         }
         Ok(Err(quinn::ReadExactError::ReadError(_))) => return Ok(()),
         Err(_) => {
-            let detail = format!("{:?} did not say what a stream is for within 5 s", from.name);
+            let detail = format!("{:?} did not name the kind of a stream within 5 s", from.name);
             Err(Refusal::new(Reason::Timeout, detail))
         }
     };
     let kind = match kind {
         Ok(kind) => kind,
         Err(refusal) => {
-            // the stream may be closed already, which is as good
+            // both fail only on a stream that is closed already
             let code = VarInt::from_u32(refusal.reason.code());
             let _ = (writer.reset(code), reader.stop(code));
             return Err(refusal);
@@ -190,7 +194,7 @@ async fn take_stream(
     };
     let counters = Counters::new(&shared.metrics, kind.label());
     let stream = Stream::new(reader, writer, &counters).with_received(frame.len());
-    // nobody takes streams any more when this node is stopping
+    // the receiver is gone only while this node stops
     let _ = shared.incoming.send(Incoming { from, kind, stream }).await;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Certificates: makes a cluster's authority and its nodes' certificates, and reads what one says.
+//! Certificates: makes a cluster's authority and its nodes' certificates, and describes them.
 //!
 //! Promises PEM that `tls` accepts: ECDSA P-256, the node's name in the subject alternative names,
-//! valid from an hour ago (clocks differ). Must not know rustls, quinn, files or configuration: the
-//! command line writes the files. The keys' entropy is ring's own.
+//! valid from an hour ago. Must not know rustls, quinn, files or configuration: the command line
+//! writes the files. Private keys take their entropy from ring, not from [`Clock`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,50 +20,50 @@ use crate::clock::Clock;
 use crate::model::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// How long an authority is valid.
+/// Validity of an authority: ten years.
 const CA_VALIDITY: Duration = DAY.saturating_mul(3652);
-/// How long a node's certificate is valid.
+/// Validity of a node's certificate: two years.
 const NODE_VALIDITY: Duration = DAY.saturating_mul(731);
-/// Certificates begin to be valid this long before they are made, for nodes whose clocks are
-/// behind.
+/// Certificates are valid from this long before they are made, so that nodes whose clocks lag
+/// accept them.
 const BACKDATED: Duration = Duration::from_secs(3600);
 /// A node's name, in bytes; DNS allows a label no more.
 const NAME_BYTES_MAX: usize = 63;
-/// A host's name, in bytes, as DNS bounds it.
+/// A host name, in bytes (the bound of DNS).
 const HOST_BYTES_MAX: usize = 253;
-/// Hosts in one certificate.
+/// Hosts per certificate.
 const HOSTS_MAX: usize = 64;
 
-/// Why a certificate cannot be made, read or used. Nothing was written.
+/// Why a certificate cannot be made, read or used. Nothing has been written.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A name that cannot stand in a certificate. Take another one.
-    #[error("`{name}` cannot stand in a certificate: {problem}")]
+    /// A certificate cannot carry this name. Choose another one.
+    #[error("a certificate cannot carry `{name}`: {problem}")]
     Name {
-        /// The name.
+        /// The name, as given.
         name: String,
         /// What is wrong and what to do.
         problem: String,
     },
-    /// A text or a file that is not what it should be. Give the right one or make a new one.
+    /// A PEM text or a file has the wrong content. Give the right one or make a new one.
     #[error("{what}: {problem}")]
     Unusable {
-        /// Which text or file.
+        /// The text or the file.
         what: String,
         /// What is wrong and what to do.
         problem: String,
     },
-    /// A file that cannot be read. Make it, or correct its path or its mode.
+    /// A file cannot be read. Make it, or correct its path or its mode.
     #[error("cannot read {path}: {error}; {advice}")]
     Unreadable {
-        /// The file.
+        /// The file's path, as configured.
         path: String,
-        /// Why.
+        /// The system's answer.
         error: std::io::Error,
         /// What to do.
         advice: String,
     },
-    /// The cryptography failed: a fault of the machine or of this software.
+    /// The cryptography failed, by a fault of the machine or a bug.
     #[error("the certificate could not be made: {0}")]
     Failed(String),
 }
@@ -83,13 +83,13 @@ fn failed(error: rcgen::Error) -> CertificateError {
     CertificateError::Failed(error.to_string())
 }
 
-/// Makes a cluster's certificate authority: its certificate and its private key, both PEM.
+/// Makes a cluster's certificate authority. Returns its certificate and private key, both PEM.
 ///
 /// # Errors
-/// Only when the machine gives no key.
+/// Only when the machine provides no entropy.
 pub fn make_ca(clock: &Clock) -> Result<(String, String), CertificateError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-    // Each authority has a name of its own, so that two of them in one file are told apart.
+    // a random name, so that one file can hold several authorities
     let mark = u32::from_be_bytes(clock.random());
     let mut params = params(clock, &format!("kvs CA {mark:08x}"), clock.now().plus(CA_VALIDITY));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -98,13 +98,15 @@ pub fn make_ca(clock: &Clock) -> Result<(String, String), CertificateError> {
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
-/// Makes a node's certificate, signed by the authority: its certificate and private key, both PEM.
+/// Makes a node's certificate, signed by the authority. Returns the certificate and its private
+/// key, both PEM.
 ///
-/// Its subject alternative names are `name` and each of `hosts`, as DNS names or IP addresses.
+/// The subject alternative names are `name` and each of `hosts` (a DNS name or an IP address), once
+/// each. The certificate does not outlive the authority.
 ///
 /// # Errors
-/// When a name cannot stand in a certificate, the authority's PEM is unusable or out of date, or
-/// its key belongs to another authority.
+/// When a name is unfit for a certificate, the authority's PEM is unusable or expired, or the key
+/// belongs to another authority.
 pub fn make_node(
     clock: &Clock,
     ca_cert_pem: &str,
@@ -136,7 +138,7 @@ fn params(clock: &Clock, common_name: &str, valid_until: Timestamp) -> Certifica
     let valid_from = clock.now().since(Timestamp::ZERO.plus(BACKDATED));
     params.not_before = epoch + Duration::from_secs(valid_from.as_secs());
     params.not_after = epoch + Duration::from_secs(valid_until.micros() / 1_000_000);
-    // positive, and of one length
+    // RFC 5280 wants a positive number; the set bit fixes its length
     let mut serial: [u8; 16] = clock.random();
     if let Some(first) = serial.first_mut() {
         *first = (*first & 0x7f) | 0x40;
@@ -145,7 +147,7 @@ fn params(clock: &Clock, common_name: &str, valid_until: Timestamp) -> Certifica
     params
 }
 
-/// The authority in `cert_pem` that `key_pem` belongs to, and the end of its validity.
+/// The authority in `cert_pem` whose private key is `key_pem`, and when it expires.
 fn issuer(
     clock: &Clock,
     cert_pem: &str,
@@ -181,7 +183,7 @@ fn issuer(
 
 fn subject_names(name: &str, hosts: &[String]) -> Result<Vec<SanType>, CertificateError> {
     if hosts.len() > HOSTS_MAX {
-        let problem = format!("it would be one of {} hosts; at most {HOSTS_MAX}", hosts.len());
+        let problem = format!("{} hosts are given; use at most {HOSTS_MAX}", hosts.len());
         return Err(CertificateError::Name { name: name.to_owned(), problem });
     }
     let mut names = vec![dns_name(name)?];
@@ -212,7 +214,7 @@ fn check_node_name(name: &str) -> Result<(), CertificateError> {
     check_dns(name)
 }
 
-/// What TLS takes for a DNS name: rustls refuses a last label that could be part of an address.
+/// Checks that TLS can verify `name`: rustls rejects a name whose last label is a number.
 fn check_dns(name: &str) -> Result<(), CertificateError> {
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
@@ -221,52 +223,52 @@ fn check_dns(name: &str) -> Result<(), CertificateError> {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if name.len() > HOST_BYTES_MAX || !name.split('.').all(label_ok) {
-        let problem = "it is neither a DNS name nor an IP address; use letters, digits and `-` in \
-                       parts of 1 to 63, joined by `.`";
+        let problem = "it is neither a DNS name nor an IP address; use parts of 1 to 63 letters, \
+                       digits or `-`, joined by `.`";
         return Err(CertificateError::name(name, problem));
     }
     let last = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let hex = last.strip_prefix("0x").is_some_and(|h| h.bytes().all(|b| b.is_ascii_hexdigit()));
     if hex || last.bytes().all(|b| b.is_ascii_digit()) {
-        let problem = "it ends in a number, as an IP address does, so that TLS cannot verify it; \
-                       take a name such as `n1`";
+        let problem = "TLS reads a name that ends in a number as an IP address; use a name such \
+                       as `n1`";
         return Err(CertificateError::name(name, problem));
     }
     Ok(())
 }
 
-/// What a certificate says.
+/// A certificate in words, as `kvs cert show` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Description {
-    /// Whose it is.
+    /// The holder, as a distinguished name.
     pub subject: String,
-    /// Who signed it.
+    /// The signer, as a distinguished name.
     pub issuer: String,
-    /// The DNS names among its subject alternative names, a node's name among them.
+    /// The DNS names in the subject alternative names; a node's certificate has the node's name.
     pub names: Vec<String>,
-    /// The IP addresses among its subject alternative names.
+    /// The IP addresses in the subject alternative names.
     pub addresses: Vec<String>,
-    /// Valid from, RFC 3339.
+    /// Start of the validity, RFC 3339.
     pub not_before: String,
-    /// Valid until, RFC 3339.
+    /// End of the validity, RFC 3339.
     pub not_after: String,
-    /// Whether it is an authority's.
+    /// Whether the certificate may sign others.
     pub is_ca: bool,
-    /// Its serial number, hexadecimal bytes joined by `:`.
+    /// The serial number, hexadecimal bytes joined by `:`.
     pub serial: String,
-    /// The BLAKE3 hash of its DER, hexadecimal.
+    /// The BLAKE3 hash of the DER, hexadecimal.
     pub blake3: String,
 }
 
-/// Reads the first certificate in a PEM text.
+/// Describes the first certificate in a PEM text.
 ///
 /// # Errors
-/// When there is no certificate in it, or one that cannot be parsed.
+/// When the text holds no certificate, or one that cannot be parsed.
 pub fn describe(pem: &str) -> Result<Description, CertificateError> {
     describe_all(pem)?.into_iter().next().ok_or_else(no_certificate)
 }
 
-/// Reads every certificate in a PEM text, at least one.
+/// Describes every certificate in a PEM text, at least one.
 ///
 /// # Errors
 /// As [`describe`].
@@ -291,22 +293,23 @@ fn describe_der(der: &[u8]) -> Result<Description, CertificateError> {
     })
 }
 
-/// The DNS names that a certificate (DER) carries; none when it cannot be parsed.
+/// The DNS names in a certificate (DER); none when it cannot be parsed.
 pub(super) fn dns_names(der: &[u8]) -> Vec<String> {
     parse(der).map(|c| alternative_names(&c).0).unwrap_or_default()
 }
 
-/// Whether one of `names` is `name`, as DNS compares (RFC 4343); a wildcard names no node.
+/// Whether `names` contains `name`, ignoring ASCII case as DNS does (RFC 4343). A wildcard matches
+/// no node.
 pub(super) fn carries(names: &[String], name: &str) -> bool {
     names.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
-/// When the certificate (DER) ends to be valid.
+/// When a certificate (DER) expires.
 pub(super) fn valid_until(der: &[u8]) -> Result<Timestamp, CertificateError> {
     Ok(timestamp(parse(der)?.validity().not_after.timestamp()))
 }
 
-/// Whether the certificate (DER) is an authority's.
+/// Whether a certificate (DER) may sign others.
 pub(super) fn is_ca(der: &[u8]) -> Result<bool, CertificateError> {
     Ok(parse(der)?.is_ca())
 }
@@ -332,13 +335,13 @@ fn address(bytes: &[u8]) -> Option<String> {
     v4.or(v6).ok().map(|address| address.to_string())
 }
 
-/// Every section of a PEM text that is a certificate, at least one.
+/// The certificate sections of a PEM text, at least one.
 fn certificates(pem: &str) -> Result<Vec<Pem>, CertificateError> {
     let what = "the PEM text";
     let mut found = Vec::new();
     for section in Pem::iter_from_buffer(pem.as_bytes()) {
         let section = section.map_err(|e| {
-            CertificateError::unusable(what, format!("is damaged ({e}); make it anew"))
+            CertificateError::unusable(what, format!("is damaged ({e}); make a new one"))
         })?;
         if section.label == "CERTIFICATE" {
             found.push(section);
@@ -354,7 +357,7 @@ fn no_certificate() -> CertificateError {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
     X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|e| {
-        CertificateError::unusable("the certificate", format!("is damaged ({e}); make it anew"))
+        CertificateError::unusable("the certificate", format!("is damaged ({e}); make a new one"))
     })
 }
 

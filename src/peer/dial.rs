@@ -1,7 +1,8 @@
-//! Dialed connections: connects to a member, proves both sides by a round trip of hellos.
+//! Dialed connections: connects to a member and proves both identities with an exchange of hellos.
 //!
-//! With TLS 1.3 a dialer is done before the other side has judged its certificate; so only the
-//! answer to the hello makes a connection. Must not know what the streams carry.
+//! In TLS 1.3 the client finishes its handshake before the server has verified the client's
+//! certificate. Only the answer to the hello shows that the peer accepts this node, so [`Dialer`]
+//! waits for it. Must not know what the streams carry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +12,18 @@ use quinn::{Connection, ConnectionError, VarInt};
 use tokio::time::timeout;
 
 use super::accept::{certified_names, is_crypto, read_hello};
-use super::endpoint::{CLOSED_IN_ORDER, Counted, Endpoint};
+use super::connections::{CLOSED_IN_ORDER, CountedConnection};
+use super::endpoint::Endpoint;
+use super::error::PeerError;
 use super::framing::{Counters, Stream};
+use super::link::{Dialer, Link, StreamKind};
 use super::refusal::{Failure, Reason, Refusal, printable};
-use super::{Dialer, Link, PeerError, StreamKind};
 use crate::model::Member;
 use crate::telemetry::Metrics;
 
-/// How long a dial may take, the hellos included.
+/// Deadline for a dial, hellos included.
 const DIAL_MAX: Duration = Duration::from_secs(5);
-/// How long opening a stream may wait for the peer to allow one.
+/// Deadline for opening a stream, which waits while the peer's stream limit is reached.
 const OPEN_MAX: Duration = Duration::from_secs(5);
 
 impl Dialer for Endpoint {
@@ -30,7 +33,7 @@ impl Dialer for Endpoint {
             let failure = match timeout(DIAL_MAX, self.reach(to)).await {
                 Ok(Ok(connection)) => {
                     let metrics = self.shared.metrics.clone();
-                    let counted = Counted::new(&metrics, "dialed");
+                    let counted = CountedConnection::new(&metrics, "dialed");
                     let link = QuicLink { connection, metrics, _counted: counted };
                     return Ok(Arc::new(link) as Arc<dyn Link>);
                 }
@@ -57,12 +60,12 @@ impl Endpoint {
             .quic
             .connect_with(self.client.clone(), to.peer, &to.name)
             .map_err(|e| unconnectable(e, to))?;
-        let connection = connecting.await.map_err(|e| judge(&e, to))?;
+        let connection = connecting.await.map_err(|e| failure_of(&e, to))?;
         match self.greet(&connection, to).await {
             Ok(()) => Ok(connection),
             Err(Failure::Lost(why)) => {
-                // the connection knows better than the stream why it ended
-                Err(connection.close_reason().map_or(Failure::Lost(why), |e| judge(&e, to)))
+                // the stream's error hides why the peer closed the connection
+                Err(connection.close_reason().map_or(Failure::Lost(why), |e| failure_of(&e, to)))
             }
             Err(failure) => {
                 if let Failure::Refused(refusal) = &failure {
@@ -74,7 +77,7 @@ impl Endpoint {
         }
     }
 
-    /// Says this node's hello, hears and judges the answer.
+    /// Sends this node's hello, then reads and checks the answer.
     async fn greet(&self, connection: &Connection, to: &Member) -> Result<(), Failure> {
         let lost = |e: String| Failure::Lost(e);
         let (writer, reader) = connection.open_bi().await.map_err(|e| lost(e.to_string()))?;
@@ -91,31 +94,31 @@ impl Endpoint {
 fn unconnectable(error: quinn::ConnectError, to: &Member) -> Failure {
     match error {
         quinn::ConnectError::InvalidServerName(_) => {
-            let detail = format!("{:?} is not a name that a certificate can carry", to.name);
+            let detail = format!("no certificate can carry the name {:?}", to.name);
             Refusal::new(Reason::Name, detail).into()
         }
         quinn::ConnectError::InvalidRemoteAddress(_) => Failure::Lost(
-            "its address cannot be reached from peer.listen (IPv4 and IPv6 do not mix)".into(),
+            "peer.listen cannot reach its address; use IPv4 on both nodes, or IPv6 on both".into(),
         ),
         other => Failure::Lost(other.to_string()),
     }
 }
 
-/// Why a dialed connection ended before it was proven.
-fn judge(error: &ConnectionError, to: &Member) -> Failure {
+/// Why a dialed connection ended before both identities were proven.
+fn failure_of(error: &ConnectionError, to: &Member) -> Failure {
     let name = &to.name;
     match error {
         ConnectionError::TransportError(e) if is_crypto(e.code) => {
             let detail = format!(
-                "it does not prove that it is {name:?} of this cluster ({e}); make it a \
-                 certificate of this cluster's CA (`kvs cert node {}`)",
+                "it cannot prove to be {name:?} of this cluster ({e}); give it a certificate of \
+                 this cluster's CA (`kvs cert node {}`)",
                 name.escape_debug(),
             );
             Refusal::new(Reason::Tls, detail).into()
         }
         ConnectionError::ConnectionClosed(e) if is_crypto(e.error_code) => {
             Failure::RefusedByPeer(format!(
-                "it does not take this node's certificate ({}); make one of its cluster's CA \
+                "it rejects this node's certificate ({}); give this node one of that cluster's CA \
                  (`kvs cert node NAME`)",
                 e.error_code,
             ))
@@ -132,7 +135,7 @@ fn judge(error: &ConnectionError, to: &Member) -> Failure {
 struct QuicLink {
     connection: Connection,
     metrics: Arc<Metrics>,
-    _counted: Counted,
+    _counted: CountedConnection,
 }
 
 impl Link for QuicLink {
@@ -141,7 +144,7 @@ impl Link for QuicLink {
             let unreachable = |why: String| PeerError::Unreachable(why);
             let opened = timeout(OPEN_MAX, self.connection.open_bi()).await;
             let opened = opened.map_err(|_| {
-                unreachable("the peer allows no further stream; earlier ones are still open".into())
+                unreachable("the peer allows no more streams until earlier ones end".into())
             })?;
             let (writer, reader) = opened.map_err(|e| unreachable(e.to_string()))?;
             let counters = Counters::new(&self.metrics, kind.label());

@@ -1,23 +1,22 @@
 //! The QUIC endpoint of a node: its socket, and the loop that accepts connections.
 //!
-//! Promises bounds on unfinished handshakes and on connections, whoever sends what, and that the
-//! loop goes on whatever one connection does. Must not know what the streams carry.
+//! Promises to bound unfinished handshakes and open connections against any sender, and that the
+//! failure of one connection does not end the loop. Must not know what the streams carry.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, VarInt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Incoming;
 use super::accept;
 use super::certificate::CertificateError;
+use super::connections::{CLOSED_IN_ORDER, EndpointShared, OpenConnections};
 use super::hello::Hello;
+use super::link::Incoming;
 use super::refusal::Refusals;
 use super::tls::{self, Tls};
 use crate::clock::Clock;
@@ -25,42 +24,40 @@ use crate::config;
 use crate::model::Member;
 use crate::telemetry::Metrics;
 
-/// Handshakes under way, hellos included. Further attempts are dropped; an honest dialer repeats
-/// them.
+/// Handshakes under way, from the first packet to the hello. Further attempts are dropped; an
+/// honest dialer repeats them.
 const HANDSHAKES_MAX: usize = 64;
-/// From here on a dialer must first prove its address, so that forged ones use up no handshakes.
+/// From this many handshakes on, a dialer must first prove its address (QUIC retry), so that forged
+/// addresses cannot use them up.
 const UNPROVEN_HANDSHAKES_MAX: usize = HANDSHAKES_MAX / 2;
-/// Connections that one certificate may have open here; a further one closes the oldest, which a
-/// node that crashed may have left behind.
-const CONNECTIONS_PER_CERTIFICATE_MAX: usize = 4;
-/// What the socket may hold; UDP loses the rest. The system may allow less.
+/// Socket buffer for each direction; UDP loses what does not fit. The system may grant less.
 const SOCKET_BYTES: usize = 4 << 20;
-/// How long a stop waits for the other sides to hear of it.
+/// How long a stop waits for the peers to acknowledge the close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-/// The close code of an orderly end.
-pub(super) const CLOSED_IN_ORDER: VarInt = VarInt::from_u32(0);
 
-/// Why an endpoint cannot start. Nothing was changed.
+/// Why an endpoint cannot start. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The certificates cannot be used; the message says which file and what to do.
+    /// A certificate file is unusable. The message names the file and the remedy.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The address cannot be listened on.
-    #[error("peer.listen: cannot listen on {listen}: {error}; is another process there?")]
+    /// Binding `peer.listen` failed.
+    #[error(
+        "peer.listen: cannot listen on {listen}: {error}; stop the process that listens there, or \
+         change peer.listen"
+    )]
     Socket {
-        /// The address.
+        /// The configured address.
         listen: SocketAddr,
-        /// Why.
+        /// The system's answer.
         error: std::io::Error,
     },
-    /// This node cannot be described to its peers.
-    #[error("no peer would take this node: {0}")]
+    /// Peers would reject this node's hello. The text says which field is wrong.
+    #[error("peers would refuse this node: {0}")]
     Identity(String),
 }
 
-/// A socket that is bound and certificates that are in order: all that is needed to know the
-/// address before there is an [`Endpoint`].
+/// A bound socket and verified certificates. Gives the address before the [`Endpoint`] exists.
 pub struct Bound {
     tls: Tls,
     socket: UdpSocket,
@@ -68,11 +65,15 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Loads the certificates that `settings` names, for the node `name`, and binds `peer.listen`.
+    /// Loads and verifies the certificate files of the node `name`, and binds `peer.listen`.
     ///
     /// # Errors
-    /// When a file cannot be used or the address is taken.
-    pub fn new(settings: &config::Peer, name: &str, clock: &Clock) -> Result<Self, StartError> {
+    /// When a file is unusable or the address is taken.
+    pub fn new(
+        settings: &config::PeerConfig,
+        name: &str,
+        clock: &Clock,
+    ) -> Result<Self, StartError> {
         Self::with_tls(tls::load(settings, name, clock)?, settings.listen)
     }
 
@@ -81,44 +82,34 @@ impl Bound {
         let socket = UdpSocket::bind(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         let options = socket2::SockRef::from(&socket);
-        // Best effort: a smaller buffer costs speed only.
+        // best effort: a smaller buffer only costs speed
         let _ = options.set_recv_buffer_size(SOCKET_BYTES);
         let _ = options.set_send_buffer_size(SOCKET_BYTES);
         Ok(Self { tls, socket, address })
     }
 
-    /// The address that was bound, its port never 0.
+    /// The bound address. Its port is never 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// A node's end of all QUIC connections. Dials at once; accepts while [`Endpoint::run`] runs.
+/// A node's end of all QUIC connections. Can dial immediately; accepts while [`Endpoint::run`]
+/// runs.
 pub struct Endpoint {
     pub(super) quic: quinn::Endpoint,
     pub(super) client: quinn::ClientConfig,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EndpointShared>,
     handshakes: Arc<Semaphore>,
 }
 
-/// What every connection needs.
-pub(super) struct Shared {
-    pub(super) own: Hello,
-    pub(super) own_bytes: Vec<u8>,
-    pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) refusals: Refusals,
-    pub(super) incoming: mpsc::Sender<Incoming>,
-    open: Mutex<BTreeMap<[u8; 32], VecDeque<Connection>>>,
-}
-
 impl Endpoint {
-    /// An endpoint on `bound`, for the node that `me` describes (with the addresses that it
-    /// advertises). Streams that peers open go to `incoming`. To be called inside of a runtime.
+    /// An endpoint on `bound` for the node `me`, which carries the advertised addresses. Streams
+    /// that peers open go to `incoming`. Call it inside a tokio runtime.
     ///
     /// # Errors
-    /// When the runtime does not take the socket, or `me` cannot be told to others.
+    /// When the runtime rejects the socket, or peers would reject `me`.
     pub fn new(
         bound: Bound,
         me: Member,
@@ -135,15 +126,15 @@ impl Endpoint {
         let quic = quinn::Endpoint::new(settings, Some(bound.tls.server), bound.socket, runtime)
             .map_err(|error| StartError::Socket { listen, error })?;
         let refusals = Refusals::new(metrics.clone(), clock.clone());
-        let open = Mutex::default();
-        let shared = Shared { own, own_bytes, clock, metrics, refusals, incoming, open };
+        let open = OpenConnections::default();
+        let shared = EndpointShared { own, own_bytes, clock, metrics, refusals, incoming, open };
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         Ok(Self { quic, client: bound.tls.client, shared: Arc::new(shared), handshakes })
     }
 
-    /// Accepts connections until `stop`, then closes all, dialed ones too, and waits for the other
-    /// sides to hear of it. Ends before `stop` only when the socket fails. Dropping the future ends
-    /// what it accepted.
+    /// Accepts connections until `stop`. Then closes all connections, dialed ones too, and waits up
+    /// to a second for the peers to acknowledge. Returns before `stop` only when the socket fails.
+    /// Dropping the future ends the accepted connections.
     pub async fn run(&self, stop: CancellationToken) {
         let mut connections = JoinSet::new();
         loop {
@@ -152,7 +143,10 @@ impl Endpoint {
                 () = stop.cancelled() => break,
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
-                        tracing::error!("a connection's task failed, the others go on: {error}");
+                        tracing::error!(
+                            "the task of a connection failed: {error}; other connections are not \
+                             affected; this is a bug, please report it"
+                        );
                     }
                 }
                 arrived = self.quic.accept() => {
@@ -166,12 +160,14 @@ impl Endpoint {
         }
         self.quic.close(CLOSED_IN_ORDER, b"this node is shutting down");
         connections.shutdown().await;
-        // who does not hear of it notices by silence
+        // a peer that misses the close notices the silence
         let _ = tokio::time::timeout(CLOSE_WAIT, self.quic.wait_idle()).await;
     }
 
     fn admit(&self, arrived: quinn::Incoming, connections: &mut JoinSet<()>) {
-        let under_way = HANDSHAKES_MAX.saturating_sub(self.handshakes.available_permits());
+        let free = self.handshakes.available_permits();
+        assert!(free <= HANDSHAKES_MAX, "a handshake returns its permit once");
+        let under_way = HANDSHAKES_MAX - free;
         if under_way >= UNPROVEN_HANDSHAKES_MAX && !arrived.remote_address_validated() {
             if let Err(error) = arrived.retry() {
                 error.into_incoming().ignore();
@@ -183,67 +179,6 @@ impl Endpoint {
             return;
         };
         connections.spawn(accept::serve(self.shared.clone(), arrived, permit));
-    }
-}
-
-impl Shared {
-    /// Enters an accepted connection, by the hash of the certificate that it came with, and closes
-    /// the oldest one of too many.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        certificate: [u8; 32],
-        connection: Connection,
-    ) -> Entered {
-        let id = connection.stable_id();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = open.entry(certificate).or_default();
-        own.push_back(connection);
-        if own.len() > CONNECTIONS_PER_CERTIFICATE_MAX
-            && let Some(oldest) = own.pop_front()
-        {
-            oldest.close(CLOSED_IN_ORDER, b"replaced by newer connections of the same node");
-        }
-        let counted = Counted::new(&self.metrics, "accepted");
-        Entered { shared: self.clone(), certificate, id, _counted: counted }
-    }
-}
-
-/// Keeps an accepted connection in the books until it is dropped.
-pub(super) struct Entered {
-    shared: Arc<Shared>,
-    certificate: [u8; 32],
-    id: usize,
-    _counted: Counted,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.certificate) {
-            own.retain(|connection| connection.stable_id() != self.id);
-            if own.is_empty() {
-                open.remove(&self.certificate);
-            }
-        }
-    }
-}
-
-/// Counts a connection as open until it is dropped.
-pub(super) struct Counted {
-    metrics: Arc<Metrics>,
-    side: &'static str,
-}
-
-impl Counted {
-    pub(super) fn new(metrics: &Arc<Metrics>, side: &'static str) -> Self {
-        metrics.peer_connections.get_or_create(&[("side", side)]).inc();
-        Self { metrics: metrics.clone(), side }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.metrics.peer_connections.get_or_create(&[("side", self.side)]).dec();
     }
 }
 

@@ -1,12 +1,13 @@
-//! Tests of the endpoint: real QUIC on the loopback interface, peers that are right and peers that
-//! are not.
+//! The endpoint over real QUIC on the loopback interface, with honest and with dishonest peers.
 
 use futures_util::future::FutureExt;
+use quinn::{Connection, VarInt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
 use crate::model::{NodeId, Timestamp};
+use crate::peer::connections::CONNECTIONS_PER_CERTIFICATE_MAX;
 use crate::peer::{Dialer, FRAME_BYTES_MAX, Link, PeerError, StreamKind, certificate};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -24,8 +25,8 @@ impl Ca {
         Self(cert, key)
     }
 
-    /// TLS for `name`, with a certificate from here that trusts `trusted`, whether that works or
-    /// not.
+    /// TLS with a certificate for `name` from this authority, trusting `trusted`. The two need not
+    /// match.
     fn tls(&self, name: &str, trusted: &Self) -> Tls {
         let clock = Clock::system();
         let (cert, key) = certificate::make_node(&clock, &self.0, &self.1, name, &[]).unwrap();
@@ -105,7 +106,7 @@ impl Node {
         assert_eq!(self.count(reason), n, "{reason}");
     }
 
-    /// Shows that it serves: a frame goes to it and comes back.
+    /// Sends a frame from `from` to this node and back.
     async fn serves(&mut self, from: &Self) {
         let link = from.dial(&self.me).await.unwrap();
         let mut there = within(link.open(StreamKind::Session)).await.unwrap();
@@ -117,14 +118,14 @@ impl Node {
         assert_eq!(within(there.receive()).await.unwrap().unwrap(), &b"pong"[..]);
     }
 
-    /// A connection that is certified and has said nothing yet.
+    /// A connection after the TLS handshake, before any hello.
     async fn raw(&self, to: &Self) -> Connection {
         let client = self.endpoint.client.clone();
         let to = &to.me;
         within(self.endpoint.quic.connect_with(client, to.peer, &to.name).unwrap()).await.unwrap()
     }
 
-    /// Says `bytes` first on a new connection; gives the code that it is closed with.
+    /// Sends `bytes` instead of a hello on a new connection; returns its close code.
     async fn greeted_with(&self, to: &Self, bytes: &[u8]) -> VarInt {
         let connection = self.raw(to).await;
         let (mut writer, _reader) = connection.open_bi().await.unwrap();
@@ -133,7 +134,7 @@ impl Node {
         closed_with(&connection).await
     }
 
-    /// A connection whose hello was answered, without a link around it.
+    /// A connection after the exchange of hellos, without a [`Link`] around it.
     async fn greeted(&self, to: &Self) -> Connection {
         let connection = self.raw(to).await;
         let (mut writer, mut reader) = connection.open_bi().await.unwrap();
@@ -186,7 +187,7 @@ async fn two_nodes_exchange_frames_both_ways_up_to_the_longest() {
         assert!(there.receive().await.unwrap().is_none());
     };
     let ((sent, received), ()) = within(async { tokio::join!(echo, say) }).await;
-    // the frame that says the kind goes one way only
+    // only the opener sends the frame that names the kind
     assert_eq!((there.bytes_sent(), there.bytes_received()), (received, sent));
     assert_eq!(received, sent + 5);
     let bytes = |node: &Node, direction, stream| {
@@ -235,7 +236,7 @@ async fn certificates_of_another_authority_are_refused_on_both_sides() {
 
     let credulous = Node::start(foreign.tls("n4", &ca), "n4", 4, 1);
     let why = credulous.refused(&n1.me).await;
-    assert!(why.contains("does not take this node's certificate"), "{why}");
+    assert!(why.contains("rejects this node's certificate"), "{why}");
     n1.counted("tls", 2).await;
     n1.serves(&n2).await;
 }
@@ -263,7 +264,7 @@ async fn a_peer_without_a_certificate_is_refused() {
 }
 
 #[tokio::test]
-async fn a_peer_that_goes_by_another_name_or_another_id_is_refused() {
+async fn a_peer_with_another_name_or_another_id_is_refused() {
     let (ca, mut n1, n2) = pair();
     let liar = Node::start(ca.tls("n3", &ca), "n9", 3, 1);
     let why = liar.refused(&n1.me).await;
@@ -274,7 +275,7 @@ async fn a_peer_that_goes_by_another_name_or_another_id_is_refused() {
     assert!(copy.refused(&n1.me).await.contains("copy"));
     n1.counted("name", 2).await;
 
-    // dialed under a name that its certificate does not carry, then as another node
+    // first a name that the certificate lacks, then another node's id
     let why = n2.refused(&Member { name: "n7".into(), ..n1.me.clone() }).await;
     assert!(why.contains("n7"), "{why}");
     n2.counted("tls", 1).await;
@@ -296,7 +297,7 @@ async fn a_peer_of_another_cluster_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn hellos_that_are_none_are_refused_and_counted() {
+async fn malformed_hellos_are_refused_and_counted() {
     let (_ca, mut n1, n2) = pair();
     for (i, bytes) in
         [&b""[..], &[3, 0, 0, 0, 9, 9, 9], &[9, 0, 0, 0, 1], &[0, 0, 0, 0]].iter().enumerate()
@@ -310,7 +311,7 @@ async fn hellos_that_are_none_are_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_nothing_is_timed_out() {
+async fn a_peer_that_stays_silent_is_timed_out() {
     let (_ca, mut n1, n2) = pair();
     let silent = n2.raw(&n1).await;
     n1.serves(&n2).await;
@@ -328,7 +329,7 @@ async fn a_bad_stream_is_refused_and_its_connection_lives_on() {
     assert!(reset.to_string().contains("reset"), "{reset}");
     n1.counted("malformed", 1).await;
 
-    // a frame that is cut, and one that is too long
+    // a truncated frame, then an oversized one
     for (bytes, reason) in [(&[9, 0, 0, 0, 1][..], "malformed"), (&[1, 0, 16, 1], "oversized")] {
         let before = n1.count(reason);
         let (mut writer, _reader) = connection.open_bi().await.unwrap();
@@ -340,7 +341,7 @@ async fn a_bad_stream_is_refused_and_its_connection_lives_on() {
         assert!(matches!(error, PeerError::Malformed(_)), "{error}");
         n1.counted(reason, before + 1).await;
     }
-    // streams the other way and streams without an answer are not allowed
+    // the acceptor may not open streams, and unidirectional ones are off
     assert!(connection.open_uni().now_or_never().is_none());
     assert!(connection.close_reason().is_none());
     n1.serves(&n2).await;
@@ -366,13 +367,13 @@ async fn garbage_datagrams_do_no_harm() {
     let clock = Clock::system();
     for i in 0..4000_usize {
         let mut datagram = clock.random::<1400>();
-        // every other one looks like the first packet of a connection
+        // every second one looks like the first packet of a connection
         if i % 2 == 0 {
             datagram[0] = 0xc0 | (datagram[0] & 0x0f);
             datagram[1..6].copy_from_slice(&[0, 0, 0, 1, 8]);
         }
         let length = if i % 3 == 0 { 1 + i % 1400 } else { 1400 };
-        // what the socket does not take is lost, as garbage may be
+        // a send may fail: the test needs most of them, not each
         let _ = socket.send_to(&datagram[..length], n1.me.peer).await;
     }
     n1.serves(&n2).await;

@@ -1,8 +1,8 @@
 //! Frames on a stream of bytes: a length (u32, little-endian), then as many bytes.
 //!
-//! Promises that a frame arrives whole or not at all, that memory grows only with bytes that have
-//! come, never with a length that was announced, and that [`Receiver::receive`] may be dropped at
-//! any await and called again. Must not know what carries the bytes nor what the frames say.
+//! Promises that a frame arrives whole or not at all; that memory grows with the bytes received,
+//! never with an announced length; and that [`Receiver::receive`] is cancel-safe. Must not know
+//! what carries the bytes or what the frames say.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use bytes::{BufMut, Bytes};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::PeerError;
+use super::error::PeerError;
 use crate::telemetry::Metrics;
 
 pub use crate::proto::wire::FRAME_BYTES_MAX;
 /// The longest hello.
 pub(super) const HELLO_BYTES_MAX: usize = 4 << 10;
-/// The bytes of a frame's length.
+/// Size of a frame's length field.
 pub(super) const LENGTH_BYTES: usize = 4;
-/// How far a frame's memory may be ahead of the bytes that have come, at its beginning.
+/// The first allocation for a frame; it doubles as bytes arrive.
 const STEP_BYTES: usize = 64 << 10;
-/// Frames up to this size are copied behind their length, so that they leave in one write.
+/// Frames up to this size are copied behind their length, so that both leave in one write.
 const COALESCE_BYTES_MAX: usize = 16 << 10;
 
-/// What is counted of a stream; the default counts into nothing.
+/// The counters of one kind of stream. The default belongs to no metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     sent: Counter,
@@ -33,7 +33,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts into `metrics`, as `stream`: hello, push or session.
+    /// Counts into `metrics` under the label `stream`: hello, push or session.
     #[must_use]
     pub fn new(metrics: &Metrics, stream: &'static str) -> Self {
         let bytes = |direction| {
@@ -50,18 +50,18 @@ impl Counters {
     }
 }
 
-/// Why a frame did not come or go. The stream is of no further use.
+/// Why a frame was not sent or received. Only after `Silent` can the stream still be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
-    #[error("the stream was cut: {0}")]
+    #[error("the stream broke: {0}")]
     Lost(#[from] std::io::Error),
     #[error("the stream ended inside a frame")]
     Truncated,
-    #[error("a frame of {bytes} bytes, at most {bytes_max} are allowed")]
+    #[error("the frame has {bytes} bytes; at most {bytes_max} are allowed")]
     Oversized { bytes: usize, bytes_max: usize },
-    #[error("nothing came for {0:?}")]
+    #[error("the peer was silent for {0:?}")]
     Silent(Duration),
-    #[error("an earlier frame was sent in part")]
+    #[error("an earlier frame was sent only in part")]
     Broken,
 }
 
@@ -78,8 +78,8 @@ impl From<FrameError> for PeerError {
     }
 }
 
-/// A bidirectional stream of frames. Dropping it without [`Stream::finish`] ends it too, but where
-/// a [`Stream::send`] was dropped half-way the peer sees a frame that is cut.
+/// A bidirectional stream of frames. Dropping it ends it like [`Stream::finish`], except after a
+/// [`Stream::send`] that was dropped half-way: then the peer receives a truncated frame.
 pub struct Stream {
     sender: Sender,
     receiver: Receiver,
@@ -96,13 +96,13 @@ impl Stream {
         Self { sender: Sender::new(writer, counters), receiver: Receiver::new(reader, counters) }
     }
 
-    /// The same, where `preamble` goes out together with the first frame.
+    /// Puts `preamble` in front of the first frame, in the same write.
     pub(super) fn with_preamble(mut self, preamble: &[u8]) -> Self {
         self.sender.scratch.extend_from_slice(preamble);
         self
     }
 
-    /// The same, where `bytes` of it have been received before.
+    /// Counts `bytes` that were read from the stream before framing began.
     pub(super) fn with_received(mut self, bytes: usize) -> Self {
         self.receiver.count(bytes);
         self
@@ -124,7 +124,7 @@ impl Stream {
         self.receiver.receive().await
     }
 
-    /// The same, with a bound on silence; see [`Receiver::receive_within`].
+    /// The next frame, with a bound on silence; see [`Receiver::receive_within`].
     ///
     /// # Errors
     /// As [`Receiver::receive_within`].
@@ -132,7 +132,7 @@ impl Stream {
         self.receiver.receive_within(idle).await
     }
 
-    /// Says that no more frames will be sent; see [`Sender::finish`].
+    /// Ends the sending direction; see [`Sender::finish`].
     ///
     /// # Errors
     /// As [`Sender::finish`].
@@ -140,31 +140,31 @@ impl Stream {
         self.sender.finish().await
     }
 
-    /// Bytes sent, lengths of frames included.
+    /// Bytes sent, including frame lengths.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.sender.bytes()
     }
 
-    /// Bytes received in whole frames, their lengths included.
+    /// Bytes received in complete frames, including their lengths.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
         self.receiver.bytes()
     }
 
-    /// The two directions, for two owners.
+    /// Splits the stream into its two directions, which work independently.
     #[must_use]
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }
 }
 
-/// The direction that sends.
+/// The sending direction of a [`Stream`].
 pub struct Sender {
     writer: Box<dyn AsyncWrite + Send + Unpin>,
-    /// What goes out before the next frame; its memory is used again.
+    /// Bytes that precede the next frame; empty except for a preamble. Reused between frames.
     scratch: Vec<u8>,
-    /// Whether a frame was begun and not ended: then nothing may follow it.
+    /// Set while a frame is partly written. If it stays set, the stream cannot be used any more.
     broken: bool,
     bytes: u64,
     counter: Counter,
@@ -176,11 +176,11 @@ impl Sender {
         Self { writer, scratch: Vec::new(), broken: false, bytes: 0, counter }
     }
 
-    /// Sends one frame. Returns when the stream has taken it, which is not when the peer has. Must
-    /// not be dropped half-way: the stream is of no further use then, and later calls say so.
+    /// Sends one frame. Returns when the stream has buffered it; the peer may not have received it
+    /// yet. Not cancel-safe: after a dropped call every later call fails.
     ///
     /// # Errors
-    /// `Unreachable` when the stream is cut; `Malformed`, with nothing sent, when the frame is
+    /// `Unreachable` when the stream broke; `Malformed`, with nothing sent, when the frame is
     /// longer than [`FRAME_BYTES_MAX`].
     pub async fn send(&mut self, frame: &[u8]) -> Result<(), PeerError> {
         self.put(frame).await.map_err(PeerError::from)
@@ -216,11 +216,11 @@ impl Sender {
         Ok(())
     }
 
-    /// Says that no more frames will be sent. What was sent still arrives, while the connection
-    /// lives.
+    /// Ends this direction: the peer's next receive after the last frame gives `None`. Frames sent
+    /// before still arrive, as long as the connection lives.
     ///
     /// # Errors
-    /// `Unreachable` when the stream is cut.
+    /// `Unreachable` when the stream broke.
     pub async fn finish(&mut self) -> Result<(), PeerError> {
         if self.broken {
             return Err(FrameError::Broken.into());
@@ -228,22 +228,23 @@ impl Sender {
         self.writer.shutdown().await.map_err(|e| FrameError::Lost(e).into())
     }
 
-    /// Bytes sent, lengths of frames included.
+    /// Bytes sent, including frame lengths.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-/// The direction that receives.
+/// The receiving direction of a [`Stream`].
 pub struct Receiver {
     reader: Box<dyn AsyncRead + Send + Unpin>,
     bytes_max: usize,
-    /// What came of the frame's length, at most [`LENGTH_BYTES`]; empty once `expected` is known.
+    /// The received part of the length field, at most [`LENGTH_BYTES`]; empty once `expected` is
+    /// set.
     length: Vec<u8>,
-    /// How long the frame will be, once that is known; at most `bytes_max`.
+    /// The length of the current frame, once known; at most `bytes_max`.
     expected: Option<usize>,
-    /// The frame as far as it came; empty while `expected` is not known.
+    /// The received part of the current frame, at most `expected`; empty while that is `None`.
     frame: Vec<u8>,
     bytes: u64,
     counters: Counters,
@@ -265,36 +266,40 @@ impl Receiver {
         }
     }
 
-    /// The same, with a smaller limit to a frame.
+    /// Lowers the limit for each frame.
     pub(super) fn with_limit(mut self, bytes_max: usize) -> Self {
         self.bytes_max = bytes_max;
         self
     }
 
-    /// The next frame, `None` after a clean end. May be dropped at any await and called again:
-    /// nothing is lost, so it can stand in a select.
+    /// The next frame, `None` after a clean end. Cancel-safe: a dropped call loses no bytes, so
+    /// it can be a branch of `select!`.
     ///
     /// # Errors
-    /// `Unreachable` when the stream is cut, `Malformed` when it ends inside a frame or a frame is
-    /// announced that is too long (nothing of it is kept). Both are for good.
+    /// `Unreachable` when the stream broke; `Malformed` when it ends inside a frame or announces an
+    /// oversized one, of which nothing is read. Both are final.
     pub async fn receive(&mut self) -> Result<Option<Bytes>, PeerError> {
-        let came = self.next(None).await;
-        self.judge(came)
+        let received = self.next(None).await;
+        self.counted(received)
     }
 
-    /// The same, but gives up when no byte comes for `idle`. A call that was dropped does not count
-    /// towards it.
+    /// Like [`Receiver::receive`], but gives up when no byte arrives for `idle`. Each call starts
+    /// the wait anew.
     ///
     /// # Errors
-    /// As [`Receiver::receive`], and `Unreachable` when nothing came for `idle`; then it may be
+    /// As [`Receiver::receive`], and `Unreachable` when no byte arrived for `idle`; then it can be
     /// called again.
     pub async fn receive_within(&mut self, idle: Duration) -> Result<Option<Bytes>, PeerError> {
-        let came = self.next(Some(idle)).await;
-        self.judge(came)
+        let received = self.next(Some(idle)).await;
+        self.counted(received)
     }
 
-    fn judge(&self, came: Result<Option<Bytes>, FrameError>) -> Result<Option<Bytes>, PeerError> {
-        match &came {
+    /// Counts a violation of the protocol.
+    fn counted(
+        &self,
+        received: Result<Option<Bytes>, FrameError>,
+    ) -> Result<Option<Bytes>, PeerError> {
+        match &received {
             Err(FrameError::Truncated) => {
                 self.counters.malformed.inc();
             }
@@ -303,7 +308,7 @@ impl Receiver {
             }
             _ => {}
         }
-        came.map_err(PeerError::from)
+        received.map_err(PeerError::from)
     }
 
     pub(super) async fn next(
@@ -317,11 +322,12 @@ impl Receiver {
                 }
                 return Ok(None);
             };
-            let missing = expected.saturating_sub(self.frame.len());
+            assert!(self.frame.len() <= expected, "reads are limited to the missing bytes");
+            let missing = expected - self.frame.len();
             if missing == 0 {
                 return Ok(Some(self.take_frame()));
             }
-            // Doubles, so that copying stays linear, and never reserves beyond the frame.
+            // doubling keeps the copying linear; `missing` bounds it by the frame
             if self.frame.len() == self.frame.capacity() {
                 let step = self.frame.len().max(STEP_BYTES).min(missing);
                 self.frame.reserve_exact(step);
@@ -333,7 +339,7 @@ impl Receiver {
         }
     }
 
-    /// Reads on at the frame's length; says whether there will be a frame.
+    /// Reads the rest of the length field and sets `expected`; `false` after a clean end.
     async fn read_length(&mut self, idle: Option<Duration>) -> Result<bool, FrameError> {
         loop {
             if let Ok(length) = <[u8; LENGTH_BYTES]>::try_from(self.length.as_slice()) {
@@ -346,7 +352,8 @@ impl Receiver {
                 self.expected = Some(bytes);
                 return Ok(true);
             }
-            let missing = LENGTH_BYTES.saturating_sub(self.length.len());
+            assert!(self.length.len() < LENGTH_BYTES, "a complete length was handled above");
+            let missing = LENGTH_BYTES - self.length.len();
             let mut room = (&mut self.length).limit(missing);
             if read(self.reader.read_buf(&mut room), idle).await? == 0 {
                 let clean = self.length.is_empty();
@@ -368,21 +375,21 @@ impl Receiver {
         self.counters.received.inc_by(bytes);
     }
 
-    /// Bytes received in whole frames, their lengths included.
+    /// Bytes received in complete frames, including their lengths.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-/// One read, bounded by `idle`. Dropping it loses nothing, as tokio says of `read_buf`.
+/// One read, bounded by `idle`. Cancel-safe because tokio's `read_buf` is.
 async fn read(
     reading: impl Future<Output = std::io::Result<usize>>,
     idle: Option<Duration>,
 ) -> Result<usize, FrameError> {
     let Some(idle) = idle else { return Ok(reading.await?) };
     match tokio::time::timeout(idle, reading).await {
-        Ok(came) => Ok(came?),
+        Ok(bytes) => Ok(bytes?),
         Err(_) => Err(FrameError::Silent(idle)),
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of `framing`, over streams in memory.
+//! Frames over streams in memory: golden bytes, limits, cancellation, and any bytes in any pieces.
 
 use futures_util::FutureExt;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
@@ -65,7 +65,7 @@ async fn the_longest_frame_passes_and_one_byte_more_is_neither_sent_nor_kept() {
 }
 
 #[tokio::test]
-async fn memory_follows_the_bytes_that_came_and_not_the_length_that_was_announced() {
+async fn memory_grows_with_the_received_bytes_and_not_with_the_announced_length() {
     let (mut a, b) = tokio::io::duplex(1 << 20);
     let mut receiver = receiver(b);
     a.write_all(&u32::try_from(FRAME_BYTES_MAX).unwrap().to_le_bytes()).await.unwrap();
@@ -78,7 +78,7 @@ async fn memory_follows_the_bytes_that_came_and_not_the_length_that_was_announce
 }
 
 #[tokio::test]
-async fn an_end_between_frames_is_clean_and_inside_of_one_is_an_error() {
+async fn an_end_between_frames_is_clean_and_an_end_inside_one_is_an_error() {
     let mut whole = receiver(&[1, 0, 0, 0, 9][..]);
     assert_eq!(whole.receive().await.unwrap().unwrap(), &[9][..]);
     assert!(whole.receive().await.unwrap().is_none());
@@ -107,7 +107,7 @@ async fn receive_can_be_dropped_at_every_byte_and_loses_none() {
 }
 
 #[tokio::test]
-async fn after_a_send_that_was_dropped_half_way_nothing_follows() {
+async fn after_a_dropped_send_the_stream_sends_nothing_more() {
     let (a, b) = tokio::io::duplex(8);
     let (mut a, mut b) = (over(a), over(b));
     assert!(a.send(&[0; 100]).now_or_never().is_none());
@@ -118,7 +118,7 @@ async fn after_a_send_that_was_dropped_half_way_nothing_follows() {
 }
 
 #[tokio::test]
-async fn silence_is_bounded_and_the_stream_can_go_on_after_it() {
+async fn silence_is_bounded_and_the_stream_can_be_used_after_it() {
     let (mut a, b) = tokio::io::duplex(64);
     let mut receiver = receiver(b);
     a.write_all(&[2, 0, 0, 0, 5]).await.unwrap();
@@ -129,7 +129,7 @@ async fn silence_is_bounded_and_the_stream_can_go_on_after_it() {
     assert_eq!(frame, &[5, 6][..]);
 }
 
-/// The frames in `bytes`, parsed the plain way, and whether the end is clean.
+/// The frames in `bytes` by a straightforward parser, and whether the end is clean.
 fn parse(mut bytes: &[u8], bytes_max: usize) -> (Vec<Vec<u8>>, bool) {
     let mut frames = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
@@ -165,7 +165,7 @@ proptest! {
         let mut came = Vec::new();
         let end = block_on(async {
             let write = async {
-                // the receiver may be gone after an error
+                // fails when the receiver is gone after an error
                 let _ = a.write_all(&bytes).await;
                 drop(a);
             };

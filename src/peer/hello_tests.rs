@@ -1,4 +1,4 @@
-//! Tests of `hello`.
+//! The hello's bytes, its limits, and how a peer is checked.
 
 use proptest::prelude::{any, proptest};
 
@@ -36,7 +36,7 @@ fn golden_bytes_of_a_hello() {
 }
 
 #[test]
-fn what_is_not_a_hello_is_malformed() {
+fn malformed_hellos_are_refused() {
     let good = hello().encode().unwrap();
     let mut format = good.clone();
     format[0] = 2;
@@ -69,7 +69,7 @@ fn what_is_not_a_hello_is_malformed() {
 }
 
 #[test]
-fn a_peer_is_judged_by_cluster_then_name_then_id() {
+fn a_peer_is_checked_by_cluster_then_name_then_id() {
     let own = hello();
     let other = |cluster: u128, name: &str, id: u128| {
         let member = Member { name: name.into(), id: NodeId::from_u128(id), ..hello().member };

@@ -1,7 +1,6 @@
-//! Refusals: why a peer is turned away, counted each time and logged at a bounded rate.
+//! Refusals: why a peer is turned away. Counts every one and logs at a bounded rate.
 //!
-//! Promises that whoever sends garbage by the million fills neither the log nor the memory. Must
-//! not know quinn.
+//! Promises that a flood of garbage fills neither the log nor the memory. Must not know quinn.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,26 +12,26 @@ use super::framing::FrameError;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 
-/// Refusals logged in one span of [`LOG_SPAN`]; the others are only counted.
+/// Refusals logged per [`LOG_SPAN`]; further ones are only counted.
 const LOGGED_MAX: u32 = 10;
 const LOG_SPAN: Duration = Duration::from_secs(10);
-/// How much is repeated of what a peer says.
-const SAID_CHARS_MAX: usize = 400;
+/// Characters of a peer's text that a log line or an error repeats.
+const QUOTED_CHARS_MAX: usize = 400;
 
-/// Why a peer is refused, as `peer_refused` counts it.
+/// Why a peer is refused: the `reason` label of `peer_refused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// Its certificate does not hold, or it does not take ours.
+    /// One side rejects the other's certificate.
     Tls,
-    /// It belongs to another cluster.
+    /// The peer belongs to another cluster.
     Cluster,
-    /// It is not the node that it should be.
+    /// The peer's name or id is not what its certificate or this node's member list says.
     Name,
-    /// It sent what no peer sends.
+    /// The peer broke the protocol.
     Malformed,
-    /// It announced a frame that is too long.
+    /// The peer announced a frame above the limit.
     Oversized,
-    /// It took too long.
+    /// The peer missed a deadline.
     Timeout,
 }
 
@@ -48,7 +47,7 @@ impl Reason {
         }
     }
 
-    /// The code that a connection or a stream is closed with; 0 is an orderly end.
+    /// The QUIC code that closes the connection or the stream; 0 is an orderly end.
     pub(super) fn code(self) -> u32 {
         match self {
             Self::Tls => 1,
@@ -61,7 +60,7 @@ impl Reason {
     }
 }
 
-/// One refusal. `detail` says what is wrong and what to do; text of the peer's is in it only
+/// One refusal. `detail` says what is wrong and what to do; text from the peer appears in it only
 /// escaped and bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -75,14 +74,14 @@ impl Refusal {
     }
 }
 
-/// Why a connection did not come to be.
+/// Why no connection was made.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// This node refuses the peer.
     Refused(Refusal),
-    /// The peer refuses this node, and said why.
+    /// The peer refuses this node, for this reason.
     RefusedByPeer(String),
-    /// It was lost.
+    /// The connection broke, or the peer cannot be reached.
     Lost(String),
 }
 
@@ -94,7 +93,7 @@ impl From<Refusal> for Failure {
 
 impl From<FrameError> for Failure {
     fn from(error: FrameError) -> Self {
-        let detail = format!("its hello cannot be read: {error}");
+        let detail = format!("the hello cannot be read: {error}");
         match error {
             FrameError::Truncated => Refusal::new(Reason::Malformed, detail).into(),
             FrameError::Oversized { .. } => Refusal::new(Reason::Oversized, detail).into(),
@@ -103,27 +102,28 @@ impl From<FrameError> for Failure {
     }
 }
 
-/// What a peer said, fit for a log line or an error: bounded, and without control characters.
-pub(super) fn printable(said: &str) -> String {
+/// Makes a peer's text fit for a log line or an error: bounded, without control characters.
+pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    said.chars().take(SAID_CHARS_MAX).map(shown).collect()
+    text.chars().take(QUOTED_CHARS_MAX).map(shown).collect()
 }
 
 /// Counts and logs refusals.
 pub struct Refusals {
     metrics: Arc<Metrics>,
     clock: Clock,
-    window: Mutex<Window>,
+    window: Mutex<LogWindow>,
 }
 
-struct Window {
+/// What was logged in the current span. `logged` is at most [`LOGGED_MAX`].
+struct LogWindow {
     began: Instant,
     logged: u32,
     silenced: u64,
 }
 
-impl Window {
-    /// Whether to log at `now`, and how many were not logged in the span that ended.
+impl LogWindow {
+    /// Whether to log a refusal at `now`, and how many the span before it left out.
     fn admit(&mut self, now: Instant) -> (bool, u64) {
         let mut silenced = 0;
         if now.duration_since(self.began) >= LOG_SPAN {
@@ -142,11 +142,11 @@ impl Window {
 
 impl Refusals {
     pub(super) fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let window = Window { began: clock.instant(), logged: 0, silenced: 0 };
+        let window = LogWindow { began: clock.instant(), logged: 0, silenced: 0 };
         Self { metrics, clock, window: Mutex::new(window) }
     }
 
-    /// Counts `refusal` of whoever is at `address`, and logs it when there is room.
+    /// Counts a refusal of the peer at `address`, and logs it unless too many were logged lately.
     pub(super) fn note(&self, address: SocketAddr, refusal: &Refusal) {
         let Refusal { reason, detail } = refusal;
         self.metrics.peer_refused.get_or_create(&[("reason", reason.label())]).inc();
@@ -154,10 +154,10 @@ impl Refusals {
         let (admitted, silenced) = window.admit(self.clock.instant());
         drop(window);
         if silenced > 0 {
-            tracing::warn!("{silenced} more refusals of peers were not logged, only counted");
+            tracing::warn!("{silenced} more refused peers were counted, but not logged");
         }
         if admitted {
-            tracing::warn!(reason = reason.label(), "peer at {address} refused: {detail}");
+            tracing::warn!(reason = reason.label(), "refused the peer at {address}: {detail}");
         }
     }
 }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_said_is_bounded_and_prints_on_one_line() {
+    fn the_text_of_a_peer_is_bounded_and_prints_on_one_line() {
         assert_eq!(printable("no\n\u{1b}[31m \"n1\""), "no\u{fffd}\u{fffd}[31m \"n1\"");
         assert_eq!(printable(&"é".repeat(1000)).chars().count(), 400);
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_is_logged_at_a_bounded_rate_and_summed_up_later() {
         let start = Clock::system().instant();
-        let mut window = Window { began: start, logged: 0, silenced: 0 };
+        let mut window = LogWindow { began: start, logged: 0, silenced: 0 };
         let logged = (0..1000).filter(|_| window.admit(start).0).count();
         assert_eq!(logged, 10);
         assert_eq!(window.admit(start + LOG_SPAN), (true, 990));

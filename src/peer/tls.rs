@@ -1,9 +1,9 @@
-//! TLS: loads a node's certificate, its key and the cluster's authority, and sets QUIC up with
+//! TLS: loads a node's certificate, its key and the cluster's authority, and configures QUIC with
 //! them.
 //!
-//! Promises mutual TLS 1.3 with the `ring` provider alone, no resumption and no early data, so that
-//! every connection proves both sides' certificates anew; and that a node whose files cannot work
-//! does not start, but says which file and which command. Must not know what the streams carry.
+//! Promises mutual TLS 1.3 with only the `ring` provider, no resumption and no early data, so that
+//! every connection proves both certificates; and that a node with unusable files does not start,
+//! but names the file and the command that helps. Must not know what the streams carry.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -29,47 +29,50 @@ use super::certificate::{self, CertificateError};
 use crate::clock::Clock;
 use crate::config;
 
-/// The application protocol; another number speaks another hello or other frames.
+/// The application protocol. Its number changes when the hello or the frames change.
 const ALPN: &[u8] = b"kvs/1";
-/// A certificate that ends sooner than this is warned of at the start.
+/// At the start, warn about a certificate that expires sooner than this.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
-/// A silent peer is asked for a sign of life this often.
+/// How often QUIC pings a silent peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// A peer that gives none for this long is gone.
+/// A connection ends after this silence: three pings were lost.
 const IDLE_MS_MAX: u32 = 10_000;
-/// Streams that a peer may have open on one connection.
+/// Streams that a peer may have open per connection.
 pub(super) const STREAMS_MAX: u32 = 16;
-/// Bytes that may lie unread in one stream; several must stall before the connection does.
+/// Unread bytes per stream. A quarter of the connection's window, so that one stalled stream does
+/// not stall the others.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// Bytes that may lie unread in one connection, and as many unsent.
+/// Unread bytes per connection, and likewise bytes not yet acknowledged.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Connection attempts that wait to be accepted, and what may be kept of each and of all.
+/// Connection attempts that wait to be accepted.
 const ATTEMPTS_MAX: usize = 256;
+/// Bytes buffered for one waiting attempt.
 const ATTEMPT_BYTES_MAX: u64 = 16 << 10;
+/// Bytes buffered for all waiting attempts.
 const ATTEMPTS_BYTES_MAX: u64 = 1 << 20;
 
-/// Both sides of QUIC as this node speaks it.
+/// QUIC's configuration for accepting and for dialing.
 pub(super) struct Tls {
     pub(super) server: quinn::ServerConfig,
     pub(super) client: quinn::ClientConfig,
 }
 
-/// Certificates and key of a node, read and not yet judged.
+/// A node's certificates and key, read but not verified.
 pub(super) struct Material {
     pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
 }
 
-/// Reads and judges the files that `settings` names, for the node `name`.
+/// Reads and verifies the files that `settings` names, for the node `name`.
 pub(super) fn load(
-    settings: &config::Peer,
+    settings: &config::PeerConfig,
     name: &str,
     clock: &Clock,
 ) -> Result<Tls, CertificateError> {
     let files = Files::new(settings, name)?;
     let material = files.read()?;
-    files.judge(&material, clock)?;
+    files.check(&material, clock)?;
     configure(material, clock).map_err(|e| CertificateError::Failed(e.to_string()))
 }
 
@@ -81,9 +84,11 @@ struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    fn new(settings: &'a config::Peer, name: &'a str) -> Result<Self, CertificateError> {
+    fn new(settings: &'a config::PeerConfig, name: &'a str) -> Result<Self, CertificateError> {
         let path = |key: &'static str, path: &'a Option<PathBuf>| {
-            let missing = || CertificateError::unusable(key, "is not set, and clustering needs it");
+            let missing = || {
+                CertificateError::unusable(key, "is not set; set it, or clustering_enabled = false")
+            };
             path.as_deref().ok_or_else(missing)
         };
         let ca = path("peer.ca", &settings.ca)?;
@@ -108,12 +113,12 @@ impl<'a> Files<'a> {
         format!("make one with `kvs cert node {}`", self.name)
     }
 
-    fn judge(&self, material: &Material, clock: &Clock) -> Result<(), CertificateError> {
+    fn check(&self, material: &Material, clock: &Clock) -> Result<(), CertificateError> {
         for authority in &material.authorities {
             let is_ca = certificate::is_ca(authority);
             if !is_ca.map_err(|e| unusable(self.ca, e.to_string()))? {
-                let problem = "holds a certificate that is not an authority's; `peer.ca` takes the \
-                               `ca.pem` of the cluster";
+                let problem = "holds a certificate that is not an authority's; set `peer.ca` to \
+                               the `ca.pem` of the cluster";
                 return Err(unusable(self.ca, problem));
             }
         }
@@ -122,15 +127,15 @@ impl<'a> Files<'a> {
         };
         let valid_until = certificate::valid_until(own);
         let valid_until = valid_until.map_err(|e| unusable(self.cert, e.to_string()))?;
-        self.judge_key(material)?;
-        let said = |e| self.explain(e, &valid_until.rfc3339());
-        self.verify(material, own, clock).map_err(said)?;
+        self.check_key(material)?;
+        let explained = |e| self.explain(e, &valid_until.rfc3339());
+        self.verify(material, own, clock).map_err(explained)?;
         if !certificate::carries(&certificate::dns_names(own), self.name) {
             return Err(self.unnamed());
         }
         if valid_until.since(clock.now()) < RENEW_BEFORE {
             tracing::warn!(
-                "{}: expires at {}; {} and restart this node before",
+                "{}: expires at {}; {} and restart this node before that",
                 self.cert.display(),
                 valid_until.rfc3339(),
                 self.make_node(),
@@ -139,7 +144,7 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    fn judge_key(&self, material: &Material) -> Result<(), CertificateError> {
+    fn check_key(&self, material: &Material) -> Result<(), CertificateError> {
         let loaded = provider().key_provider.load_private_key(material.key.clone_key());
         let key = loaded.map_err(|e| {
             unusable(self.key, format!("holds an unusable key ({e}); {}", self.make_node()))
@@ -147,15 +152,15 @@ impl<'a> Files<'a> {
         CertifiedKey::new(material.chain.clone(), key).keys_match().map_err(|_| {
             let cert = self.cert.display();
             let problem = format!(
-                "is not the key of the certificate in {cert}; give both files of one \
-                 `kvs cert node {}`",
+                "is not the key of the certificate in {cert}; use the two files that one \
+                 `kvs cert node {}` made",
                 self.name,
             );
             unusable(self.key, problem)
         })
     }
 
-    /// Judges this node's certificate as its peers will, as a server's and as a client's.
+    /// Verifies this node's certificate as its peers will: as a server's and as a client's.
     fn verify(
         &self,
         material: &Material,
@@ -195,7 +200,7 @@ impl<'a> Files<'a> {
                 format!("expired at {valid_until}; {make_node}")
             }
             Verdict::NotValidYet | Verdict::NotValidYetContext { .. } => {
-                format!("is not valid yet; set this machine's clock, or {make_node}")
+                format!("is not valid yet; correct this machine's clock, or {make_node}")
             }
             Verdict::UnknownIssuer | Verdict::BadSignature => format!(
                 "is not signed by the authority in {}; {make_node} from that authority",
@@ -236,7 +241,7 @@ fn warn_if_readable(key: &Path) {
     let Ok(metadata) = std::fs::metadata(key) else { return };
     if metadata.permissions().mode() & 0o077 != 0 {
         let key = key.display();
-        tracing::warn!("{key}: other users may read this private key; run `chmod 600 {key}`");
+        tracing::warn!("{key}: other users can read this private key; run `chmod 600 {key}`");
     }
 }
 
@@ -266,11 +271,11 @@ impl Verifiers {
     }
 }
 
-/// Sets both sides up with `material`, whatever it says.
+/// Configures both sides with `material`, without checking that peers will accept it.
 pub(super) fn configure(material: Material, clock: &Clock) -> Result<Tls, Error> {
     let Material { authorities, chain, key } = material;
     let verifiers = Verifiers::new(&authorities)?;
-    let time: Arc<dyn TimeProvider> = Arc::new(Time(clock.clone()));
+    let time: Arc<dyn TimeProvider> = Arc::new(WallTime(clock.clone()));
 
     let mut server = ServerConfig::builder_with_details(provider(), time.clone())
         .with_protocol_versions(&[&TLS13])?
@@ -302,7 +307,7 @@ fn quic(server: ServerConfig, client: ClientConfig) -> Result<Tls, Error> {
         .incoming_buffer_size_total(ATTEMPTS_BYTES_MAX);
     let client = QuicClientConfig::try_from(client).map_err(unfit)?;
     let mut client = quinn::ClientConfig::new(Arc::new(client));
-    // Only the side that dialed opens streams.
+    // only the side that dialed opens streams
     client.transport_config(Arc::new(transport(0)));
     Ok(Tls { server, client })
 }
@@ -321,16 +326,16 @@ fn transport(streams_max: u32) -> TransportConfig {
     transport
 }
 
-/// Wall time for rustls, from the one clock.
-struct Time(Clock);
+/// Wall time for rustls, from the node's clock.
+struct WallTime(Clock);
 
-impl fmt::Debug for Time {
+impl fmt::Debug for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Time")
+        f.write_str("WallTime")
     }
 }
 
-impl TimeProvider for Time {
+impl TimeProvider for WallTime {
     fn current_time(&self) -> Option<UnixTime> {
         Some(unix_time(&self.0))
     }

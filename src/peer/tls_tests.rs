@@ -1,4 +1,4 @@
-//! Tests of `tls`: every file that cannot work is named, with what to do.
+//! Loading certificate files: an error names the unusable file and the remedy.
 
 use super::*;
 use crate::clock::Fixed;
@@ -12,7 +12,7 @@ struct Dir {
 }
 
 impl Dir {
-    /// Files of a node `n1` that are in order.
+    /// Usable files of a node `n1`.
     fn new() -> Self {
         let clock = Clock::from_source(Fixed::new(NOW, 1));
         let this = Self { dir: tempfile::tempdir().unwrap(), clock };
@@ -42,10 +42,10 @@ impl Dir {
         let path = |name| Some(self.dir.path().join(name));
         let listen = "127.0.0.1:0".parse().unwrap();
         let (ca, cert, key) = (path("ca.pem"), path("n1.pem"), path("n1-key.pem"));
-        load(&config::Peer { listen, advertise: None, ca, cert, key }, "n1", clock)
+        load(&config::PeerConfig { listen, advertise: None, ca, cert, key }, "n1", clock)
     }
 
-    /// The error, which must name `file` and hold `said`.
+    /// Asserts that loading fails with an error that names `file` and contains `said`.
     fn refused(&self, file: &str, said: &str) {
         let error = self.load_at(&self.clock).err().expect("refused").to_string();
         assert!(error.contains(&format!("/{file}")), "{error}");
@@ -63,7 +63,7 @@ fn good_files_load_and_so_does_a_bundle_of_authorities() {
 }
 
 #[test]
-fn files_that_are_missing_or_hold_something_else_are_named() {
+fn missing_files_and_files_with_other_content_are_named() {
     for (file, command) in [
         ("ca.pem", "kvs cert ca"),
         ("n1.pem", "kvs cert node n1"),
@@ -106,7 +106,7 @@ fn a_certificate_without_the_nodes_name_is_found() {
 }
 
 #[test]
-fn a_certificate_out_of_its_time_is_found() {
+fn a_certificate_outside_its_validity_is_found() {
     let dir = Dir::new();
     let at = |micros| Clock::from_source(Fixed::new(micros, 1));
     let error = |micros| dir.load_at(&at(micros)).err().expect("refused").to_string();

@@ -1,7 +1,8 @@
-//! The task of one peer: keeps a connection, pushes over it, and runs sessions when they are due.
+//! The task of one peer: holds a connection, pushes over it, and runs sessions when they are due.
 //!
-//! A session is due when the connection is made (join and return), when a push was lost, and when
-//! it is ordered. What a failed session left differing is found by the next one.
+//! A session is due after each connect, after a missed push, and when ordered. Promises that at
+//! most one session with this peer runs at a time, and that each order gets an answer. A failed
+//! session needs no repair: the next one finds all remaining differences.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,43 +13,47 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-use super::pull::Outcome;
-use super::{Context, pull, push};
+use super::context::Context;
+use super::pull::{self, SessionEnd};
+use super::push;
 use crate::model::Member;
 use crate::model::member::SyncReport;
 use crate::peer;
 
-/// The first wait after a failed attempt, and the longest.
+/// The wait after the first failed attempt; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest wait between two attempts.
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How long a peer is left alone that is catching up with another one.
+/// How long to leave a peer alone that is busy receiving records from another one.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// An order for a session now.
 pub(super) struct Order {
-    /// Where to tell how it went.
+    /// Receives the report of the session.
     pub answer: Option<oneshot::Sender<SyncReport>>,
 }
 
-pub(super) struct Link {
+/// The task of one peer.
+pub(super) struct PeerLink {
     context: Context,
     member: Member,
     orders: mpsc::Receiver<Order>,
+    /// The wait before the next attempt, from [`RETRY_MIN`] to [`RETRY_MAX`].
     retry: Duration,
 }
 
-/// A session under way and who waits for it.
-struct Session {
-    run: BoxFuture<'static, (SyncReport, Outcome)>,
+/// The session under way, and the orders it answers.
+struct RunningSession {
+    run: BoxFuture<'static, (SyncReport, SessionEnd)>,
     waiting: Vec<oneshot::Sender<SyncReport>>,
 }
 
-impl Link {
+impl PeerLink {
     pub(super) fn new(context: Context, member: Member, orders: mpsc::Receiver<Order>) -> Self {
         Self { context, member, orders, retry: RETRY_MIN }
     }
 
-    /// Runs until it is aborted.
+    /// Connects and serves, again and again. Runs until aborted.
     pub(super) async fn run(mut self) {
         loop {
             match self.context.dialer.clone().dial(&self.member).await {
@@ -74,10 +79,10 @@ impl Link {
         }
     }
 
-    /// Uses one connection until it breaks.
+    /// Uses one connection until it breaks or a session fails.
     async fn serve(&mut self, link: Arc<dyn peer::Link>) {
         let (lost, mut lost_pushes) = mpsc::channel(1);
-        // subscribed before the first session reads anything, so that nothing falls in between
+        // before the first session reads the store, so that no commit falls between the two
         let feed = self.context.store.subscribe();
         let pushing = push::push(self.context.clone(), link.clone(), self.member.id, feed, lost);
         tokio::pin!(pushing);
@@ -105,15 +110,15 @@ impl Link {
             tokio::select! {
                 biased;
                 () = link.closed() => break,
-                (report, outcome) = running => {
+                (report, end) = running => {
                     for waiting in session.take().map(|s| s.waiting).unwrap_or_default() {
                         let _ = waiting.send(report.clone());
                     }
-                    match outcome {
-                        // a connection over which nothing can be had is made anew
-                        Outcome::Failed => break,
-                        Outcome::Busy => again = Some(Box::pin(tokio::time::sleep(BUSY_WAIT))),
-                        Outcome::Done => {}
+                    match end {
+                        // a new connection may work where this one does not
+                        SessionEnd::Failed => break,
+                        SessionEnd::Busy => again = Some(Box::pin(tokio::time::sleep(BUSY_WAIT))),
+                        SessionEnd::Done => {}
                     }
                     self.retry = RETRY_MIN;
                 }
@@ -144,8 +149,8 @@ impl Link {
         &self,
         link: &Arc<dyn peer::Link>,
         waiting: Vec<oneshot::Sender<SyncReport>>,
-    ) -> Session {
+    ) -> RunningSession {
         let run = pull::pull(self.context.clone(), link.clone(), self.member.id).boxed();
-        Session { run, waiting }
+        RunningSession { run, waiting }
     }
 }

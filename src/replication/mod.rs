@@ -1,9 +1,10 @@
-//! Replication: pushes fresh commits to every alive peer, and reconciles with them.
+//! Replication: pushes fresh commits to every reachable peer, and reconciles with peers.
 //!
-//! [`Replication::run`] owns one task a peer (`link`) and one a stream that a peer opened
-//! (`serve`). What arrives goes through the store's one writer like everything else; nothing is
-//! forwarded. Knows nothing of HTTP, of gossip, or of how frames travel.
+//! [`Replication::run`] owns one task per peer (`link`) and one per stream that a peer opened
+//! (`serve`). Records from peers go through the store's one writer like all others, and are never
+//! forwarded. Must not know HTTP, gossip, or how frames travel.
 
+mod context;
 mod intake;
 mod link;
 mod pull;
@@ -28,69 +29,58 @@ use crate::model::{Member, MemberState, NodeId};
 use crate::peer::{Dialer, Incoming};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use context::Context;
 use intake::Intake;
-use link::{Link, Order};
+use link::{Order, PeerLink};
 use status::Status;
 
-/// A request for a session with every alive peer, and where the outcome goes.
+/// A request for a session with every reachable peer. Receives one report per peer.
 pub type SyncRequest = oneshot::Sender<Vec<SyncReport>>;
 
 /// Orders that may wait for one peer's task.
 const ORDERS_MAX: usize = 16;
-/// How long `POST /cluster/sync` waits for one peer.
+/// The deadline of a [`SyncRequest`], for all peers together.
 const SYNC_WAIT: Duration = Duration::from_secs(30);
+/// The pause after the store failed to persist that this node has its first data.
+const PERSIST_AGAIN: Duration = Duration::from_secs(5);
 
-/// The pause after storage did not take that this node has its first data.
-const KEEP_AGAIN: Duration = Duration::from_secs(5);
-
-/// What replication is made of.
+/// The inputs and outputs of replication.
 pub struct Replication {
-    /// The data.
+    /// Receives merged records and gives fresh ones.
     pub store: Store,
     /// Opens connections to members.
     pub dialer: Arc<dyn Dialer>,
     /// Streams that peers opened.
     pub incoming: mpsc::Receiver<Incoming>,
-    /// Who is alive, from gossip.
+    /// All members and their states, from gossip.
     pub members: watch::Receiver<Vec<(Member, MemberState)>>,
-    /// This node.
+    /// This node, which is left out of the peers.
     pub me: Member,
-    /// `[sync]`
-    pub settings: config::Sync,
+    /// The keys of `[sync]`.
+    pub settings: config::SyncConfig,
     /// Time and entropy.
     pub clock: Clock,
-    /// Counters.
+    /// Counts sessions and records.
     pub metrics: Arc<Metrics>,
-    /// Where to tell what is known of each peer.
+    /// Receives each peer's status when it changes.
     pub peers: watch::Sender<BTreeMap<NodeId, PeerStatus>>,
     /// Requests for sessions now.
     pub requests: mpsc::Receiver<SyncRequest>,
-    /// Whether this node still waits for its first data, as an empty node with seeds does; set to
-    /// `false` here once it does not.
+    /// Whether this node still waits for its first data, as an empty node with seeds does. Becomes
+    /// `false` here, once.
     pub syncing: watch::Sender<bool>,
 }
 
-/// What the task of a peer needs, cheap to clone.
-#[derive(Clone)]
-struct Context {
-    store: Store,
-    dialer: Arc<dyn Dialer>,
-    settings: Arc<config::Sync>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    status: Status,
-    intake: Intake,
-}
-
-/// The task of one peer, and how to give it orders.
-struct Running {
+/// The running task of one peer.
+struct PeerTask {
+    /// The peer as it was when the task began; a changed address needs a new task.
     member: Member,
     orders: mpsc::Sender<Order>,
     task: tokio::task::AbortHandle,
 }
 
 impl Replication {
-    /// Runs until `stop`. All its tasks end with it.
+    /// Runs until `stop`. Its tasks end when the future does.
     pub async fn run(self, stop: CancellationToken) {
         let context = Context {
             store: self.store.clone(),
@@ -101,7 +91,7 @@ impl Replication {
             intake: Intake::new(self.syncing.subscribe()),
             status: Status::new(self.peers, self.syncing),
         };
-        let mut links = Links {
+        let mut links = PeerLinks {
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             rng: self.clock.rng(),
@@ -134,7 +124,7 @@ impl Replication {
                 }
                 () = &mut waited, if waiting => waiting = false,
                 Some(ended) = links.tasks.join_next() => {
-                    ended_with(ended);
+                    log_panic(ended);
                     links.running.retain(|_, running| !running.task.is_finished());
                     let now = members.borrow().clone();
                     links.follow(&now);
@@ -144,40 +134,43 @@ impl Replication {
     }
 }
 
-/// Waits until this node need not wait for its first data any more, and keeps that for good: what
-/// was cut off in the middle of its first session is still waiting when it starts again.
+/// Persists the end of the wait for first data. A node that stops in the middle of its first
+/// session waits again after its next start.
 async fn bootstrap(context: Context) {
     let wait = context.settings.bootstrap_wait;
     context.status.wait_for_data(wait, context.clock.clone()).await;
     while let Err(error) = context.store.set_bootstrapped().await {
-        tracing::warn!(%error, "cannot keep that this node has its first data; trying again");
-        tokio::time::sleep(KEEP_AGAIN).await;
+        tracing::warn!(%error, "cannot store that this node has its first data; trying again");
+        tokio::time::sleep(PERSIST_AGAIN).await;
     }
 }
 
-/// The running tasks.
-struct Links {
-    running: BTreeMap<NodeId, Running>,
+/// The tasks of replication.
+struct PeerLinks {
+    /// One task per reachable peer.
+    running: BTreeMap<NodeId, PeerTask>,
+    /// These tasks, and those that serve streams and requests.
     tasks: JoinSet<()>,
     rng: StdRng,
     me: Member,
     context: Context,
 }
 
-impl Links {
-    /// Three quarters to five quarters of `interval`, so that nodes do not march in step.
+impl PeerLinks {
+    /// Three quarters to five quarters of `interval`, so that the nodes' sessions do not fall on
+    /// the same instant.
     fn jittered(&mut self, interval: Duration) -> Duration {
         interval.mul_f64(self.rng.random_range(0.75..1.25))
     }
 
-    /// Starts a task for each alive peer and ends those of the others. A suspected peer keeps what
-    /// it has: it may refute the suspicion.
+    /// Starts a task for each reachable peer and aborts those of the others. A suspected peer keeps
+    /// its task, because it may refute the suspicion.
     fn follow(&mut self, members: &[(Member, MemberState)]) {
         let others = || members.iter().filter(|(member, _)| member.id != self.me.id);
         self.context.store.set_others(others().next().is_some());
         let reachable: BTreeMap<NodeId, &Member> = others()
             .filter(|(_, state)| *state != MemberState::Down)
-            // whoever was at this node's address before it is gone
+            // an earlier node had this node's address and is gone
             .filter(|(member, _)| member.peer != self.me.peer)
             .map(|(member, _)| (member.id, member))
             .collect();
@@ -193,29 +186,30 @@ impl Links {
                 continue;
             }
             let (orders, queue) = mpsc::channel(ORDERS_MAX);
-            let link = Link::new(self.context.clone(), member.clone(), queue);
+            let link = PeerLink::new(self.context.clone(), member.clone(), queue);
             let task = self.tasks.spawn(link.run());
-            self.running.insert(id, Running { member: member.clone(), orders, task });
+            self.running.insert(id, PeerTask { member: member.clone(), orders, task });
         }
+        assert!(!self.running.contains_key(&self.me.id), "a node is not its own peer");
     }
 
     fn serve(&mut self, incoming: Incoming) {
         self.tasks.spawn(serve::serve(self.context.clone(), incoming));
     }
 
-    /// A session with one random peer.
+    /// Orders a session with one random peer.
     fn sync_one(&mut self) {
         if self.running.is_empty() {
             return;
         }
         let at = self.rng.random_range(0..self.running.len());
         if let Some(running) = self.running.values().nth(at) {
-            // a full queue means that sessions are under way anyway
+            // a full queue: sessions with this peer are due anyway
             let _ = running.orders.try_send(Order { answer: None });
         }
     }
 
-    /// A session with every peer; answers when all are done.
+    /// Orders a session with every peer, and answers once all have ended or the deadline passed.
     fn sync_all(&mut self, request: SyncRequest) {
         let clock = self.context.clock.clone();
         let mut answers = Vec::new();
@@ -230,20 +224,20 @@ impl Links {
             for (id, sent, answered) in answers {
                 let failed = |why: &str| SyncReport::failed(id, why.to_owned());
                 reports.push(match tokio::time::timeout_at(deadline, answered).await {
-                    _ if !sent => failed("too many sessions wait for this peer already"),
+                    _ if !sent => failed("too many requests wait for this peer; try again later"),
                     Ok(Ok(report)) => report,
-                    Ok(Err(_)) => failed("the peer went away"),
+                    Ok(Err(_)) => failed("the peer left the cluster"),
                     Err(_) => failed("the peer did not answer within 30 s"),
                 });
             }
-            // a client that left does not want it any more
+            // the client may have disconnected
             let _ = request.send(reports);
         });
     }
 }
 
-/// A task ends when its stream or its peer does; that it panicked must not go unseen.
-fn ended_with(ended: Result<(), tokio::task::JoinError>) {
+/// Logs the panic of a task. Ending otherwise is normal.
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
@@ -252,7 +246,7 @@ fn ended_with(ended: Result<(), tokio::task::JoinError>) {
 }
 
 impl SyncReport {
-    /// A session that did not come about.
+    /// The report of a session that never began.
     fn failed(id: NodeId, error: String) -> Self {
         Self {
             id,
@@ -268,5 +262,4 @@ impl SyncReport {
 }
 
 #[cfg(test)]
-#[path = "replication_tests.rs"]
 mod tests;

@@ -1,21 +1,24 @@
-//! Drives one reconcile session over a stream of its own.
+//! Drives one reconcile session, over a new stream.
+//!
+//! Promises that records from the peer are durable before the next request goes out. Must not know
+//! when sessions are due or how frames travel.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Context;
+use super::context::Context;
 use super::intake::Turn;
 use crate::model::NodeId;
-use crate::model::member::{Report, SyncReport};
+use crate::model::member::SyncReport;
 use crate::peer::{Link, PeerError, Stream, StreamKind};
-use crate::proto::reconcile::{Limits, Puller, Replica, SessionError, Step};
+use crate::proto::reconcile::{Limits, Puller, SessionError, Step};
 use crate::proto::wire;
 use crate::store::{ReadError, Store, WriteError};
 
-/// How long a peer may take for one answer. It reads, and it may merge a frame of records.
+/// How long a peer may be silent before it answers. It may have to merge a frame of records.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-/// Why a session ended early. What was merged until then stays merged.
+/// Why a session ended early. Records merged before that stay merged.
 #[derive(Debug, thiserror::Error)]
 enum PullError {
     #[error(transparent)]
@@ -32,56 +35,53 @@ enum PullError {
     NotMyTurn,
 }
 
-/// What this node tells of itself.
-pub(super) fn report(context: &Context) -> Report {
-    let root = context.store.root();
-    Report {
-        fingerprint: root.fingerprint(),
-        records: root.count,
-        syncing: context.status.is_syncing(),
-        now: context.clock.now(),
-    }
-}
-
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Both sides have what either had.
+pub(super) enum SessionEnd {
+    /// Each side has every record that the other had.
     Done,
-    /// The peer asked to wait.
+    /// The peer asked this node to try again later.
     Busy,
-    /// Something failed.
+    /// The session broke, or the peer violated the protocol.
     Failed,
 }
 
-/// Runs one session with the peer `id` and says how it went.
+impl SessionEnd {
+    /// The `outcome` label of `sync_sessions`.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Runs one session with the peer `id`. Returns its report, also when it failed.
 pub(super) async fn pull(
     context: Context,
     link: Arc<dyn Link>,
     id: NodeId,
-) -> (SyncReport, Outcome) {
+) -> (SyncReport, SessionEnd) {
     let began = context.clock.instant();
-    let mut session = Session::new();
-    let mut result = session.run(&context, link.as_ref(), id).await;
+    let mut attempt = Attempt::new();
+    let mut result = attempt.run(&context, link.as_ref(), id).await;
     if matches!(result, Err(PullError::NotMyTurn)) {
-        // begun anew, because by then much of the difference is gone; the peer need not wait
-        session.stream = None;
+        // a new session, because the one before us brings most of the difference; the stream is
+        // closed meanwhile, so that the peer need not wait
+        attempt.stream = None;
         let turn = context.intake.take().await;
-        session = Session { turn: Some(turn), ..Session::new() };
-        result = session.run(&context, link.as_ref(), id).await;
+        attempt = Attempt { turn: Some(turn), ..Attempt::new() };
+        result = attempt.run(&context, link.as_ref(), id).await;
     }
-    let outcome = match &result {
-        Ok(()) => Outcome::Done,
-        Err(PullError::Session(SessionError::Busy)) => Outcome::Busy,
-        Err(_) => Outcome::Failed,
+    let end = match &result {
+        Ok(()) => SessionEnd::Done,
+        Err(PullError::Session(SessionError::Busy)) => SessionEnd::Busy,
+        Err(_) => SessionEnd::Failed,
     };
-    let label = match outcome {
-        Outcome::Done => "done",
-        Outcome::Busy => "busy",
-        Outcome::Failed => "failed",
-    };
-    context.metrics.sync_sessions.get_or_create(&[("side", "pull"), ("outcome", label)]).inc();
-    let tally = session.puller.tally();
+    let labels = [("side", "pull"), ("outcome", end.label())];
+    context.metrics.sync_sessions.get_or_create(&labels).inc();
+    let tally = attempt.puller.tally();
     let count = |direction, records| {
         let counter = context.metrics.sync_records.get_or_create(&[("direction", direction)]);
         counter.inc_by(records);
@@ -92,31 +92,31 @@ pub(super) async fn pull(
         &result
     {
         context.metrics.peer_refused.get_or_create(&[("reason", "malformed")]).inc();
-        tracing::warn!(peer = %id, %error, "a session with this peer was ended");
+        tracing::warn!(peer = %id, %error, "ended a session with this peer");
     } else if let Err(error) = &result {
-        tracing::debug!(peer = %id, %error, "a session ended early; it will be begun again");
+        tracing::debug!(peer = %id, %error, "a session ended early; another one will follow");
     }
     let report = SyncReport {
         id,
         rounds: tally.rounds,
-        bytes_sent: session.stream.as_ref().map_or(0, Stream::bytes_sent),
-        bytes_received: session.stream.as_ref().map_or(0, Stream::bytes_received),
+        bytes_sent: attempt.stream.as_ref().map_or(0, Stream::bytes_sent),
+        bytes_received: attempt.stream.as_ref().map_or(0, Stream::bytes_received),
         records_sent: tally.records_sent,
         records_received: tally.records_received,
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         error: result.err().map(|error| error.to_string()),
     };
-    (report, outcome)
+    (report, end)
 }
 
-/// One attempt.
-struct Session {
+/// One attempt at a session: the machine, its stream once open, and the turn once taken.
+struct Attempt {
     puller: Puller,
     stream: Option<Stream>,
     turn: Option<Turn>,
 }
 
-impl Session {
+impl Attempt {
     fn new() -> Self {
         Self { puller: Puller::new(Limits::STANDARD), stream: None, turn: None }
     }
@@ -134,13 +134,13 @@ impl Session {
                 Step::Apply(records) => drop(context.store.apply(records).await?),
                 Step::Send(request) => {
                     let before = context.clock.now();
-                    let met = puller.peer().is_none();
+                    let first = puller.peer().is_none();
                     stream.send(&wire::encode(&request)).await?;
                     let frame = stream.receive_within(ANSWER_WAIT).await?;
                     let frame = frame.ok_or(PullError::Ended)?;
                     let response = wire::decode(&frame)?;
                     handle(context, puller, response).await?;
-                    if let (true, Some(report)) = (met, puller.peer()) {
+                    if let (true, Some(report)) = (first, puller.peer()) {
                         let after = context.clock.now();
                         context.status.compared_clocks(id, report.now, before, after);
                         context.status.reported(id, report, after);
@@ -162,12 +162,13 @@ impl Session {
     }
 }
 
-/// Polls the machine, which reads the store, where that may block.
+/// Polls the machine, on a thread that may block because the machine reads the store.
 async fn step(context: &Context, puller: &mut Puller) -> Result<Step, SessionError<ReadError>> {
-    let report = report(context);
+    let report = context.report();
     on_store(context, puller, move |puller, store| puller.poll(store, report)).await
 }
 
+/// Hands the peer's response to the machine, on a thread that may block.
 async fn handle(
     context: &Context,
     puller: &mut Puller,
@@ -176,7 +177,7 @@ async fn handle(
     on_store(context, puller, move |puller, store| puller.handle(store, response)).await
 }
 
-/// Lends the machine to work that may block.
+/// Runs `work` on a thread that may block, and moves the machine there and back.
 async fn on_store<T: Send + 'static>(
     context: &Context,
     puller: &mut Puller,

@@ -1,32 +1,33 @@
-//! Sends fresh commits to one peer as they become durable, and tells it what this node has.
+//! Sends fresh commits to one peer as they become durable, and reports what this node holds.
 //!
-//! The queue is the feed's ring: a peer that is too slow misses commits, is told nothing, and gets
-//! a session instead.
+//! The feed's ring is the queue: a peer that is too slow misses commits and gets a session instead.
+//! Must not know how frames travel.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 
-use super::{Context, pull};
+use super::context::Context;
 use crate::model::{NodeId, Record};
 use crate::peer::{Link, PeerError, StreamKind};
 use crate::proto::wire::{self, Push, WireRecord};
 use crate::store::ReadError;
 use crate::store::feed::Commit;
 
-/// Records in a frame add up to about this, or are one larger record.
+/// A frame is closed once its records reach this size, so it exceeds this by at most one record.
 const BATCH_BYTES_MAX: usize = 256 << 10;
-/// How long after a change the peer is told the new fingerprint: changes in between cost nothing.
+/// Delay of the report after a commit, so that one report covers a burst.
 const REPORT_AFTER: Duration = Duration::from_millis(20);
-/// How often a change that did not come from a client is looked for.
+/// How often to look for changes outside the feed, such as merges from other peers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// How long a peer may take for one frame. One that takes longer is connected to anew.
+/// Deadline for sending one frame. A slower peer loses the connection.
 const SEND_WAIT: Duration = Duration::from_secs(30);
-/// How long a report stays good without a change.
+/// The longest time between two reports.
 const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
-/// Runs until the stream breaks; gives the reason. `lost` is told when commits were missed.
+/// Runs until the stream breaks, and returns the reason. Signals `lost` when the peer missed
+/// commits.
 pub(super) async fn push(
     context: Context,
     link: Arc<dyn Link>,
@@ -38,8 +39,8 @@ pub(super) async fn push(
         Ok(stream) => stream,
         Err(error) => return error,
     };
-    let (mut told, mut told_at) = ([0; 32], context.clock.instant());
-    let mut report_at = told_at;
+    let (mut reported, mut reported_at) = ([0; 32], context.clock.instant());
+    let mut report_at = reported_at;
     loop {
         let mut message = None;
         tokio::select! {
@@ -49,18 +50,20 @@ pub(super) async fn push(
                     Ok(records) => message = Some(Push::Records(records)),
                     Err(missed) => {
                         context.metrics.push_dropped.inc_by(missed);
-                        tracing::info!(peer = %id, missed, "missed pushes; a session is due");
-                        // one that is already told is enough
+                        tracing::info!(
+                            peer = %id, missed, "the peer missed pushes; a session will follow"
+                        );
+                        // a full channel: a session is due already
                         let _ = lost.try_send(());
                     }
                 }
                 report_at = report_at.min(context.clock.instant() + REPORT_AFTER);
             }
             () = tokio::time::sleep_until(report_at) => {
-                let report = pull::report(&context);
+                let report = context.report();
                 let now = context.clock.instant();
-                if report.fingerprint != told || now >= told_at + REPORT_AGAIN {
-                    (told, told_at) = (report.fingerprint, now);
+                if report.fingerprint != reported || now >= reported_at + REPORT_AGAIN {
+                    (reported, reported_at) = (report.fingerprint, now);
                     message = Some(Push::Report(report));
                 }
                 report_at = now + LOOK_AGAIN;
@@ -85,10 +88,15 @@ async fn send(
     }
     let frame = wire::encode(message);
     let sent = tokio::time::timeout(SEND_WAIT, stream.send(&frame));
-    sent.await.unwrap_or_else(|_| Err(PeerError::Unreachable("it does not take pushes".to_owned())))
+    sent.await.unwrap_or_else(|_| {
+        Err(PeerError::Unreachable("the peer did not accept a push within 30 s".to_owned()))
+    })
 }
 
-/// The commit and those that wait behind it, as much as a frame holds; or how many were missed.
+/// The records of `first` and of the commits that wait behind it, up to one frame.
+///
+/// # Errors
+/// How many commits the peer missed, because the feed overran or a record cannot be read.
 async fn batch(
     context: &Context,
     first: Result<Arc<Commit>, broadcast::error::RecvError>,
@@ -98,7 +106,7 @@ async fn batch(
     let mut commit = match first {
         Ok(commit) => commit,
         Err(RecvError::Lagged(missed)) => return Err(missed),
-        // the store holds the sending side as long as anybody can write
+        // only a store that is shutting down closes the feed
         Err(RecvError::Closed) => return std::future::pending().await,
     };
     let (mut records, mut bytes) = (Vec::new(), 0);
@@ -109,7 +117,7 @@ async fn batch(
                 records.push(record);
             }
             Ok(None) => {}
-            // with those before it: the session brings all
+            // give up those before it too: the session brings all of them
             Err(error) => {
                 tracing::warn!(key = %commit.key, %error, "cannot read a record to push it");
                 return Err(1 + records.len() as u64);
@@ -126,8 +134,8 @@ async fn batch(
     }
 }
 
-/// The record of a commit. A large value is read now; when it was replaced meanwhile, the newer
-/// record goes instead.
+/// The record of a commit. The feed leaves out large values: reads the record from the store then,
+/// which gives a newer one if a later write has replaced it.
 async fn load(context: &Context, commit: &Commit) -> Result<Option<WireRecord>, ReadError> {
     let record = match &commit.body {
         Some(body) => Some(Record { header: commit.header.clone(), body: body.clone() }),

@@ -1,20 +1,24 @@
-//! Answers the streams that peers open: merges what they push, and serves their sessions.
+//! Answers the streams that peers open: merges the records they push, and serves their sessions.
+//!
+//! Promises to read the next frame only after the records of the last one are durable, so that a
+//! peer cannot fill this node's memory. Must not know how frames travel.
 
 use std::time::Duration;
 
-use super::{Context, pull};
+use super::context::Context;
 use crate::model::{Key, NodeId, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Answering, Limits, Reply, SessionError, respond};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
 use crate::store::{ReadError, Store, WriteError};
 
-/// How long a stream may be silent: a driver goes on at once, a push stream reports every few
-/// seconds.
+/// How long a stream may be silent. The driver of a session sends its next request immediately, a
+/// push stream a report every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 const RECEIVED: [(&str, &str); 1] = [("direction", "received")];
 
+/// Why serving a stream ended early. Records merged before that stay merged.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error(transparent)]
@@ -27,7 +31,7 @@ enum ServeError {
     Malformed(#[from] wire::WireError),
 }
 
-/// Serves one stream to its end.
+/// Serves one stream to its end, and tells the peer why a session failed.
 pub(super) async fn serve(context: Context, incoming: Incoming) {
     let Incoming { from, kind, mut stream } = incoming;
     let result = match kind {
@@ -46,16 +50,16 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
             tracing::debug!(peer = %from.name, why, "a stream ended");
         }
         Err(error) => {
-            // a frame that is cut or too long has been counted where it was read
+            // `peer::framing` has already counted truncated and oversized frames
             if matches!(
                 error,
                 ServeError::Malformed(_) | ServeError::Session(SessionError::Malformed(_))
             ) {
                 context.metrics.peer_refused.get_or_create(&[("reason", "malformed")]).inc();
             }
-            tracing::warn!(peer = %from.name, %error, "a stream of this peer was ended");
+            tracing::warn!(peer = %from.name, %error, "ended a stream of this peer");
             if kind == StreamKind::Session {
-                // the other side learns why; that it may be gone already is no news
+                // best effort: the peer may be gone already
                 let _ = stream.send(&wire::encode(&Response::Failed(error.to_string()))).await;
                 let _ = stream.finish().await;
             }
@@ -63,8 +67,7 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
     }
 }
 
-/// Merges what a peer pushes. The next frame is read when the last one is durable, so a peer cannot
-/// fill this node's memory.
+/// Merges the records that a peer pushes, frame by frame.
 async fn merge_pushes(
     context: &Context,
     id: NodeId,
@@ -83,7 +86,7 @@ async fn merge_pushes(
     Ok(())
 }
 
-/// Checks the hashes of all values, where that may take its time.
+/// Checks the hashes of all values, on a thread that may block.
 async fn checked(
     context: &Context,
     records: Vec<WireRecord>,
@@ -108,8 +111,8 @@ async fn serve_session(
             }
             _ => {}
         }
-        let told = Answering { report: pull::report(context), busy: context.intake.is_busy() };
-        let answer = move |store: &Store| respond(request, store, told, &Limits::STANDARD);
+        let own = Answering { report: context.report(), busy: context.intake.is_busy() };
+        let answer = move |store: &Store| respond(request, store, own, &Limits::STANDARD);
         let response = match context.store.blocking(answer).await? {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {

@@ -1,4 +1,4 @@
-//! What is known of each peer, and whether this node still waits for its first data.
+//! What this node knows about each peer, and whether it still waits for its first data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::clock::Clock;
 use crate::model::member::{PeerStatus, Report};
 use crate::model::{NodeId, Timestamp};
 
-/// How long a report of a peer is good for; they come every few seconds.
-const REPORT_GOOD: Duration = Duration::from_secs(15);
-/// Reports of one peer overtake each other by less than this.
+/// How long a report counts as recent. Peers report every few seconds.
+const REPORT_RECENT: Duration = Duration::from_secs(15);
+/// Reports that arrive over two streams can overtake each other by at most this.
 const REPORTS_APART_MAX: Duration = Duration::from_secs(60);
-/// How often a node that waits for data looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often a node that waits for data checks whether to go on waiting.
+const WAIT_CHECK_EVERY: Duration = Duration::from_millis(100);
 
-/// Shared by all tasks of replication; cheap to clone.
+/// Shared by all tasks of replication. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Status {
     peers: Arc<watch::Sender<BTreeMap<NodeId, PeerStatus>>>,
@@ -36,17 +36,18 @@ impl Status {
         self.peers.send_modify(|peers| change(peers.entry(id).or_default()));
     }
 
-    /// Whether this node waits for its first data.
+    /// Whether this node still waits for its first data.
     pub(super) fn is_syncing(&self) -> bool {
         *self.syncing.borrow()
     }
 
-    /// A peer said what it has.
+    /// Records a report of the peer `id` that arrived at `now`.
     pub(super) fn reported(&self, id: NodeId, report: Report, now: Timestamp) {
-        self.change(id, |status| keep_later(&mut status.report, report, now));
+        self.change(id, |status| replace_older(&mut status.report, report, now));
     }
 
-    /// A peer's clock was compared: it said `theirs` between `before` and `after` by this clock.
+    /// Records the skew of a peer's clock, which showed `theirs` at some instant between `before`
+    /// and `after` of this node's clock.
     pub(super) fn compared_clocks(
         &self,
         id: NodeId,
@@ -59,11 +60,11 @@ impl Status {
         self.change(id, |status| status.clock_skew_ms = Some(millis(theirs) - middle));
     }
 
-    /// A session with a peer ended well: this side has all that the peer had, and the other way
-    /// round.
+    /// Records a complete session with a peer: each side has every record that the other had. Ends
+    /// the wait for first data if the peer had all of the cluster's.
     pub(super) fn finished(&self, id: NodeId, report: Report, now: Timestamp) {
         self.change(id, |status| {
-            keep_later(&mut status.report, report, now);
+            replace_older(&mut status.report, report, now);
             status.last_sync_at = Some(now);
         });
         if has_data(&report) {
@@ -71,39 +72,41 @@ impl Status {
         }
     }
 
-    /// Ends the waiting for data once `wait` is over and no peer has lately told of any. Resolves
-    /// when the node does not wait any more, for this or another reason.
+    /// Resolves when the node no longer waits for first data. Ends the wait itself once `wait` has
+    /// passed and no recent report of a peer shows data.
     pub(super) async fn wait_for_data(&self, wait: Duration, clock: Clock) {
         let mut syncing = self.syncing.subscribe();
         let began = clock.instant();
         while *syncing.borrow_and_update() {
             let now = clock.now();
-            let lately = |status: &PeerStatus| {
+            let offers_data = |status: &PeerStatus| {
                 status.report.is_some_and(|(report, at)| {
-                    has_data(&report) && now.since(at) <= wait.max(REPORT_GOOD)
+                    has_data(&report) && now.since(at) <= wait.max(REPORT_RECENT)
                 })
             };
-            let expected = self.peers.borrow().values().any(lately);
+            let expected = self.peers.borrow().values().any(offers_data);
             if !expected && began.elapsed() >= wait {
                 self.syncing.send_replace(false);
             }
-            // whichever comes first: the end of a session, or the time to look again
-            let _ = tokio::time::timeout(LOOK_AGAIN, syncing.changed()).await;
+            // `finished` can end the wait before the next check
+            let _ = tokio::time::timeout(WAIT_CHECK_EVERY, syncing.changed()).await;
         }
     }
 }
 
-/// Whether a node that reports this can give another all that the cluster has.
+/// Whether a node with this report can give another all of the cluster's data.
 fn has_data(report: &Report) -> bool {
     report.records > 0 && !report.syncing
 }
 
-/// Reports come over several streams. An older one does not take the place of a newer one, unless
-/// the peer's clock was set back by more than they may be apart.
-fn keep_later(held: &mut Option<(Report, Timestamp)>, report: Report, now: Timestamp) {
-    let older =
-        |held: &Report| report.now < held.now && held.now.since(report.now) < REPORTS_APART_MAX;
-    if !held.is_some_and(|(held, _)| older(&held)) {
-        *held = Some((report, now));
+/// Replaces `latest` unless `report` is older: reports arrive over several streams and can overtake
+/// each other. A step back by [`REPORTS_APART_MAX`] or more means that the peer's clock was set, so
+/// such a report counts as newer.
+fn replace_older(latest: &mut Option<(Report, Timestamp)>, report: Report, now: Timestamp) {
+    let overtaken = |latest: &Report| {
+        report.now < latest.now && latest.now.since(report.now) < REPORTS_APART_MAX
+    };
+    if !latest.is_some_and(|(latest, _)| overtaken(&latest)) {
+        *latest = Some((report, now));
     }
 }

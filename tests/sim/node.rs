@@ -259,7 +259,7 @@ impl Parts<'_> {
             socket,
             me: me.clone(),
             secret: common.secret.clone(),
-            settings: config::Gossip { seeds, ..common.config.gossip.clone() },
+            settings: config::GossipConfig { seeds, ..common.config.gossip.clone() },
             known: known.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -280,7 +280,7 @@ impl Parts<'_> {
         };
         tasks.spawn(gossip.run(stop.clone()));
         tasks.spawn(store.clone().keep_swept(stop.clone()));
-        tasks.spawn(members::keep(store.clone(), known, members.clone(), stop.clone()));
+        tasks.spawn(members::persist(store.clone(), known, members.clone(), stop.clone()));
         tasks.spawn(replication.run(stop.clone()));
         (syncing, members)
     }

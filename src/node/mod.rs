@@ -1,5 +1,8 @@
-//! The composition root: opens everything, wires bounded channels, owns the tasks, shuts down in
-//! order. Knows every part and holds no logic of any.
+//! The composition root: opens the store and the sockets, connects the parts with bounded channels,
+//! owns their tasks, and stops them in order.
+//!
+//! Promises that the ready line appears only once the node serves, and that a signal or the end of
+//! any part stops all of them. Knows every part and contains the logic of none.
 
 mod error;
 pub mod members;
@@ -34,22 +37,23 @@ use crate::telemetry::Metrics;
 pub use error::NodeError;
 use signals::Signals;
 
-/// Streams of peers that may wait to be served.
+/// Streams that peers opened and that may wait for replication.
 const INCOMING_MAX: usize = 64;
-/// Requests for sessions that may wait.
+/// Requests for sessions that may wait for replication.
 const SYNC_REQUESTS_MAX: usize = 16;
-
-/// What the writer is called where it ends.
+/// The writer's name in [`NodeError::Ended`].
 const WRITER: &str = "the writer";
 
-/// A part that runs, and how to stop it.
-struct Part {
+/// A running part of the node.
+struct RunningPart {
+    /// Its name in log lines and in [`NodeError::Ended`].
     name: &'static str,
     task: JoinHandle<()>,
+    /// Makes `task` end in order.
     stop: CancellationToken,
 }
 
-/// What gossip and replication tell, and the HTTP front end reads.
+/// What the HTTP front end reads from gossip and replication.
 struct Views {
     members: watch::Receiver<Vec<(Member, MemberState)>>,
     peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
@@ -57,17 +61,19 @@ struct Views {
     syncing: watch::Receiver<bool>,
 }
 
-/// What a cluster needs before the store is opened: its secret and its sockets.
+/// The secret and the bound sockets of a clustered node. Made before the store opens, so that a
+/// taken address or a bad file leaves the data directory untouched.
 struct ClusterSockets {
     secret: Arc<Secret>,
     gossip: UdpSocket,
     peer: Bound,
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT) or fails.
+/// Runs a node until SIGTERM, SIGINT or a failure. Returns when all parts have stopped and the
+/// database is closed; after a failure of the writer, or a second signal, without waiting for that.
 ///
 /// # Errors
-/// What kept it from starting, or what failed.
+/// Why the node cannot start, or which part ended by itself.
 pub async fn run(config: Config) -> Result<(), NodeError> {
     let config = Arc::new(config);
     let (clock, metrics) = (Clock::system(), Metrics::new());
@@ -83,12 +89,12 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let mut parts = Vec::new();
     let stop = CancellationToken::new();
     let task = tokio::spawn(store.clone().keep_swept(stop.clone()));
-    parts.push(Part { name: "the sweep", task, stop });
+    parts.push(RunningPart { name: "the sweep", task, stop });
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
     let views = if let Some(sockets) = sockets {
         start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
     } else {
-        // there is nobody to wait for, also if it joins a cluster later
+        // alone, its data is complete, and stays so if it joins a cluster later
         store.set_bootstrapped().await.map_err(NodeError::FirstWrite)?;
         alone(&me)
     };
@@ -106,7 +112,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     };
     let stop = CancellationToken::new();
     let task = tokio::spawn(http::serve(listener, state, stop.clone()));
-    parts.push(Part { name: "the HTTP front end", task, stop });
+    parts.push(RunningPart { name: "the HTTP front end", task, stop });
     announce(&config, &me);
     let ended = tokio::select! {
         biased;
@@ -114,7 +120,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         _ = &mut writer => Err(NodeError::Ended(WRITER)),
         name = first_ended(&mut parts) => Err(NodeError::Ended(name)),
     };
-    tracing::info!("stopping; a second signal stops at once");
+    tracing::info!("stopping; a second signal stops immediately");
     let stopped = tokio::select! {
         biased;
         () = signals.stop() => Ok(()),
@@ -123,29 +129,31 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     ended.and(stopped)
 }
 
-/// Stops the parts in reverse order: first what takes requests, last what keeps them.
+/// Stops the parts in reverse order of their start: HTTP first, so that the parts that serve its
+/// last requests still run.
 async fn shut_down(
-    mut parts: Vec<Part>,
+    mut parts: Vec<RunningPart>,
     writer: JoinHandle<Result<(), NodeError>>,
     orderly: bool,
 ) -> Result<(), NodeError> {
     while let Some(part) = parts.pop() {
         part.stop.cancel();
         if part.task.is_finished() {
-            // awaited before: this is the part that ended
+            // `first_ended` has awaited this one, and a task can be awaited only once
             continue;
         }
         if let Err(error) = part.task.await
             && error.is_panic()
         {
-            tracing::error!(%error, "{} panicked", part.name);
+            tracing::error!(%error, "{} panicked; this is a bug, please report it", part.name);
         }
     }
-    // with the last handle to the store gone, the writer finishes and the database closes
+    // the parts held the last handles to the store: the writer now finishes and closes the database
     if orderly { writer.await.unwrap_or(Ok(())) } else { Ok(()) }
 }
 
-async fn first_ended(parts: &mut [Part]) -> &'static str {
+/// Waits until one of the parts ends, and returns its name.
+async fn first_ended(parts: &mut [RunningPart]) -> &'static str {
     let tasks = parts.iter_mut().map(|part| {
         let name = part.name;
         Box::pin(async move {
@@ -198,7 +206,7 @@ fn open_store(
             blob_threshold_bytes: config.storage.blob_threshold_bytes,
             clock_drift_max: config.sync.clock_drift_max,
             feed_commits_max: config.sync.push_queue_max,
-            // alone, nobody compares digests
+            // a node without a cluster compares digests with no other
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
             cluster: sockets.map(|s| s.secret.cluster_id()),
             history_depth: config.history_depth(),
@@ -211,7 +219,7 @@ fn open_store(
     open().map_err(|error| NodeError::Open { path, error })
 }
 
-/// This node as the others are to know it.
+/// This node as the cluster will know it. Unset advertised addresses follow the bound ones.
 fn describe(
     config: &Config,
     identity: Identity,
@@ -240,7 +248,7 @@ fn describe(
     })
 }
 
-/// The writer blocks on the disk, so it has a thread of its own.
+/// Starts the writer on a separate thread, because it blocks on the disk.
 fn spawn_writer(writer: Writer) -> Result<JoinHandle<Result<(), NodeError>>, NodeError> {
     let (done, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
@@ -250,7 +258,7 @@ fn spawn_writer(writer: Writer) -> Result<JoinHandle<Result<(), NodeError>>, Nod
             let _ = done.send(());
         })
         .map_err(NodeError::System)?;
-    // it has panicked where it does not say that it is done
+    // the sender drops without a message only when the writer panicked
     Ok(tokio::spawn(async move { ended.await.map_err(|_| NodeError::Ended(WRITER)) }))
 }
 
@@ -262,16 +270,16 @@ fn start_cluster(
     store: &Store,
     me: &Member,
     sockets: ClusterSockets,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<RunningPart>,
 ) -> Result<Views, NodeError> {
-    let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
-    let (peers_told, peers) = watch::channel(BTreeMap::new());
+    let (members_sender, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
+    let (peers_sender, peers) = watch::channel(BTreeMap::new());
     let waits = waits_for_data(config, store)?;
-    let (syncing_told, syncing) = watch::channel(waits);
+    let (syncing_sender, syncing) = watch::channel(waits);
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
-    let (incoming_sent, incoming) = mpsc::channel(INCOMING_MAX);
+    let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
     let known = store.members().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the members of before are not known; the seeds will tell");
+        tracing::warn!(%error, "cannot read the members of earlier runs; joining by the seeds");
         Vec::new()
     });
     let cluster_id = sockets.secret.cluster_id();
@@ -283,7 +291,7 @@ fn start_cluster(
         known: known.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        members: members_told,
+        members: members_sender,
     };
     let endpoint = Arc::new(Endpoint::new(
         sockets.peer,
@@ -291,7 +299,7 @@ fn start_cluster(
         cluster_id,
         clock.clone(),
         metrics.clone(),
-        incoming_sent,
+        incoming_sender,
     )?);
     let replication = Replication {
         store: store.clone(),
@@ -302,12 +310,12 @@ fn start_cluster(
         settings: config.sync.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        peers: peers_told,
+        peers: peers_sender,
         requests,
-        syncing: syncing_told,
+        syncing: syncing_sender,
     };
     let mut start = |name, run: futures_util::future::BoxFuture<'static, ()>, stop| {
-        parts.push(Part { name, task: tokio::spawn(run), stop });
+        parts.push(RunningPart { name, task: tokio::spawn(run), stop });
     };
     let stop = CancellationToken::new();
     start("gossip", Box::pin(gossip.run(stop.clone())), stop);
@@ -317,12 +325,13 @@ fn start_cluster(
     let stop = CancellationToken::new();
     start("replication", Box::pin(replication.run(stop.clone())), stop);
     let stop = CancellationToken::new();
-    let keeping = members::keep(store.clone(), known, members.clone(), stop.clone());
-    start("the member table", Box::pin(keeping), stop);
+    let persisting = members::persist(store.clone(), known, members.clone(), stop.clone());
+    start("the member table", Box::pin(persisting), stop);
     Ok(Views { members, peers, sync, syncing })
 }
 
-/// Whether this node must have data of a peer before it serves.
+/// Whether this node must receive a peer's data before it serves: it has seeds and has never had
+/// the cluster's data.
 fn waits_for_data(config: &Config, store: &Store) -> Result<bool, NodeError> {
     let damaged = |error: store::ReadError| NodeError::Open {
         path: config.node.data_dir.display().to_string(),
@@ -331,7 +340,7 @@ fn waits_for_data(config: &Config, store: &Store) -> Result<bool, NodeError> {
     Ok(!config.gossip.seeds.is_empty() && !store.is_bootstrapped().map_err(damaged)?)
 }
 
-/// The views of a node without a cluster.
+/// The views of a node without a cluster: one member, no peers, and empty answers to sync requests.
 fn alone(me: &Member) -> Views {
     let (sync, mut requests) = mpsc::channel::<crate::replication::SyncRequest>(SYNC_REQUESTS_MAX);
     tokio::spawn(async move {
@@ -347,7 +356,7 @@ fn alone(me: &Member) -> Views {
     }
 }
 
-/// The one line on stdout: this node serves.
+/// Prints the ready line, the only one on stdout: scripts wait for it and read the addresses.
 fn announce(config: &Config, me: &Member) {
     let mut line = format!("ready http={}", me.http);
     if config.clustering_enabled {
@@ -355,7 +364,7 @@ fn announce(config: &Config, me: &Member) {
     }
     let _ = write!(line, " node={}", me.id);
     let mut stdout = std::io::stdout().lock();
-    // nobody may be reading; the node serves all the same
+    // stdout may be closed; the node serves anyway
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     tracing::info!(name = %me.name, version = me.software, "{line}");
 }

@@ -1,4 +1,4 @@
-//! What holds over the peers' tasks: they are started again, and nobody waits for them for ever.
+//! The peers' tasks restart after a panic, and a request never waits for them beyond its deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,7 +24,7 @@ fn member(id: u128) -> Member {
     }
 }
 
-/// A running replication; the ends of its channels are kept so that they stay open.
+/// A running replication. Holds its ends of the channels, so that they stay open.
 struct Running {
     requests: mpsc::Sender<SyncRequest>,
     _incoming: mpsc::Sender<Incoming>,
@@ -32,7 +32,7 @@ struct Running {
     _tasks: JoinSet<()>,
 }
 
-/// The replication of node 1 with the peers 2.. `to_peers`, whom `dialer` connects to.
+/// Runs the replication of node 1 with the peers 2 to `to_peers`, which `dialer` connects to.
 fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
     let (clock, metrics) = (Clock::from_source(Fixed::new(1 << 50, 1)), Metrics::new());
     let settings = crate::store::Settings {
@@ -69,7 +69,7 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
 
 type Dialed<'a> = BoxFuture<'a, Result<Arc<dyn peer::Link>, PeerError>>;
 
-/// Panics when it is first used; says when it is used again.
+/// Panics at the first dial and reports each later one.
 struct Panics {
     dials: AtomicUsize,
     again: mpsc::UnboundedSender<NodeId>,
@@ -77,21 +77,21 @@ struct Panics {
 
 impl Dialer for Panics {
     fn dial<'a>(&'a self, to: &'a Member) -> Dialed<'a> {
-        assert!(self.dials.fetch_add(1, Ordering::SeqCst) > 0, "a bug, as the test wants it");
+        assert!(self.dials.fetch_add(1, Ordering::SeqCst) > 0, "the bug of this test");
         let _ = self.again.send(to.id);
         Box::pin(std::future::pending())
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peers_task_that_panicked_is_started_again() {
+async fn a_peers_task_restarts_after_a_panic() {
     let (again, mut dialed) = mpsc::unbounded_channel();
     let _running = run(Arc::new(Panics { dials: AtomicUsize::new(0), again }), 2);
     let dialed = tokio::time::timeout(Duration::from_secs(60), dialed.recv()).await;
-    assert_eq!(dialed.expect("nothing dials any more"), Some(member(2).id));
+    assert_eq!(dialed.expect("no task dials any more"), Some(member(2).id));
 }
 
-/// Neither connects nor fails.
+/// Never connects and never fails.
 struct Hangs;
 
 impl Dialer for Hangs {
@@ -101,16 +101,16 @@ impl Dialer for Hangs {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sync_request_is_answered_by_one_deadline_for_all_peers() {
+async fn a_sync_request_has_one_deadline_for_all_peers() {
     let running = run(Arc::new(Hangs), 4);
-    // the tasks take their orders once gossip's members are followed
+    // first let replication start the peers' tasks
     tokio::time::sleep(Duration::from_secs(1)).await;
     let began = Clock::system().instant();
     let (answer, answered) = oneshot::channel();
     running.requests.send(answer).await.unwrap();
     let limit = tokio::time::timeout(SYNC_WAIT * 10, answered).await;
-    let reports = limit.expect("the peers hold up the answer").unwrap();
-    assert_eq!(began.elapsed().as_secs(), SYNC_WAIT.as_secs(), "one deadline, not one a peer");
+    let reports = limit.expect("the peers delay the answer").unwrap();
+    assert_eq!(began.elapsed().as_secs(), SYNC_WAIT.as_secs(), "one deadline, not one per peer");
     let failed: Vec<_> = reports.iter().map(|r| (r.id, r.error.as_deref())).collect();
     let late = Some("the peer did not answer within 30 s");
     assert_eq!(failed, [2, 3, 4].map(|id| (member(id).id, late)));

@@ -61,11 +61,11 @@ fn ranges_and_pairs_are_checked() {
         ("sync.interval", "soon", "is not a duration"),
         ("limits.value_bytes_max", "16777217", "out of range"),
         ("limits.body_memory_bytes_max", "1024", "out of range"),
-        ("limits.answer_memory_bytes_max", "75497471", "take 75497472 to"),
+        ("limits.answer_memory_bytes_max", "75497471", "use 75497472 to"),
         ("http.listen", "0.0.0.0:80", "http.insecure"),
         ("http.listen", "nowhere", "listen"),
         ("node.name", "a b", "node.name"),
-        ("storage.durability", "maybe", "take \"sync\" or \"os\""),
+        ("storage.durability", "maybe", "use \"sync\" or \"os\""),
         ("clustering_enabled", "true", "gossip.key_file"),
     ] {
         let error = load("", &[], &[(key, value)]).unwrap_err();

@@ -1,4 +1,4 @@
-//! Gossip over real sockets on this machine.
+//! Gossip over real sockets on the loopback interface.
 
 use std::net::Ipv4Addr;
 
@@ -45,7 +45,7 @@ async fn start(id: u128, secret: Arc<Secret>, seeds: &[String]) -> Node {
     };
     let defaults = Config::defaults().unwrap().gossip;
     let probe_period = Duration::from_millis(100);
-    let settings = config::Gossip { seeds: seeds.to_vec(), probe_period, ..defaults };
+    let settings = config::GossipConfig { seeds: seeds.to_vec(), probe_period, ..defaults };
     let (sender, members) = watch::channel(vec![]);
     let metrics = Metrics::new();
     let stop = CancellationToken::new();
@@ -64,7 +64,7 @@ async fn start(id: u128, secret: Arc<Secret>, seeds: &[String]) -> Node {
 }
 
 impl Node {
-    /// Waits until exactly these members show in these states.
+    /// Waits until the watch shows exactly these members in these states.
     async fn sees(&mut self, expected: &[(u128, MemberState)]) {
         let expected: Vec<_> =
             expected.iter().map(|(id, state)| (NodeId::from_u128(*id), *state)).collect();
@@ -77,7 +77,7 @@ impl Node {
         assert!(found, "{last:?} instead of {expected:?}");
     }
 
-    /// Waits until that many datagrams were dropped for `reason`.
+    /// Waits until `count` datagrams were dropped for `reason`.
     async fn drops(&self, reason: &'static str, count: u64) {
         let dropped = || self.metrics.gossip_dropped.get_or_create(&[("reason", reason)]).get();
         let wait = async {
@@ -96,7 +96,7 @@ impl Node {
 const ALL: [(u128, MemberState); 3] =
     [(1, MemberState::Alive), (2, MemberState::Alive), (3, MemberState::Alive)];
 
-/// The second knows the first by a name, the third by an address.
+/// Three nodes that have joined; the seed of the second is a name, that of the third an address.
 async fn three() -> [Node; 3] {
     let first = start(1, secret(1), &[]).await;
     let name = format!("localhost:{}", first.address.port());
@@ -136,7 +136,7 @@ async fn a_killed_node_is_down_and_a_node_with_its_id_comes_back() {
 }
 
 #[tokio::test]
-async fn what_is_not_authentic_is_dropped_and_counted_and_the_cluster_stays_up() {
+async fn unauthentic_datagrams_are_dropped_and_counted_and_the_cluster_stays_up() {
     let [mut first, ..] = three().await;
     let socket = bind().await;
     let own = secret(1);
@@ -159,7 +159,7 @@ async fn what_is_not_authentic_is_dropped_and_counted_and_the_cluster_stays_up()
     socket.send_to(&vec![1; 60_000], first.address).await.unwrap();
     first.drops("oversized", 2).await;
 
-    // a node with another secret keeps trying, and does not get in
+    // a node with another secret keeps trying and stays outside
     let mut stranger = start(4, secret(2), &[first.address.to_string()]).await;
     let unsealed = || first.metrics.gossip_dropped.get_or_create(&[("reason", "unsealed")]).get();
     let wait = async {
@@ -179,7 +179,7 @@ async fn a_seed_that_starts_later_is_found() {
     let mut node =
         start(1, secret(1), &["no.such.host.invalid:1".into(), address.to_string()]).await;
     node.sees(&[(1, MemberState::Alive)]).await;
-    // the announcements wait in the socket, or come again
+    // earlier announcements wait in the socket, and later ones follow
     let me = node.members.borrow()[0].0.clone();
     let mut later = Member { id: NodeId::from_u128(2), name: "n2".into(), ..me };
     (later.gossip, later.peer, later.http) = (address, address, address);
@@ -189,7 +189,7 @@ async fn a_seed_that_starts_later_is_found() {
         socket: Box::new(reserved),
         me: later,
         secret: secret(1),
-        settings: config::Gossip { probe_period: Duration::from_millis(100), ..defaults },
+        settings: config::GossipConfig { probe_period: Duration::from_millis(100), ..defaults },
         known: vec![],
         clock: Clock::system(),
         metrics: Metrics::new(),

@@ -1,8 +1,11 @@
-//! The configuration: plain data, validated once.
+//! The configuration of a node: plain data, validated once.
 //!
-//! `config/default.toml` is the one source of defaults and of their documentation; files,
-//! environment and `--set` are laid over it. Nothing else reads files or environment for settings.
+//! `default.toml` is the only source of defaults and of their documentation; a file, the
+//! environment and `--set` override it, in this order. Promises that every value of a loaded
+//! [`Config`] is in range and that keys which depend on each other agree. Nothing else reads files
+//! or the environment for settings; must not know the parts that use them.
 
+mod error;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -14,13 +17,12 @@ use config::{File, FileFormat};
 use serde::{Deserialize, Deserializer};
 
 use crate::model::duration;
+pub use error::ConfigError;
+pub use layers::DEFAULT_TOML;
 use layers::{check_known, env_key, flatten, known_keys, literal};
 
-/// The defaults, commented: what `kvs config default` prints.
-pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
-
-/// The whole configuration of a node. Each field's effect, range and default stand in
-/// `default.toml`.
+/// The whole configuration of a node. `default.toml` documents each field: effect, range, default
+/// and its reason.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
 pub struct Config {
@@ -28,19 +30,19 @@ pub struct Config {
     pub revision_history_enabled: bool,
     pub revision_history_depth: u32,
     pub clustering_enabled: bool,
-    pub node: Node,
-    pub http: Http,
-    pub gossip: Gossip,
-    pub peer: Peer,
-    pub storage: Storage,
-    pub sync: Sync,
-    pub limits: Limits,
+    pub node: NodeConfig,
+    pub http: HttpConfig,
+    pub gossip: GossipConfig,
+    pub peer: PeerConfig,
+    pub storage: StorageConfig,
+    pub sync: SyncConfig,
+    pub limits: LimitsConfig,
 }
 
 /// `[node]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Node {
+pub struct NodeConfig {
     pub name: String,
     pub data_dir: PathBuf,
 }
@@ -48,7 +50,7 @@ pub struct Node {
 /// `[http]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Http {
+pub struct HttpConfig {
     pub listen: SocketAddr,
     pub insecure: bool,
 }
@@ -56,7 +58,7 @@ pub struct Http {
 /// `[gossip]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Gossip {
+pub struct GossipConfig {
     pub listen: SocketAddr,
     pub advertise: Option<SocketAddr>,
     pub seeds: Vec<String>,
@@ -68,7 +70,7 @@ pub struct Gossip {
 /// `[peer]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Peer {
+pub struct PeerConfig {
     pub listen: SocketAddr,
     pub advertise: Option<SocketAddr>,
     pub ca: Option<PathBuf>,
@@ -76,13 +78,13 @@ pub struct Peer {
     pub key: Option<PathBuf>,
 }
 
-/// When a write is acknowledged.
+/// When a write counts as durable and is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Durability {
-    /// After it is on the disk.
+    /// After a sync to the disk. Survives a loss of power.
     Sync,
-    /// After the operating system has it.
+    /// After the write to the operating system. Survives the death of the process only.
     Os,
 }
 
@@ -92,7 +94,7 @@ impl TryFrom<String> for Durability {
         match text.as_str() {
             "sync" => Ok(Self::Sync),
             "os" => Ok(Self::Os),
-            _ => Err(format!("`{text}` is no durability; take \"sync\" or \"os\"")),
+            _ => Err(format!("`{text}` is no durability; use \"sync\" or \"os\"")),
         }
     }
 }
@@ -100,7 +102,7 @@ impl TryFrom<String> for Durability {
 /// `[storage]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Storage {
+pub struct StorageConfig {
     pub durability: Durability,
     pub cache_bytes: usize,
     pub blob_threshold_bytes: usize,
@@ -109,7 +111,7 @@ pub struct Storage {
 /// `[sync]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Sync {
+pub struct SyncConfig {
     #[serde(deserialize_with = "span")]
     pub interval: Duration,
     pub push: bool,
@@ -123,7 +125,7 @@ pub struct Sync {
 /// `[limits]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
-pub struct Limits {
+pub struct LimitsConfig {
     pub value_bytes_max: usize,
     pub body_bytes_max: usize,
     pub body_memory_bytes_max: usize,
@@ -144,48 +146,12 @@ fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     duration::parse(&text).map_err(serde::de::Error::custom)
 }
 
-/// What is wrong with a configuration; every text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {error}")]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A file or a value cannot be parsed, or has the wrong type.
-    #[error("{0}")]
-    Invalid(String),
-    /// A key that does not exist.
-    #[error(
-        "unknown key `{key}` in {place}; did you mean `{nearest}`? (`kvs config default` lists all)"
-    )]
-    UnknownKey {
-        /// The key.
-        key: String,
-        /// Where it stands.
-        place: String,
-        /// The known key that is spelled most alike.
-        nearest: String,
-    },
-    /// A value outside of its range, or two values that do not go together.
-    #[error("{key}: {problem}")]
-    Range {
-        /// The key.
-        key: &'static str,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
-
 impl Config {
-    /// Lays `file`, the environment variables `env` and the `--set` pairs `sets` over the defaults,
-    /// in this order, and validates the result.
+    /// Overrides the defaults with `file`, then with the environment variables `env`, then with the
+    /// `--set` pairs `sets`, and validates the result.
     ///
     /// # Errors
-    /// The first problem found, naming the key and the place.
+    /// The first problem found, with the key and the place that sets it.
     pub fn load(
         file: Option<&Path>,
         env: &BTreeMap<String, String>,
@@ -230,24 +196,24 @@ impl Config {
         Ok(config)
     }
 
-    /// The defaults alone.
+    /// The defaults, without clustering, which has no default certificates.
     ///
     /// # Errors
-    /// None, as a test shows; the signature is that of [`Self::load`].
+    /// Never; a test proves it. The signature follows [`Self::load`].
     pub fn defaults() -> Result<Self, ConfigError> {
         Self::load(None, &BTreeMap::new(), &[("clustering_enabled".into(), "false".into())])
     }
 
-    /// How many earlier revisions are kept of a key.
+    /// Earlier revisions stored per key; 0 when the history is off.
     #[must_use]
     pub fn history_depth(&self) -> u32 {
         if self.revision_history_enabled { self.revision_history_depth } else { 0 }
     }
 
-    /// Checks every range and every pair of keys that must go together.
+    /// Checks every range, and every pair of keys that depend on each other.
     ///
     /// # Errors
-    /// The first key that is out of range, and what to do about it.
+    /// [`ConfigError::Range`] for the first violation.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fail =
             |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
@@ -262,8 +228,9 @@ impl Config {
         if !self.http.listen.ip().is_loopback() && !self.http.insecure {
             return fail(
                 "http.listen",
-                "is not a loopback address, and there is no authentication; listen on 127.0.0.1, \
-                 or set http.insecure = true if whoever reaches the port may read and write",
+                "is not a loopback address, and requests are not authenticated; listen on \
+                 127.0.0.1, or set http.insecure = true to let everybody who reaches the port \
+                 read and write",
             );
         }
         if self.clustering_enabled {
@@ -275,7 +242,7 @@ impl Config {
     fn validate_cluster(&self) -> Result<(), ConfigError> {
         let fail =
             |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
-        let missing = "is missing; clustering needs it (or set clustering_enabled = false)";
+        let missing = "is missing; set it, or run without a cluster: clustering_enabled = false";
         if self.gossip.key_file.is_none() {
             return fail("gossip.key_file", missing);
         }
@@ -288,7 +255,7 @@ impl Config {
                 return fail(key, missing);
             }
         }
-        let unnamed = "must be given, because `listen` is not an address that others can reach";
+        let unnamed = "is missing; set it, because other nodes cannot reach the `listen` address";
         let unspecified = |listen: SocketAddr, advertise: Option<SocketAddr>| {
             advertise.unwrap_or(listen).ip().is_unspecified()
         };
@@ -299,7 +266,7 @@ impl Config {
             return fail("peer.advertise", unnamed);
         }
         if let Some(seed) = self.gossip.seeds.iter().find(|s| !is_host_port(s)) {
-            return fail("gossip.seeds", &format!("`{seed}` is not of the form host:port"));
+            return fail("gossip.seeds", &format!("`{seed}` is not \"host:port\""));
         }
         Ok(())
     }
@@ -327,7 +294,7 @@ impl Config {
         ];
         for (key, value, min, max) in numbers {
             if !(min..=max).contains(&value) {
-                let problem = format!("{value} is out of range; take {min} to {max}");
+                let problem = format!("{value} is out of range; use {min} to {max}");
                 return Err(ConfigError::Range { key, problem });
             }
         }
@@ -346,7 +313,7 @@ impl Config {
             if !(min..=max).contains(&value) {
                 let show = duration::format;
                 let problem =
-                    format!("{} is out of range; take {} to {}", show(value), show(min), show(max));
+                    format!("{} is out of range; use {} to {}", show(value), show(min), show(max));
                 return Err(ConfigError::Range { key, problem });
             }
         }
@@ -365,5 +332,4 @@ fn is_host_port(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "config/config_tests.rs"]
 mod tests;
