@@ -104,6 +104,7 @@ pub struct Storage {
     pub durability: Durability,
     pub cache_bytes: usize,
     pub blob_threshold_bytes: usize,
+    pub feed_bytes_max: usize,
 }
 
 /// `[sync]`
@@ -317,6 +318,7 @@ impl Config {
             ("limits.txn_operations_max", limits.txn_operations_max, 1, 100_000),
             ("limits.idempotency_bytes_max", remembered, MIB, TIB),
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
+            ("storage.feed_bytes_max", self.storage.feed_bytes_max, MIB, TIB),
             ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB / 16),
             ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),
             ("limits.value_bytes_max", limits.value_bytes_max, 1, 16 * MIB),

@@ -197,7 +197,9 @@ fn open_store(
         let settings = store::Settings {
             blob_threshold_bytes: config.storage.blob_threshold_bytes,
             clock_drift_max: config.sync.clock_drift_max,
-            feed_commits_max: config.sync.push_queue_max,
+            feed_entries_max: config.sync.push_queue_max,
+            feed_bytes_max: config.storage.feed_bytes_max as u64,
+            boot: (!sync).then(|| boot_id(clock)),
             // alone, nobody compares digests
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
             cluster: sockets.map(|s| s.secret.cluster_id()),
@@ -209,6 +211,12 @@ fn open_store(
         Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
     };
     open().map_err(|error| NodeError::Open { path, error })
+}
+
+/// Identifies this boot of the machine; where the system does not tell, this start of the node.
+fn boot_id(clock: &Clock) -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    told.map_or_else(|_| clock.uuid().to_string(), |id| id.trim().to_owned())
 }
 
 /// This node as the others are to know it.

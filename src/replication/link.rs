@@ -78,7 +78,7 @@ impl Link {
     async fn serve(&mut self, link: Arc<dyn peer::Link>) {
         let (lost, mut lost_pushes) = mpsc::channel(1);
         // subscribed before the first session reads anything, so that nothing falls in between
-        let feed = self.context.store.subscribe();
+        let feed = self.context.store.read_feed_from_now();
         let pushing = push::push(self.context.clone(), link.clone(), self.member.id, feed, lost);
         tokio::pin!(pushing);
         let mut session = Some(self.session(&link, Vec::new()));

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::{Context, pull};
 use crate::model::{NodeId, Record};
 use crate::peer::{Link, PeerError, StreamKind};
 use crate::proto::wire::{self, Push, WireRecord};
 use crate::store::ReadError;
-use crate::store::feed::Commit;
+use crate::store::feed::{Cause, FeedEntry, FeedReader, Missed};
 
 /// Records in a frame add up to about this, or are one larger record.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -31,7 +31,7 @@ pub(super) async fn push(
     context: Context,
     link: Arc<dyn Link>,
     id: NodeId,
-    mut feed: broadcast::Receiver<Arc<Commit>>,
+    mut feed: FeedReader,
     lost: mpsc::Sender<()>,
 ) -> PeerError {
     let mut stream = match link.open(StreamKind::Push).await {
@@ -44,10 +44,11 @@ pub(super) async fn push(
         let mut message = None;
         tokio::select! {
             biased;
-            commit = feed.recv(), if context.settings.push => {
-                match batch(&context, commit, &mut feed).await {
+            first = feed.next(), if context.settings.push => {
+                match batch(&context, first, &mut feed).await {
+                    Ok(records) if records.is_empty() => {}
                     Ok(records) => message = Some(Push::Records(records)),
-                    Err(missed) => {
+                    Err(Missed { entries: missed }) => {
                         context.metrics.push_dropped.inc_by(missed);
                         tracing::info!(peer = %id, missed, "missed pushes; a session is due");
                         // one that is already told is enough
@@ -88,50 +89,41 @@ async fn send(
     sent.await.unwrap_or_else(|_| Err(PeerError::Unreachable("it does not take pushes".to_owned())))
 }
 
-/// The commit and those that wait behind it, as much as a frame holds; or how many were missed.
+/// Records of the client writes among `first` and the changes behind it, as much as a frame holds.
+/// What came from peers is not forwarded: they push it themselves.
 async fn batch(
     context: &Context,
-    first: Result<Arc<Commit>, broadcast::error::RecvError>,
-    feed: &mut broadcast::Receiver<Arc<Commit>>,
-) -> Result<Vec<WireRecord>, u64> {
-    use broadcast::error::{RecvError, TryRecvError};
-    let mut commit = match first {
-        Ok(commit) => commit,
-        Err(RecvError::Lagged(missed)) => return Err(missed),
-        // the store holds the sending side as long as anybody can write
-        Err(RecvError::Closed) => return std::future::pending().await,
-    };
+    first: Result<Arc<FeedEntry>, Missed>,
+    feed: &mut FeedReader,
+) -> Result<Vec<WireRecord>, Missed> {
+    let mut next = Some(first?);
     let (mut records, mut bytes) = (Vec::new(), 0);
-    loop {
-        match load(context, &commit).await {
-            Ok(Some(record)) => {
-                bytes += record.size();
-                records.push(record);
-            }
-            Ok(None) => {}
-            // with those before it: the session brings all
-            Err(error) => {
-                tracing::warn!(key = %commit.key, %error, "cannot read a record to push it");
-                return Err(1 + records.len() as u64);
+    while let Some(entry) = next {
+        if entry.cause == Cause::Client {
+            match load(context, &entry).await {
+                Ok(Some(record)) => {
+                    bytes += record.size();
+                    records.push(record);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(key = %entry.key, %error, "cannot read a record to push it");
+                    // a session sends it, and those before it
+                    return Err(Missed { entries: 1 + records.len() as u64 });
+                }
             }
         }
-        if bytes >= BATCH_BYTES_MAX {
-            return Ok(records);
-        }
-        commit = match feed.try_recv() {
-            Ok(commit) => commit,
-            Err(TryRecvError::Lagged(missed)) => return Err(missed),
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(records),
-        };
+        next = if bytes < BATCH_BYTES_MAX { feed.try_next() } else { None };
     }
+    Ok(records)
 }
 
-/// The record of a commit. A large value is read now; when it was replaced meanwhile, the newer
-/// record goes instead.
-async fn load(context: &Context, commit: &Commit) -> Result<Option<WireRecord>, ReadError> {
-    let record = match &commit.body {
-        Some(body) => Some(Record { header: commit.header.clone(), body: body.clone() }),
-        None => context.store.record(&commit.key).await?,
+/// The record of a change. A value that the feed does not carry is read from the store; when the
+/// record was replaced meanwhile, the newer one is sent instead.
+async fn load(context: &Context, entry: &FeedEntry) -> Result<Option<WireRecord>, ReadError> {
+    let record = match &entry.body {
+        Some(body) => Some(Record { header: entry.header.clone(), body: body.clone() }),
+        None => context.store.record(&entry.key).await?,
     };
-    Ok(record.map(|record| WireRecord::new(commit.key.clone(), record)))
+    Ok(record.map(|record| WireRecord::new(entry.key.clone(), record)))
 }
