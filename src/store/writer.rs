@@ -233,7 +233,7 @@ impl Writer {
             deltas.push(Delta {
                 key: bytes.into(),
                 old: old.map(|(hash, _)| tree.digest.element(bytes, &hash)),
-                new: tree.digest.element(bytes, &new.0),
+                new: Some(tree.digest.element(bytes, &new.0)),
             });
         }
         tree.follow(self.shared.engine.as_ref(), &deltas)?;
