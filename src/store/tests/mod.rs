@@ -1,6 +1,7 @@
 //! The store on both engines: decisions, what stays after reopening, the digest against a
 //! recomputed one.
 
+mod feed;
 mod lives;
 mod machine;
 pub(crate) mod racing;
@@ -46,8 +47,12 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) fn new(engine: Arc<dyn Engine>, clock: &Arc<Fixed>) -> Self {
+        Self::with(engine, clock, &settings())
+    }
+
+    pub(super) fn with(engine: Arc<dyn Engine>, clock: &Arc<Fixed>, settings: &Settings) -> Self {
         let clock = Clock::from_source(clock.clone());
-        let (store, writer) = Store::open(engine, clock, Metrics::new(), &settings()).unwrap();
+        let (store, writer) = Store::open(engine, clock, Metrics::new(), settings).unwrap();
         Self { store, writer: std::thread::spawn(move || writer.run_blocking()) }
     }
 
