@@ -229,12 +229,30 @@ impl<'a> Group<'a> {
         self.advance_watermark || self.entries.uncovered_expiry
     }
 
+    /// Checks what must hold before a commit, in time linear in the number of records it has read.
+    ///
+    /// # Panics
+    /// When it does not: a bug.
+    fn check_invariants(&self) {
+        let mut written = false;
+        for (key, slot) in &self.entries.slots {
+            let now = slot.now.as_ref().map(|entry| Leaf::of(&entry.stored));
+            assert!(slot.written || slot.before == now, "{key} changed and was not written");
+            assert!(!slot.written || now.is_some(), "{key} was written and holds nothing");
+            written |= slot.written;
+        }
+        assert!(self.changed || !written, "a record was written and the group holds no change");
+        let has_news = !self.follows.feed.added.is_empty();
+        assert!(has_news || !written, "records changed and the feed does not say so");
+    }
+
     /// Makes everything durable and readable; gives what memory must follow.
     pub(super) fn commit(mut self) -> Result<Durable, CommitError> {
         let _ = self.close();
         if let Some(error) = self.spoiled {
             return Err(CommitError::Nothing(error));
         }
+        self.check_invariants();
         if self.changed {
             self.transaction.commit().map_err(|error| CommitError::Unknown(error.into()))?;
         }

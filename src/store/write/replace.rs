@@ -24,6 +24,8 @@ impl Replacement {
     /// Adds all that follows from it to `effects`.
     pub fn decide(self, view: &mut View<'_>, effects: &mut Effects) -> Result<(), ReadError> {
         let Self { key, current, record, marks, cause } = self;
+        let version = current.as_ref().map(|current| current.stored.header.version);
+        assert!(version <= Some(record.header.version), "{key} falls back behind its version");
         let hash = record.header.hash();
         let revisions = match current {
             Some(current) => {

@@ -25,7 +25,7 @@ pub(in crate::store) struct CurrentEntry {
 }
 
 /// What digest and counts hold of a record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Leaf {
     pub hash: RecordHash,
     pub is_dead: bool,

@@ -43,7 +43,7 @@ const REQUESTS_BYTES: [u64; 4] = [1 << 24, 1 << 24, 1 << 24, 10_000];
 /// How often what happened.
 type Tally = BTreeMap<&'static str, u64>;
 
-/// A store on one of the engines, with a writer on a thread of its own.
+/// A store on one of the engines, whose writer has its own thread.
 struct Node {
     name: &'static str,
     engine: Box<dyn Fn() -> Arc<dyn Engine>>,
@@ -376,19 +376,19 @@ impl Machine {
             fingerprints.insert(fingerprint);
         }
         self.model.read_all();
-        self.compare_kept_time().await?;
+        self.compare_watermark().await?;
         same("fingerprints", fingerprints.len(), 1)
     }
 
-    /// What must be kept of the time by which values are judged is kept. More may be, where jobs
-    /// that were sent together met what was dead for a moment; all go on alike from there.
-    async fn compare_kept_time(&mut self) -> Result<(), String> {
+    /// The watermark on the disk covers all that the model says. It may be further on where jobs that
+    /// were sent together saw a value expire for a moment; then all continue from there alike.
+    async fn compare_watermark(&mut self) -> Result<(), String> {
         let mut more = false;
         for node in &self.nodes {
             let kept = crate::store::meta(node.store().shared.engine.as_ref(), layout::WATERMARK);
             let kept: Timestamp = kept.map_err(text)?.unwrap_or_default();
-            if kept != self.model.kept_time() {
-                same(&format!("{}: the time kept", node.name), kept, self.model.judged())?;
+            if kept != self.model.disk_watermark() {
+                same(&format!("{}: the watermark", node.name), kept, self.model.expiry_now())?;
                 more = true;
             }
         }
@@ -397,7 +397,7 @@ impl Machine {
                 let keep = |reply| crate::store::write::job::Job::AdvanceWatermark { reply };
                 node.store().submit(keep).await.map_err(text)?;
             }
-            self.model.keep_time();
+            self.model.advance_watermark();
         }
         Ok(())
     }
@@ -466,7 +466,7 @@ async fn compare_reads(store: &Store, model: &Model) -> Result<(), String> {
 
 async fn compare_revisions(store: &Store, model: &Model, met: &Met) -> Result<(), String> {
     if model.rules.history_depth == 0 {
-        // nobody is answered then
+        // history is off
         return Ok(());
     }
     for index in 0..KEYS.len() {
@@ -502,7 +502,7 @@ fn entries(store: &Store, family: Family) -> Result<(BTreeSet<Vec<u8>>, u64), St
     Ok((keys, bytes))
 }
 
-/// Nothing is kept that nobody needs, and nothing is missing.
+/// Each family holds exactly the entries that the model needs.
 fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
     let (mut values, mut expiry, mut revisions) = (BTreeSet::new(), BTreeSet::new(), 0);
     for (key, held) in &model.records {
@@ -526,7 +526,7 @@ fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
     same("entries of history", found.len(), revisions)
 }
 
-/// The memory of requests stays in its bounds, and what is over is gone once it was swept.
+/// The remembered requests stay in their bound, and a sweep removes those whose window has ended.
 fn compare_requests(
     store: &Store,
     model: &Model,
@@ -561,7 +561,7 @@ async fn play(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> 
             machine.compare_all(swept).await.map_err(told)?;
         }
     }
-    // what is due goes first
+    // sweep first, so that nothing due is left
     machine.take(&Step::Sweep).await?;
     machine.compare().await?;
     machine.compare_all(true).await.map_err(|error| format!("at the end: {error}"))?;
@@ -571,7 +571,7 @@ async fn play(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> 
     Ok(machine.tally)
 }
 
-/// Plays on a runtime of its own; a panic is a failure like any other.
+/// Plays on a new runtime. A panic counts as a failure.
 fn played(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> {
     let play = || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

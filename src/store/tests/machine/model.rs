@@ -28,7 +28,7 @@ pub(super) enum Request {
     Txn(Txn),
 }
 
-/// What it gets.
+/// The answer that it gets.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
     Written(Box<Written>),
@@ -85,7 +85,7 @@ struct Remembered {
     at: Timestamp,
 }
 
-/// What the model was told about the node that it stands for.
+/// The facts about the node that the model stands for.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub node: NodeId,
@@ -105,13 +105,13 @@ pub(super) struct Model {
     pub rules: Rules,
     /// The wall clock.
     pub now: Timestamp,
-    /// The greatest time that was seen, what of it would be known after a restart, and what of that
+    /// The latest time that was seen, what of it would be known after a restart, and what of that
     /// still counts.
-    pub greatest: Timestamp,
-    kept_greatest: Timestamp,
-    kept: Timestamp,
+    pub latest: Timestamp,
+    watermark_on_disk: Timestamp,
+    watermark: Timestamp,
     /// Whether the clock was set right, and the next group keeps the time.
-    set_right: bool,
+    is_void: bool,
     pub records: BTreeMap<Key, Held>,
     /// Newest first.
     pub history: BTreeMap<Key, Vec<Old>>,
@@ -125,10 +125,10 @@ impl Model {
         Self {
             rules,
             now,
-            greatest: now,
-            kept_greatest: Timestamp::ZERO,
-            kept: Timestamp::ZERO,
-            set_right: false,
+            latest: now,
+            watermark_on_disk: Timestamp::ZERO,
+            watermark: Timestamp::ZERO,
+            is_void: false,
             records: BTreeMap::new(),
             history: BTreeMap::new(),
             remembered: BTreeMap::new(),
@@ -142,52 +142,52 @@ impl Model {
     /// not believed; one that steps back further was wrong before.
     pub(super) fn set_now(&mut self, now: Timestamp) {
         self.now = now;
-        let back = self.greatest.since(now);
+        let back = self.latest.since(now);
         let borne = back <= self.rules.clock_drift_max;
-        self.greatest = if borne { self.greatest.max(now) } else { now };
+        self.latest = if borne { self.latest.max(now) } else { now };
         if !borne {
-            self.kept = Timestamp::ZERO;
-            self.set_right = true;
+            self.watermark = Timestamp::ZERO;
+            self.is_void = true;
         }
     }
 
-    /// The writer takes something up, whatever comes of it.
+    /// A group begins, whether or not it changes anything.
     pub(super) fn group(&mut self) {
-        if self.set_right {
-            self.keep_time();
+        if self.is_void {
+            self.advance_watermark();
         }
     }
 
-    /// Everything is read. Whatever is dead by its time alone stays so after a restart.
+    /// Everything is read, so every expiry must be covered.
     pub(super) fn read_all(&mut self) {
-        if self.records.values().any(|held| self.owes(held)) {
-            self.keep_time();
+        if self.records.values().any(|held| self.is_uncovered(held)) {
+            self.advance_watermark();
         }
     }
 
-    /// Whether it is dead by its time alone, and would live again after a restart.
-    fn owes(&self, held: &Held) -> bool {
+    /// Whether it has expired, and a restart could revive it.
+    fn is_uncovered(&self, held: &Held) -> bool {
         let at = held.record.header.expires_at.filter(|_| !held.swept);
-        at.is_some_and(|at| at <= self.judged() && at > self.kept)
+        at.is_some_and(|at| at <= self.expiry_now() && at > self.watermark)
     }
 
-    /// What would be known of the time after a restart.
-    pub(super) fn kept_time(&self) -> Timestamp {
-        self.kept_greatest
+    /// The watermark that a restart would find.
+    pub(super) fn disk_watermark(&self) -> Timestamp {
+        self.watermark_on_disk
     }
 
-    pub(super) fn keep_time(&mut self) {
-        (self.kept_greatest, self.kept) = (self.judged(), self.judged());
-        self.set_right = false;
+    pub(super) fn advance_watermark(&mut self) {
+        (self.watermark_on_disk, self.watermark) = (self.expiry_now(), self.expiry_now());
+        self.is_void = false;
     }
 
-    /// The time by which expiry is judged.
-    pub(super) fn judged(&self) -> Timestamp {
-        self.greatest
+    /// The time that expiry is judged by.
+    pub(super) fn expiry_now(&self) -> Timestamp {
+        self.latest
     }
 
     fn expired(&self, header: &Header) -> bool {
-        header.expires_at.is_some_and(|at| at <= self.judged())
+        header.expires_at.is_some_and(|at| at <= self.expiry_now())
     }
 
     fn is_live(&self, held: &Held) -> bool {
@@ -246,7 +246,7 @@ impl Model {
             Ok((answer, None)) => answer,
             Ok((answer, Some(places))) => {
                 if given {
-                    let (text, at) = (request.text(), self.judged());
+                    let (text, at) = (request.text(), self.expiry_now());
                     let remembered = Remembered { text, answer: answer.clone(), at };
                     for key in places {
                         self.remembered.insert((uuid, key), remembered.clone());
@@ -261,10 +261,10 @@ impl Model {
         }
     }
 
-    /// What is remembered under `uuid` and `key`, as long as it is.
+    /// The request that is remembered under `uuid` and `key`.
     fn recall(&self, uuid: Uuid, key: Option<&Key>) -> Option<&Remembered> {
         let found = self.remembered.get(&(uuid, key.cloned()))?;
-        (found.at.plus(self.rules.idempotency_window) > self.judged()).then_some(found)
+        (found.at.plus(self.rules.idempotency_window) > self.expiry_now()).then_some(found)
     }
 
     /// Whether a request with this uuid would be answered from memory.
@@ -355,7 +355,7 @@ impl Model {
         Ok((Answer::Done(TxnDone { failed, results }), Some(places)))
     }
 
-    /// A client's value or tombstone in the place of whatever is there.
+    /// A client's value or tombstone replaces the record.
     fn put(&mut self, key: &Key, change: &Change, uuid: Uuid) -> Result<Header, Answer> {
         let held = self.records.get(key).map(|held| held.record.header.clone());
         let after = held.as_ref().map_or(0, |held| held.version.timestamp.micros() + 1);
@@ -370,7 +370,7 @@ impl Model {
                 let expires_at = match lifetime {
                     Lifetime::Unbounded => None,
                     Lifetime::Keep => self.live(key).and_then(|held| held.record.header.expires_at),
-                    Lifetime::For(span) => Some(self.judged().plus(*span)),
+                    Lifetime::For(span) => Some(self.expiry_now().plus(*span)),
                 };
                 (content.clone(), body.clone(), expires_at)
             }
@@ -388,7 +388,7 @@ impl Model {
         Ok(header)
     }
 
-    /// What is held goes to the history, as far as there is one.
+    /// The current record goes to the history, if there is one.
     fn replace(
         &mut self,
         key: &Key,
@@ -409,8 +409,8 @@ impl Model {
         let by = record.header.version;
         let apart = record.body.len() >= self.rules.blob_threshold_bytes;
         let held = Held { record, displaced_twin, swept, apart: apart && !swept };
-        if self.owes(&held) {
-            self.keep_time();
+        if self.is_uncovered(&held) {
+            self.advance_watermark();
         }
         if let Some(old) = self.records.insert(key.clone(), held) {
             let history = self.history.entry(key.clone()).or_default();
@@ -430,7 +430,7 @@ impl Model {
             let held = self.records.get(key).map(|held| &held.record.header);
             let wins = held.is_none_or(|held| rank(held) < rank(&record.header));
             // expired here too, as far as the two clocks may differ
-            let latest = self.judged().plus(self.rules.clock_drift_max);
+            let latest = self.expiry_now().plus(self.rules.clock_drift_max);
             let gone = record.header.expires_at.is_some_and(|at| at <= latest);
             if wins && (!swept || gone) {
                 let timestamp = record.header.version.timestamp;
@@ -444,16 +444,16 @@ impl Model {
         applied
     }
 
-    /// Frees the bytes of what has expired, and of its expired revisions; gives how many records
-    /// that were. Forgets requests whose time is over.
+    /// Frees the bytes of expired records and of their expired revisions; gives how many records it
+    /// freed. Forgets requests whose window has ended.
     pub(super) fn sweep(&mut self) -> u64 {
         self.group();
-        let (judged, mut swept) = (self.judged(), 0);
+        let (expiry_now, mut swept) = (self.expiry_now(), 0);
         let window = self.rules.idempotency_window;
-        self.remembered.retain(|_, remembered| remembered.at.plus(window) > judged);
+        self.remembered.retain(|_, remembered| remembered.at.plus(window) > expiry_now);
         let due = |held: &Held| {
             let value = held.record.header.content != Content::Tombstone;
-            value && held.record.header.expires_at.is_some_and(|at| at <= judged)
+            value && held.record.header.expires_at.is_some_and(|at| at <= expiry_now)
         };
         let mut told = Vec::new();
         for (key, held) in &mut self.records {
@@ -469,7 +469,7 @@ impl Model {
         told.sort_by_key(|(key, header, _)| (header.expires_at, key.clone()));
         self.feed.append(&mut told);
         if swept > 0 {
-            self.keep_time();
+            self.advance_watermark();
         }
         swept
     }
@@ -479,14 +479,14 @@ impl Model {
         self.rules.history_depth = history_depth;
         self.rules.blob_threshold_bytes = blob_threshold_bytes;
         self.rules.others = false;
-        (self.greatest, self.kept) = (self.kept_greatest, self.kept_greatest);
+        (self.latest, self.watermark) = (self.watermark_on_disk, self.watermark_on_disk);
         // what the disk has may be believed again by now
-        self.set_right = false;
+        self.is_void = false;
         self.set_now(self.now);
     }
 }
 
-/// What was decided: where to remember it, if it is new; or why it was refused.
+/// The answer, with the keys to remember it under if it is new; or the refusal.
 type Decided = Result<(Answer, Option<Vec<Option<Key>>>), Answer>;
 
 /// Whether a record came without the bytes that it had.

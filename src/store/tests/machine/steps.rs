@@ -156,7 +156,7 @@ pub(super) enum Move {
     ToExpiry(usize, i64),
     /// To when the oldest request is forgotten.
     ToForgotten(i64),
-    /// Back from the greatest time that was seen by the bound on drift.
+    /// Back from the latest time that was seen by the bound on drift.
     BackByBound(i64),
 }
 
@@ -676,7 +676,7 @@ pub(super) fn moved(model: &Model, movement: Move) -> Timestamp {
         Move::ToForgotten(by) => shifted(model.next_forgotten().unwrap_or(model.now), by),
         Move::BackByBound(by) => {
             let bound = i64::try_from(model.rules.clock_drift_max.as_micros()).unwrap();
-            shifted(model.greatest, by - bound)
+            shifted(model.latest, by - bound)
         }
     }
 }

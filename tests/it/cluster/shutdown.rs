@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::load::Load;
+use crate::crash::load::Load;
 use crate::support::{SOON, Site, ensure, eventually, raw};
 
 #[tokio::test]

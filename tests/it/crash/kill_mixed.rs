@@ -9,8 +9,8 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 
-use super::crash::reopened;
-use super::mixed::{
+use super::kill_writes::reopened_by_turns;
+use super::mixed_load::{
     self, Acked, Fate, Learned, Made, Named, accepted, answered_alike, keys, micros, now, token_of,
 };
 use crate::support::{Client, Site, scale};
@@ -221,7 +221,7 @@ async fn whatever_clients_do_a_kill_loses_nothing_tears_nothing_and_changes_no_a
     let mut node = site.node("n1", &[]).await;
     for round in 0..ROUNDS * scale() {
         let last_round = book.answered.len();
-        let running = mixed::start(&node.client, 2 * round, &book.fates);
+        let running = mixed_load::start(&node.client, 2 * round, &book.fates);
         running.reaches(rng.random_range(1..ANSWERS_MAX)).await;
         node.kill();
         book.take(running.end().await);
@@ -229,20 +229,12 @@ async fn whatever_clients_do_a_kill_loses_nothing_tears_nothing_and_changes_no_a
         book.verify(&node.client).await;
         book.resolve(&node.client).await;
         book.retry(&node.client, last_round).await;
-        // opened by a scan; or followed write by write, and stopped in order
-        let fingerprint = if round % 2 == 0 {
-            let fingerprint = node.client.fingerprint().await;
-            node.kill();
-            fingerprint
-        } else {
-            let running = mixed::start(&node.client, 2 * round + 1, &book.fates);
+        let more = async |client: &Client| {
+            let running = mixed_load::start(client, 2 * round + 1, &book.fates);
             running.reaches(ANSWERS_MAX / 4).await;
             book.take(running.stop().await);
-            let fingerprint = node.client.fingerprint().await;
-            node.stop().await;
-            fingerprint
         };
-        node = reopened(node, &fingerprint, &format!("round {round}")).await;
+        node = reopened_by_turns(node, round, more).await;
         book.verify(&node.client).await;
     }
     println!(

@@ -1,6 +1,6 @@
-//! kill -9 at any moment: nothing that was acknowledged is lost, and the digest is that of the
-//! data. A node alone and with a sync is killed in [`kill`](super::kill), under more than plain
-//! writes.
+//! kill -9 at any moment: no acknowledged write is lost, and the digest is that of the data. A single
+//! node whose commits wait for the disk is killed in [`kill_mixed`](super::kill_mixed), under more
+//! than plain writes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use kvs::telemetry::Metrics;
 use rand::RngExt;
 
 use super::load::Load;
-use crate::support::{Node, SOON, Site, cluster::converged, peer, scale};
+use crate::support::{Client, Node, SOON, Site, cluster::converged, peer, scale};
 
 const ROUNDS: usize = 5;
 const CLUSTER_ROUNDS: usize = 6;
@@ -41,6 +41,26 @@ pub(super) async fn reopened(node: Node, fingerprint: &str, context: &str) -> No
     node
 }
 
+/// Ends a round of kills: the digest is that of the data, both where a scan has built it (the node is
+/// killed right after its start) and where it followed `more` writes (it is stopped in order).
+pub(super) async fn reopened_by_turns(
+    mut node: Node,
+    round: usize,
+    more: impl AsyncFnOnce(&Client),
+) -> Node {
+    let fingerprint = if round.is_multiple_of(2) {
+        let fingerprint = node.client.fingerprint().await;
+        node.kill();
+        fingerprint
+    } else {
+        more(&node.client).await;
+        let fingerprint = node.client.fingerprint().await;
+        node.stop().await;
+        fingerprint
+    };
+    reopened(node, &fingerprint, &format!("round {round}")).await
+}
+
 /// Without a sync a write is in the hands of the system: that survives the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_a_kill_where_the_system_has_it_and_the_disk_not_yet() {
@@ -59,20 +79,12 @@ async fn kill_again_and_again(site: &Site, rounds: usize) {
         load.take(running.end().await);
         node = node.restart().await;
         load.verify(&node.client).await;
-        // opened by a scan; or followed write by write, and stopped in order
-        let fingerprint = if round % 2 == 0 {
-            let fingerprint = node.client.fingerprint().await;
-            node.kill();
-            fingerprint
-        } else {
-            let running = load.start(&node.client);
+        let more = async |client: &Client| {
+            let running = load.start(client);
             running.reaches(ACKS_MAX / 4).await;
             load.take(running.stop().await);
-            let fingerprint = node.client.fingerprint().await;
-            node.stop().await;
-            fingerprint
         };
-        node = reopened(node, &fingerprint, &format!("round {round}")).await;
+        node = reopened_by_turns(node, round, more).await;
         load.verify(&node.client).await;
     }
     assert!(load.writes() > rounds, "{} writes", load.writes());

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::values::noise;
+use crate::api::values::noise;
 use crate::support::command::{Ended, binary, clean, finish, kvs, kvs_with, mode};
 use crate::support::{Node, Site, client::text};
 

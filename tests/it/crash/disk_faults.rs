@@ -16,7 +16,7 @@ use rand::{Rng, RngExt};
 use reqwest::Method;
 use serde_json::json;
 
-use super::crash::{recomputed, reopened};
+use super::kill_writes::{recomputed, reopened};
 use crate::support::faults::{Errno, Failure, Faults};
 use crate::support::node::Surroundings;
 use crate::support::{Answer, Client, Node, SOON, Site, cluster, ensure, eventually, peer, scale};

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
 use uuid::Uuid;
 
-use super::values::noise;
+use crate::api::values::noise;
 use crate::support::impostor::Impostor;
 use crate::support::peer::{Peer, framed};
 use crate::support::{Cluster, Node, SOON, Site, client::text, ensure, eventually, raw};

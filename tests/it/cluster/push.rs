@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::values::noise;
+use crate::api::values::noise;
 use crate::support::{Cluster, Site, ensure, eventually};
 
 /// What "at once" is on a machine that is busy with other tests.

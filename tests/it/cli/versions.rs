@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::cli::{on, on_with, write};
+use super::commands::{on, on_with, write};
 use crate::support::{Node, SOON, Site, client::text, ensure, eventually};
 
 const UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
