@@ -7,14 +7,13 @@
 #   tests/long.sh machine random histories of the store on both engines and a plain model, for
 #                         KVS_MACHINE_SECONDS (1800), from KVS_MACHINE_FIRST (drawn anew each time);
 #                         a seed that fails is printed with the shortest history that still does
-#   tests/long.sh kill    the tests of tests/it whose name holds `kill`, each at KVS_TEST_SCALE (5)
-#                         times its usual size
-#   tests/long.sh faults  the tests of tests/it whose name holds `faults`: the disk fails or is full
-#                         at every call of a history, one after the other
-#   tests/long.sh chaos   the tests of tests/it whose name holds `chaos`: faults of links and nodes on
-#                         real processes, each at KVS_TEST_SCALE (5) times its usual size, and that
-#                         KVS_CHAOS_ROUNDS (10) times; as root or where `unshare -Urn` works, each
-#                         node has a network of its own
+#   tests/long.sh kill    kill -9 under load (tests/it/crash/kill_*.rs), each test at KVS_TEST_SCALE
+#                         (5) times its usual size
+#   tests/long.sh faults  the disk fails or is full at every call of a history, one after the other
+#                         (tests/it/crash/disk_faults.rs)
+#   tests/long.sh chaos   faults of links and nodes on real processes (tests/it/chaos), each test at
+#                         KVS_TEST_SCALE (5) times its usual size, and that KVS_CHAOS_ROUNDS (10)
+#                         times; as root or where `unshare -Urn` works, each node has its own network
 #   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200), with
 #                         KVS_SIM_MEMBERS_SEEDS seeds (1) from KVS_SIM_MEMBERS_FIRST (0)
 #   tests/long.sh mutants [NAME ...]
@@ -64,38 +63,40 @@ run_machine() {
     grep -q '^test result: ok. 1 passed' "$work/machine"
 }
 
-# Builds the tests of tests/it and says how many have $1 in their names.
+# Builds the tests of tests/it and says how many there are below the path $1. A test elsewhere whose
+# name holds that path would be chosen, too: that is refused.
 count_tests() {
-    local binary found
+    local binary names
     [[ -f tests/it/main.rs ]] || stop "tests/it/main.rs is not there"
     binary=$(test_binary it)
     [[ -x $binary ]] || stop "the tests could not be built, see above"
-    found=$("$binary" "$1" --list 2>/dev/null | grep -c ': test$' || true)
-    ((found > 0)) || stop "no test of tests/it has $1 in its name"
-    printf '%d tests\n' "$found"
+    names=$("$binary" "$1" --list 2>/dev/null | sed -n 's/: test$//p')
+    [[ -n $names ]] || stop "there is no test below tests/it, path $1"
+    if grep -qv "^$1" <<<"$names"; then stop "these are not below $1: $(grep -v "^$1" <<<"$names")"; fi
+    printf '%d tests\n' "$(wc -l <<<"$names")"
 }
 
 # Through cargo: the tests run the kvs binary, which must be that of this tree.
 run_tests() { KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- "$1" --nocapture; }
 
 run_kill() {
-    count_tests kill
-    run_tests kill
+    count_tests crash::kill_
+    run_tests crash::kill_
 }
 
 run_faults() {
-    count_tests faults
-    run_tests faults
+    count_tests crash::disk_faults::
+    run_tests crash::disk_faults::
 }
 
 run_chaos() {
     local rounds=${KVS_CHAOS_ROUNDS:-10} round
     [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
         stop "KVS_CHAOS_ROUNDS takes a whole number, not \"$rounds\""
-    count_tests chaos
+    count_tests chaos::
     for ((round = 1; round <= rounds; round++)); do
         printf 'round %d of %d\n' "$round" "$rounds"
-        run_tests chaos || return 1
+        run_tests chaos:: || return 1
     done
 }
 

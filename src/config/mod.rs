@@ -16,7 +16,7 @@ use std::time::Duration;
 use config::{File, FileFormat};
 use serde::{Deserialize, Deserializer};
 
-use crate::model::duration;
+use crate::model::{Member, duration};
 pub use error::ConfigError;
 pub use layers::DEFAULT_TOML;
 use layers::{check_known, env_key, flatten, known_keys, literal};
@@ -106,6 +106,7 @@ pub struct StorageConfig {
     pub durability: Durability,
     pub cache_bytes: usize,
     pub blob_threshold_bytes: usize,
+    pub feed_bytes_max: usize,
 }
 
 /// `[sync]`
@@ -217,13 +218,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fail =
             |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
-        let name = &self.node.name;
-        let name_ok = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
-        if !name_ok || !(1..=63).contains(&name.len()) || name.starts_with(['-', '.']) {
-            return fail(
-                "node.name",
-                "must be 1 to 63 letters, digits, `-` or `.`, as in a host name",
-            );
+        if let Err(error) = Member::check_name(&self.node.name) {
+            return fail("node.name", &error.to_string());
         }
         if !self.http.listen.ip().is_loopback() && !self.http.insecure {
             return fail(
@@ -284,6 +280,7 @@ impl Config {
             ("limits.txn_operations_max", limits.txn_operations_max, 1, 100_000),
             ("limits.idempotency_bytes_max", remembered, MIB, TIB),
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
+            ("storage.feed_bytes_max", self.storage.feed_bytes_max, MIB, TIB),
             ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB / 16),
             ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),
             ("limits.value_bytes_max", limits.value_bytes_max, 1, 16 * MIB),

@@ -27,7 +27,9 @@ pub(super) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
     let settings = Settings {
         blob_threshold_bytes: config.storage.blob_threshold_bytes,
         clock_drift_max: Duration::from_secs(60),
-        feed_commits_max: 16,
+        feed_entries_max: 16,
+        feed_bytes_max: 1 << 20,
+        boot: None,
         digest_key: [5; 32],
         cluster: None,
         history_depth: config.history_depth(),

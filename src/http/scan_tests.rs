@@ -2,7 +2,7 @@
 
 use super::super::rig;
 use super::*;
-use crate::store::racing::Racing;
+use crate::store::tests::racing::Racing;
 
 fn asked(path: &str, query: &str) -> Result<Asked, Error> {
     Asked::parse(path, Some(query))

@@ -16,7 +16,7 @@ pub mod version;
 
 pub use condition::{Condition, Expected, Tags};
 pub use key::{Key, KeyError, Prefix};
-pub use member::{Member, MemberState, NodeId};
+pub use member::{Member, MemberError, MemberState, NodeId};
 pub use merge::{Merged, merge};
 pub use record::{Content, ContentType, Header, Record};
 pub use seen::Seen;

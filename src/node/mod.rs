@@ -205,7 +205,9 @@ fn open_store(
         let settings = store::Settings {
             blob_threshold_bytes: config.storage.blob_threshold_bytes,
             clock_drift_max: config.sync.clock_drift_max,
-            feed_commits_max: config.sync.push_queue_max,
+            feed_entries_max: config.sync.push_queue_max,
+            feed_bytes_max: config.storage.feed_bytes_max as u64,
+            boot: (!sync).then(|| boot_id(clock)),
             // a node without a cluster compares digests with no other
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
             cluster: sockets.map(|s| s.secret.cluster_id()),
@@ -217,6 +219,12 @@ fn open_store(
         Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
     };
     open().map_err(|error| NodeError::Open { path, error })
+}
+
+/// Identifies this boot of the machine, or this start of the node if the system does not tell.
+fn boot_id(clock: &Clock) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_or_else(|_| clock.uuid().to_string(), |id| id.trim().to_owned())
 }
 
 /// This node as the cluster will know it. Unset advertised addresses follow the bound ones.

@@ -17,7 +17,7 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Clock;
-use crate::model::Timestamp;
+use crate::model::{Member, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Validity of an authority: ten years.
@@ -27,8 +27,6 @@ const NODE_VALIDITY: Duration = DAY.saturating_mul(731);
 /// Certificates are valid from this long before they are made, so that nodes whose clocks lag
 /// accept them.
 const BACKDATED: Duration = Duration::from_secs(3600);
-/// A node's name, in bytes; DNS allows a label no more.
-const NAME_BYTES_MAX: usize = 63;
 /// A host name, in bytes (the bound of DNS).
 const HOST_BYTES_MAX: usize = 253;
 /// Hosts per certificate.
@@ -205,12 +203,9 @@ fn dns_name(name: &str) -> Result<SanType, CertificateError> {
     Ok(SanType::DnsName(text))
 }
 
-/// Whether `name` can be a node's name: what the configuration allows and TLS can verify.
+/// Checks that `name` can be a node's name and that TLS can verify it.
 fn check_node_name(name: &str) -> Result<(), CertificateError> {
-    if name.len() > NAME_BYTES_MAX || name.contains('_') {
-        let problem = "a node's name is 1 to 63 letters, digits, `-` or `.`, as in a host name";
-        return Err(CertificateError::name(name, problem));
-    }
+    Member::check_name(name).map_err(|e| CertificateError::name(name, &e.to_string()))?;
     check_dns(name)
 }
 

@@ -53,7 +53,7 @@ fn names_that_tls_cannot_verify_are_refused_with_advice() {
     {
         let error = node(name, &[]).unwrap_err().to_string();
         assert!(error.contains(&format!("`{name}`")), "{error}");
-        assert!(error.contains("use ") || error.contains("is 1 to 63"));
+        assert!(error.contains("use ") || error.contains("must be 1 to 63"));
     }
     assert!(node("n1", &["host_a", "x.example.org"]).is_ok());
     assert!(node("n1", &["bad host"]).is_err());

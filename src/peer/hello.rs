@@ -17,10 +17,6 @@ use crate::model::Member;
 const FORMAT: u8 = 1;
 /// The meaning of the frames after the hello.
 const PROTOCOL: u16 = 1;
-/// A node's name, in bytes, as the configuration bounds it.
-const NAME_BYTES_MAX: usize = 63;
-/// A software version, in bytes.
-const SOFTWARE_BYTES_MAX: usize = 64;
 
 /// A node's claim: its protocol, its cluster and itself as a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,13 +76,8 @@ impl Hello {
         if read != body.len() {
             return Err(malformed("the hello has bytes after its end".into()));
         }
-        let Member { name, software, .. } = &hello.member;
-        if !(1..=NAME_BYTES_MAX).contains(&name.len()) || name.contains(char::is_control) {
-            return Err(malformed("its name is empty, too long or not printable".into()));
-        }
-        if software.len() > SOFTWARE_BYTES_MAX || software.contains(char::is_control) {
-            return Err(malformed("its software version is too long or not printable".into()));
-        }
+        let checked = hello.member.check();
+        checked.map_err(|e| malformed(format!("the hello describes no valid member: {e}")))?;
         Ok(hello)
     }
 

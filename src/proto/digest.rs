@@ -1,12 +1,15 @@
-//! The digest: a tree over key order whose every range has a fingerprint.
+//! The digest of a set of records: a tree over key order that knows the sum of every range of keys.
 //!
-//! Block boundaries are chosen by the keys themselves: a key starts a block of level L when its
-//! keyed hash ends in enough zero bits, so two replicas cut alike without talking, whatever order
-//! the keys came in. A block holds the sum of its elements (keyed hashes of key and record, mod
-//! 2^256) and their count; sums can be undone, so a change subtracts the old element and adds the
-//! new one. (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997; XOR would
-//! cancel too easily.) Only the blocks are kept here; what lies inside a block of level 1 is read
-//! from outside.
+//! The keys themselves choose the block boundaries: a key starts a block of level L when its keyed
+//! hash ends in enough zero bits. So the tree depends on the set alone, not on the order of changes,
+//! and two replicas cut alike without agreeing on anything but the cluster's secret.
+//!
+//! A block holds the sum of its elements (keyed hashes of key and record, mod 2^256) and their
+//! count. Sums can be undone: a change subtracts the old element and adds the new one. (Bellare and
+//! Micciancio, "A New Paradigm for Collision-Free Hashing", 1997; XOR would cancel too easily.)
+//!
+//! The tree holds blocks only. Where it needs the sum of a part of a level 1 block, its caller reads
+//! the records of that range; it must not know where they are stored.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,27 +18,31 @@ use super::element::LEVEL_MAX;
 pub use super::element::{Element, ElementKey, Place, ShortId, Sum};
 use crate::model::record::RecordHash;
 
-/// One key's change: the element that it had and the one that it has now.
+/// The change of one key. At least one of `old` and `new` is given.
 #[derive(Clone, Debug)]
 pub struct Delta {
-    /// The key.
+    /// The changed key, never empty.
     pub key: Box<[u8]>,
-    /// What it added before; `None` when the key was not held.
+    /// The element that the digest holds for the key; `None` when it holds none.
     pub old: Option<Element>,
-    /// What it adds now. Keys are never dropped yet.
-    pub new: Element,
+    /// The element that replaces it; `None` when the record leaves the digest.
+    pub new: Option<Element>,
 }
 
-/// A piece of a range: where it starts, and its sum.
+/// The start and the sum of a block, or of the part of a block that lies in a range.
 pub type Piece = (Box<[u8]>, Sum);
 
 type Blocks = BTreeMap<Box<[u8]>, Sum>;
 
-/// The tree of blocks above the leaves.
+/// The blocks of all levels above the records.
 ///
-/// Invariants: each level has a block that starts at the empty key; every other block starts at a
-/// held key of at least that level, and every such key starts one; the blocks of a level add up to
-/// the root.
+/// Invariants:
+/// - each level has a block that starts at the empty key; each other block starts at a held key of
+///   at least that level, and each such key starts one;
+/// - so a boundary of a level is one on all levels below, and the highest level has a boundary
+///   besides the empty key;
+/// - a block is the sum of the blocks of the level below inside it; the blocks of a level add up to
+///   the root.
 pub struct Digest {
     /// At index i the blocks of level i + 1.
     levels: Vec<Blocks>,
@@ -43,7 +50,7 @@ pub struct Digest {
     key: ElementKey,
 }
 
-/// Reads the sum of the records in a range of keys from where the records are.
+/// Reads the sum of the records in `[from, to)`, where `to` = `None` means the end of all keys.
 pub type ReadLeaf<'a, E> = dyn FnMut(&[u8], Option<&[u8]>) -> Result<Sum, E> + 'a;
 
 impl Digest {
@@ -53,19 +60,22 @@ impl Digest {
         Self { levels: Vec::new(), root: Sum::default(), key }
     }
 
-    /// Adds a record whose key is greater than all keys that were added before: how a digest is
-    /// built from a scan.
+    /// Adds a record whose key is greater than all keys added before: builds a digest from a scan.
+    ///
+    /// # Panics
+    /// When the key is empty, or not greater than the last boundary.
     pub fn append(&mut self, key: &[u8], element: &Element) {
+        assert!(!key.is_empty(), "no record has an empty key");
         let place = self.key.place(key);
         self.grow(place.level);
         self.root.add(element);
         for (level, blocks) in (1..).zip(&mut self.levels) {
+            let last = blocks.last_key_value().map(|(start, _)| &**start);
+            assert!(last < Some(key), "keys are appended in ascending order");
             if level <= place.level {
                 blocks.insert(key.into(), Sum::default());
             }
-            if let Some(mut last) = blocks.last_entry() {
-                last.get_mut().add(element);
-            }
+            block_of(blocks, key).add(element);
         }
     }
 
@@ -76,61 +86,80 @@ impl Digest {
         }
     }
 
-    /// Applies changes of distinct keys that are already visible to `read_leaf`.
+    /// Applies changes of distinct keys, which `read_leaf` must show already.
     ///
     /// # Errors
-    /// When a leaf cannot be read; the digest must then be built anew.
+    /// When a leaf cannot be read. The digest is then damaged: build it again from a scan.
+    ///
+    /// # Panics
+    /// When a delta has neither `old` nor `new`, two have one key, or one contradicts the tree: the
+    /// caller lost track of a record.
     pub fn apply<E>(&mut self, deltas: &[Delta], read_leaf: &mut ReadLeaf<'_, E>) -> Result<(), E> {
-        // first all sums, so that the digest agrees with what leaves are read from
-        for delta in deltas {
-            let change = |sum: &mut Sum| {
-                if let Some(old) = &delta.old {
-                    sum.remove(old);
-                }
-                sum.add(&delta.new);
-            };
-            change(&mut self.root);
-            for blocks in &mut self.levels {
-                let below = (Bound::Unbounded, Bound::Included(&*delta.key));
-                if let Some((_, sum)) = blocks.range_mut::<[u8], _>(below).next_back() {
-                    change(sum);
-                }
-            }
+        let mut deltas: Vec<&Delta> = deltas.iter().collect();
+        deltas.sort_unstable_by(|a, b| b.key.cmp(&a.key));
+        assert!(deltas.is_sorted_by(|a, b| a.key > b.key), "two deltas change one key");
+        // All sums first, so that the tree agrees with the records that splits read.
+        for delta in &deltas {
+            self.change_sums(delta);
         }
-        // then new boundaries, the greatest first, so that each leaf is read once
-        let mut fresh: Vec<_> = deltas
-            .iter()
-            .filter(|delta| delta.old.is_none())
-            .map(|delta| (&delta.key, self.key.place(&delta.key).level))
-            .filter(|(_, level)| *level > 0)
-            .collect();
-        fresh.sort_unstable_by(|a, b| b.0.cmp(a.0));
-        for (key, level) in fresh {
-            self.split(key, level, read_leaf)?;
+        for delta in deltas.iter().filter(|delta| delta.new.is_none()) {
+            self.merge(&delta.key);
+        }
+        // In descending order, so that no part of a leaf is read twice.
+        for delta in deltas.iter().filter(|delta| delta.old.is_none()) {
+            self.split(&delta.key, read_leaf)?;
+        }
+        while self.levels.last().is_some_and(|blocks| blocks.len() == 1) {
+            self.levels.pop();
         }
         Ok(())
     }
 
-    /// Starts new blocks at `key` on all levels up to `level`.
-    fn split<E>(
-        &mut self,
-        key: &[u8],
-        level: u8,
-        read_leaf: &mut ReadLeaf<'_, E>,
-    ) -> Result<(), E> {
-        self.grow(level);
-        for at in 1..=level {
-            let end = self.next_boundary(at, key);
-            // on the level below, `key` already is a boundary
-            let right = self.sum_from(at - 1, key, end.as_deref(), read_leaf)?;
-            let Some(blocks) = self.levels.get_mut(usize::from(at) - 1) else { continue };
-            let below = (Bound::Unbounded, Bound::Excluded(key));
-            if let Some((_, left)) = blocks.range_mut::<[u8], _>(below).next_back() {
-                left.remove_sum(&right);
+    /// Changes the root and the block of the key on each level.
+    fn change_sums(&mut self, delta: &Delta) {
+        assert!(!delta.key.is_empty(), "no record has an empty key");
+        assert!(delta.old.is_some() || delta.new.is_some(), "a delta changes nothing");
+        let blocks = self.levels.iter_mut().map(|blocks| block_of(blocks, &delta.key));
+        for sum in blocks.chain([&mut self.root]) {
+            if let Some(old) = &delta.old {
+                sum.remove(old);
             }
-            blocks.insert(key.into(), right);
+            if let Some(new) = &delta.new {
+                sum.add(new);
+            }
+        }
+    }
+
+    /// Joins the blocks that start at `key`, which has left, with those on their left.
+    #[expect(clippy::expect_used, reason = "a held key starts a block on each of its levels")]
+    fn merge(&mut self, key: &[u8]) {
+        let level = usize::from(self.key.place(key).level);
+        assert!(level <= self.levels.len(), "a key leaves that the digest does not hold");
+        for blocks in self.levels.iter_mut().take(level) {
+            let rest = blocks.remove(key).expect("a key leaves that the digest does not hold");
+            block_of(blocks, key).add_sum(&rest);
+        }
+    }
+
+    /// Starts blocks at `key`, which is new, on all of its levels.
+    fn split<E>(&mut self, key: &[u8], read_leaf: &mut ReadLeaf<'_, E>) -> Result<(), E> {
+        let level = self.key.place(key).level;
+        self.grow(level);
+        for level in 1..=level {
+            let end = self.next_boundary(level, key);
+            // `key` already starts a block on the level below: only level 1 reads records.
+            let right = self.sum_from(level - 1, key, end.as_deref(), read_leaf)?;
+            let blocks = self.blocks_of_mut(level);
+            block_of(blocks, key).remove_sum(&right);
+            let twin = blocks.insert(key.into(), right);
+            assert_eq!(twin, None, "a key joins that the digest holds already");
         }
         Ok(())
+    }
+
+    #[expect(clippy::expect_used, reason = "callers make the level exist first")]
+    fn blocks_of_mut(&mut self, level: u8) -> &mut Blocks {
+        self.levels.get_mut(usize::from(level) - 1).expect("the level exists")
     }
 
     fn blocks_of(&self, level: u8) -> Option<&Blocks> {
@@ -142,19 +171,19 @@ impl Digest {
         self.blocks_of(level)?.range::<[u8], _>(above).next().map(|(start, _)| start.clone())
     }
 
-    /// The sum of everything.
+    /// The sum of all records.
     #[must_use]
     pub fn root(&self) -> Sum {
         self.root
     }
 
-    /// The highest level that has blocks.
+    /// The highest level that has blocks; 0 when no held key is a boundary.
     #[must_use]
     pub fn height(&self) -> u8 {
         u8::try_from(self.levels.len()).unwrap_or(LEVEL_MAX)
     }
 
-    /// The sum of the records in `[from, to)`; reads at most the leaves at its two ends.
+    /// The sum of the records in `[from, to)`. Reads at most the leaves at the two ends.
     ///
     /// # Errors
     /// When a leaf cannot be read.
@@ -170,7 +199,7 @@ impl Digest {
         self.sum_from(self.height(), from, to, read_leaf)
     }
 
-    /// The sum of `[from, to)` out of blocks of `level` and, at the ends, of lower ones.
+    /// The sum of `[from, to)` from blocks of `level` and, at the two ends, of lower levels.
     fn sum_from<E>(
         &self,
         level: u8,
@@ -181,7 +210,7 @@ impl Digest {
         if to.is_some_and(|to| to <= from) {
             return Ok(Sum::default());
         }
-        // above the highest level there is nothing to go by, and a leaf would be everything
+        // A level above the highest has no blocks; reading a leaf instead would read all records.
         let level = level.min(self.height());
         let Some(blocks) = self.blocks_of(level) else { return read_leaf(from, to) };
         let end = to.map_or(Bound::Unbounded, Bound::Excluded);
@@ -204,8 +233,8 @@ impl Digest {
         Ok(sum)
     }
 
-    /// Cuts `[from, to)` at its boundaries of `level`: the start of each piece and its sum. The
-    /// first piece starts at `from`.
+    /// Cuts `[from, to)` at the boundaries of `level` inside it, in key order. The first piece
+    /// starts at `from`; an empty range has none.
     ///
     /// # Errors
     /// When a leaf cannot be read.
@@ -233,7 +262,7 @@ impl Digest {
         Ok(pieces)
     }
 
-    /// How many boundaries of `level` lie inside `[from, to)`, counted up to `most`.
+    /// How many boundaries of `level` lie inside `[from, to)` after `from`, counted up to `most`.
     #[must_use]
     pub fn boundaries(&self, level: u8, from: &[u8], to: Option<&[u8]>, most: usize) -> usize {
         if to.is_some_and(|to| to <= from) {
@@ -245,7 +274,7 @@ impl Digest {
         })
     }
 
-    /// Where a key stands.
+    /// The place of a key in the tree, whether it is held or not.
     #[must_use]
     pub fn place(&self, key: &[u8]) -> Place {
         self.key.place(key)
@@ -257,22 +286,63 @@ impl Digest {
         self.key.element(key, hash)
     }
 
-    /// Checks the invariants that need no records.
+    /// Checks all invariants that need no records, in time linear in the number of blocks.
     ///
     /// # Panics
     /// When one does not hold: a bug.
     pub fn check_invariants(&self) {
+        assert!(self.levels.len() <= usize::from(LEVEL_MAX), "more levels than a key can have");
+        assert!(self.levels.last().is_none_or(|top| top.len() > 1), "the top level cuts nothing");
+        let mut below: Option<&Blocks> = None;
         for (level, blocks) in (1..).zip(&self.levels) {
-            let mut total = Sum::default();
-            for (start, sum) in blocks {
-                total.add_sum(sum);
-                let place = self.key.place(start);
-                assert!(start.is_empty() || place.level >= level, "a boundary of too low a level");
-            }
-            assert_eq!(total, self.root, "the blocks of level {level} do not add up to the root");
             assert!(blocks.contains_key(&[][..]), "level {level} has no first block");
+            for (start, sum) in blocks.iter().filter(|(start, _)| !start.is_empty()) {
+                let is_boundary = self.key.place(start).level >= level;
+                assert!(is_boundary, "a block of level {level} starts at a lower key");
+                assert!(sum.count > 0, "a block of level {level} lacks its first key");
+            }
+            if let Some(below) = below {
+                check_inner_sums(level, blocks, below);
+            }
+            let mut total = Sum::default();
+            blocks.values().for_each(|sum| total.add_sum(sum));
+            assert_eq!(total, self.root, "the blocks of level {level} do not add up to the root");
+            below = Some(blocks);
         }
     }
+
+    /// Checks that this digest is the one that `scanned` is: the digest of its records as
+    /// [`Digest::append`] builds it from a scan of all of them.
+    ///
+    /// # Panics
+    /// When they differ: this digest missed a change.
+    pub fn check_against(&self, scanned: &Self) {
+        assert_eq!(self.root, scanned.root, "the root is not the sum of the records");
+        assert_eq!(self.height(), scanned.height(), "the tree is not as high as its records ask");
+        for (level, (mine, theirs)) in (1..).zip(self.levels.iter().zip(&scanned.levels)) {
+            assert_eq!(mine, theirs, "the blocks of level {level} are not those of the records");
+        }
+    }
+}
+
+/// Checks that each block of `level` is the sum of the blocks of the level below inside it.
+fn check_inner_sums(level: u8, blocks: &Blocks, below: &Blocks) {
+    let nested = blocks.keys().all(|start| below.contains_key(start));
+    assert!(nested, "level {level} cuts where the level below does not");
+    let ends = blocks.keys().skip(1).map(|start| Bound::Excluded(&**start));
+    for ((start, sum), end) in blocks.iter().zip(ends.chain([Bound::Unbounded])) {
+        let mut inner = Sum::default();
+        let parts = below.range::<[u8], _>((Bound::Included(&**start), end));
+        parts.for_each(|(_, part)| inner.add_sum(part));
+        assert_eq!(*sum, inner, "a block of level {level} is not the sum of its parts");
+    }
+}
+
+/// The block that holds `key`.
+#[expect(clippy::expect_used, reason = "each level has a block that starts at the empty key")]
+fn block_of<'a>(blocks: &'a mut Blocks, key: &[u8]) -> &'a mut Sum {
+    let up_to_key = (Bound::Unbounded, Bound::Included(key));
+    blocks.range_mut::<[u8], _>(up_to_key).next_back().expect("a level has no first block").1
 }
 
 #[cfg(test)]

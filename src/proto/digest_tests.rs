@@ -1,4 +1,4 @@
-//! The digest against a plain map: every sum, every cut, whatever the order of changes.
+//! The digest against a plain map: every sum and every cut, after any order of changes.
 
 use std::convert::Infallible;
 
@@ -32,22 +32,31 @@ fn build(held: &Held) -> Digest {
     digest
 }
 
-/// Applies a group of writes to the map first and then to the digest, as the writer does.
-fn write(digest: &mut Digest, held: &mut Held, group: &[(u8, u8)]) {
+/// Applies a group of writes and removals to the map first and then to the digest, as the writer
+/// does; removing what is not held changes nothing.
+fn write(digest: &mut Digest, held: &mut Held, group: &[(u8, Option<u8>)]) {
     let mut deltas: BTreeMap<Box<[u8]>, Delta> = BTreeMap::new();
     for (key, value) in group {
-        let (key, hash): (Box<[u8]>, _) = (Box::from([b'k', *key]), [*value; 32]);
-        let new = digest.element(&key, &hash);
-        let old = held.insert(key.clone(), hash).map(|old| digest.element(&key, &old));
+        let key: Box<[u8]> = Box::from([b'k', *key]);
+        let old = match value {
+            Some(value) => held.insert(key.clone(), [*value; 32]),
+            None => held.remove(&key),
+        };
+        let old = old.map(|old| digest.element(&key, &old));
+        let new = value.map(|value| digest.element(&key, &[value; 32]));
         deltas.entry(key.clone()).or_insert(Delta { key, old, new }).new = new;
     }
-    let deltas: Vec<_> = deltas.into_values().collect();
+    let mut deltas: Vec<_> = deltas.into_values().collect();
+    deltas.retain(|delta| delta.old.is_some() || delta.new.is_some());
     let applied = digest.apply::<Infallible>(&deltas, &mut |from, to| Ok(naive(held, from, to)));
     assert_eq!(applied, Ok(()));
 }
 
-fn groups() -> impl Strategy<Value = Vec<Vec<(u8, u8)>>> {
-    proptest::collection::vec(proptest::collection::vec((0..60_u8, 0..4_u8), 1..12), 1..20)
+type Group = Vec<(u8, Option<u8>)>;
+
+fn groups() -> impl Strategy<Value = Vec<Group>> {
+    let write = (0..60_u8, proptest::option::weighted(0.6, 0..4_u8));
+    proptest::collection::vec(proptest::collection::vec(write, 1..12), 1..20)
 }
 
 proptest! {
@@ -81,17 +90,105 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_writes_leaves_no_trace(groups in groups()) {
+    fn changes_lead_to_the_digest_of_a_scan(groups in groups()) {
+        let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
+        for group in &groups {
+            write(&mut digest, &mut held, group);
+            let rebuilt = build(&held);
+            rebuilt.check_invariants();
+            digest.check_against(&rebuilt);
+        }
+    }
+
+    #[test]
+    fn a_digest_that_all_records_left_is_empty(groups in groups()) {
         let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
         for group in &groups {
             write(&mut digest, &mut held, group);
         }
-        let rebuilt = build(&held);
-        rebuilt.check_invariants();
-        prop_assert_eq!(rebuilt.root(), digest.root());
-        let (a, b) = (rebuilt.levels.iter(), digest.levels.iter());
-        prop_assert!(a.zip(b).all(|(a, b)| a == b));
+        let all: Group = (0..60).map(|key| (key, None)).collect();
+        write(&mut digest, &mut held, &all);
+        prop_assert_eq!((digest.root(), digest.height()), (Sum::default(), 0));
     }
+}
+
+/// A digest of 60 records with at least three levels.
+fn sixty() -> Digest {
+    let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
+    let group: Group = (0..60).map(|key| (key, Some(key))).collect();
+    write(&mut digest, &mut held, &group);
+    assert!(digest.height() >= 3);
+    digest
+}
+
+#[test]
+#[should_panic(expected = "not the sum of its parts")]
+fn a_wrong_inner_sum_is_noticed_though_the_root_is_right() {
+    let mut digest = sixty();
+    let element = digest.element(b"k", &[0; 32]);
+    let mut large = digest.levels[1].values_mut().filter(|sum| sum.count > 1);
+    large.next().unwrap().add(&element);
+    large.next().unwrap().remove(&element);
+    digest.check_invariants();
+}
+
+#[test]
+#[should_panic(expected = "cuts where the level below does not")]
+fn a_boundary_that_the_level_below_lacks_is_noticed() {
+    let mut digest = sixty();
+    let start = digest.levels[1].keys().nth(1).unwrap().clone();
+    let rest = digest.levels[0].remove(&start).unwrap();
+    block_of(&mut digest.levels[0], &start).add_sum(&rest);
+    digest.check_invariants();
+}
+
+#[test]
+#[should_panic(expected = "not those of the records")]
+fn a_key_that_starts_no_block_is_noticed_by_a_scan() {
+    let mut digest = sixty();
+    let higher = digest.levels[1].clone();
+    let start = digest.levels[0].keys().find(|start| !higher.contains_key(*start));
+    let start = start.unwrap().clone();
+    let rest = digest.levels[0].remove(&start).unwrap();
+    block_of(&mut digest.levels[0], &start).add_sum(&rest);
+    digest.check_invariants();
+    digest.check_against(&sixty());
+}
+
+fn apply_to_sixty(deltas: &[Delta]) {
+    let _ = sixty().apply::<Infallible>(deltas, &mut |_, _| Ok(Sum::default()));
+}
+
+#[test]
+#[should_panic(expected = "changes nothing")]
+fn a_delta_without_old_and_new_is_a_bug() {
+    apply_to_sixty(&[Delta { key: (*b"k").into(), old: None, new: None }]);
+}
+
+#[test]
+#[should_panic(expected = "two deltas change one key")]
+fn two_deltas_of_one_key_are_a_bug() {
+    let delta = Delta { key: (*b"k").into(), old: None, new: Some(Element([0; 32])) };
+    apply_to_sixty(&[delta.clone(), delta]);
+}
+
+#[test]
+#[should_panic(expected = "the digest holds already")]
+fn a_boundary_that_joins_twice_is_a_bug() {
+    let mut digest = sixty();
+    let key = digest.levels[0].keys().nth(1).unwrap().clone();
+    let new = Some(digest.element(&key, &[9; 32]));
+    let _ = digest
+        .apply::<Infallible>(&[Delta { key, old: None, new }], &mut |_, _| Ok(Sum::default()));
+}
+
+#[test]
+#[should_panic(expected = "the count of a sum wraps")]
+fn a_record_that_leaves_an_empty_digest_is_a_bug() {
+    let mut digest = Digest::new(element_key());
+    let old = Some(Element([1; 32]));
+    let delta = Delta { key: (*b"k").into(), old, new: None };
+    let _ = digest.apply::<Infallible>(&[delta], &mut |_, _| Ok(Sum::default()));
 }
 
 #[test]

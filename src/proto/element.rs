@@ -48,28 +48,44 @@ impl Sum {
         }
     }
 
-    /// Adds one element.
+    /// Counts `change` more or fewer elements.
+    #[expect(clippy::expect_used, reason = "a count that wraps belongs to a digest that is wrong")]
+    fn recount(&mut self, op: fn(u64, u64) -> Option<u64>, change: u64) {
+        self.count = op(self.count, change).expect("the count of a sum wraps");
+    }
+
+    /// Adds an element.
     pub fn add(&mut self, element: &Element) {
         self.step(&words(&element.0), u64::overflowing_add);
-        self.count += 1;
+        self.recount(u64::checked_add, 1);
     }
 
-    /// Takes one element out that was added before.
+    /// Removes an element that was added before.
+    ///
+    /// # Panics
+    /// When the sum has no elements.
     pub fn remove(&mut self, element: &Element) {
         self.step(&words(&element.0), u64::overflowing_sub);
-        self.count -= 1;
+        self.recount(u64::checked_sub, 1);
     }
 
-    /// Adds all that `other` holds.
+    /// Adds all elements of `other`.
+    ///
+    /// # Panics
+    /// When the count overflows: never for sums of this node's records. A sum from the wire can
+    /// have any count, so it must not come here.
     pub fn add_sum(&mut self, other: &Self) {
         self.step(&other.words, u64::overflowing_add);
-        self.count += other.count;
+        self.recount(u64::checked_add, other.count);
     }
 
-    /// Takes all out that `other` holds.
+    /// Removes all elements of `other`, which were added before.
+    ///
+    /// # Panics
+    /// When `other` has more elements.
     pub(super) fn remove_sum(&mut self, other: &Self) {
         self.step(&other.words, u64::overflowing_sub);
-        self.count -= other.count;
+        self.recount(u64::checked_sub, other.count);
     }
 
     /// The low 128 bits; sums of these are the low bits of the sum, so they may be added up too.

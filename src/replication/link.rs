@@ -83,7 +83,7 @@ impl PeerLink {
     async fn serve(&mut self, link: Arc<dyn peer::Link>) {
         let (lost, mut lost_pushes) = mpsc::channel(1);
         // before the first session reads the store, so that no commit falls between the two
-        let feed = self.context.store.subscribe();
+        let feed = self.context.store.read_feed_from_now();
         let pushing = push::push(self.context.clone(), link.clone(), self.member.id, feed, lost);
         tokio::pin!(pushing);
         let mut session = Some(self.session(&link, Vec::new()));

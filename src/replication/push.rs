@@ -6,20 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::context::Context;
 use crate::model::{NodeId, Record};
 use crate::peer::{Link, PeerError, StreamKind};
 use crate::proto::wire::{self, Push, WireRecord};
 use crate::store::ReadError;
-use crate::store::feed::Commit;
+use crate::store::feed::{Cause, FeedEntry, FeedReader, Missed};
 
 /// A frame is closed once its records reach this size, so it exceeds this by at most one record.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Delay of the report after a commit, so that one report covers a burst.
 const REPORT_AFTER: Duration = Duration::from_millis(20);
-/// How often to look for changes outside the feed, such as merges from other peers.
+/// How often to look for changes that the loop does not push, such as merges from other peers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Deadline for sending one frame. A slower peer loses the connection.
 const SEND_WAIT: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub(super) async fn push(
     context: Context,
     link: Arc<dyn Link>,
     id: NodeId,
-    mut feed: broadcast::Receiver<Arc<Commit>>,
+    mut feed: FeedReader,
     lost: mpsc::Sender<()>,
 ) -> PeerError {
     let mut stream = match link.open(StreamKind::Push).await {
@@ -45,10 +45,11 @@ pub(super) async fn push(
         let mut message = None;
         tokio::select! {
             biased;
-            commit = feed.recv(), if context.settings.push => {
-                match batch(&context, commit, &mut feed).await {
+            first = feed.next(), if context.settings.push => {
+                match batch(&context, first, &mut feed).await {
+                    Ok(records) if records.is_empty() => {}
                     Ok(records) => message = Some(Push::Records(records)),
-                    Err(missed) => {
+                    Err(Missed { entries: missed }) => {
                         context.metrics.push_dropped.inc_by(missed);
                         tracing::info!(
                             peer = %id, missed, "the peer missed pushes; a session will follow"
@@ -93,53 +94,44 @@ async fn send(
     })
 }
 
-/// The records of `first` and of the commits that wait behind it, up to one frame.
+/// The records of the client writes among `first` and the changes behind it, up to one frame. Leaves
+/// out records from peers: the node that took such a write pushes it to all.
 ///
 /// # Errors
-/// How many commits the peer missed, because the feed overran or a record cannot be read.
+/// When the peer missed changes, because the feed overran or a record cannot be read.
 async fn batch(
     context: &Context,
-    first: Result<Arc<Commit>, broadcast::error::RecvError>,
-    feed: &mut broadcast::Receiver<Arc<Commit>>,
-) -> Result<Vec<WireRecord>, u64> {
-    use broadcast::error::{RecvError, TryRecvError};
-    let mut commit = match first {
-        Ok(commit) => commit,
-        Err(RecvError::Lagged(missed)) => return Err(missed),
-        // only a store that is shutting down closes the feed
-        Err(RecvError::Closed) => return std::future::pending().await,
-    };
+    first: Result<Arc<FeedEntry>, Missed>,
+    feed: &mut FeedReader,
+) -> Result<Vec<WireRecord>, Missed> {
+    let mut next = Some(first?);
     let (mut records, mut bytes) = (Vec::new(), 0);
-    loop {
-        match load(context, &commit).await {
-            Ok(Some(record)) => {
-                bytes += record.size();
-                records.push(record);
-            }
-            Ok(None) => {}
-            // give up those before it too: the session brings all of them
-            Err(error) => {
-                tracing::warn!(key = %commit.key, %error, "cannot read a record to push it");
-                return Err(1 + records.len() as u64);
+    while let Some(entry) = next {
+        if entry.cause == Cause::Client {
+            match load(context, &entry).await {
+                Ok(Some(record)) => {
+                    bytes += record.size();
+                    records.push(record);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(key = %entry.key, %error, "cannot read a record to push it");
+                    // give up those before it too: the session brings all of them
+                    return Err(Missed { entries: 1 + records.len() as u64 });
+                }
             }
         }
-        if bytes >= BATCH_BYTES_MAX {
-            return Ok(records);
-        }
-        commit = match feed.try_recv() {
-            Ok(commit) => commit,
-            Err(TryRecvError::Lagged(missed)) => return Err(missed),
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(records),
-        };
+        next = if bytes < BATCH_BYTES_MAX { feed.try_next() } else { None };
     }
+    Ok(records)
 }
 
-/// The record of a commit. The feed leaves out large values: reads the record from the store then,
+/// The record of a change. The feed leaves out large values: reads the record from the store then,
 /// which gives a newer one if a later write has replaced it.
-async fn load(context: &Context, commit: &Commit) -> Result<Option<WireRecord>, ReadError> {
-    let record = match &commit.body {
-        Some(body) => Some(Record { header: commit.header.clone(), body: body.clone() }),
-        None => context.store.record(&commit.key).await?,
+async fn load(context: &Context, entry: &FeedEntry) -> Result<Option<WireRecord>, ReadError> {
+    let record = match &entry.body {
+        Some(body) => Some(Record { header: entry.header.clone(), body: body.clone() }),
+        None => context.store.record(&entry.key).await?,
     };
-    Ok(record.map(|record| WireRecord::new(commit.key.clone(), record)))
+    Ok(record.map(|record| WireRecord::new(entry.key.clone(), record)))
 }

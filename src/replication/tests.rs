@@ -37,7 +37,9 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
     let (clock, metrics) = (Clock::from_source(Fixed::new(1 << 50, 1)), Metrics::new());
     let settings = crate::store::Settings {
         blob_threshold_bytes: 64,
-        feed_commits_max: 16,
+        feed_entries_max: 16,
+        feed_bytes_max: 1 << 20,
+        boot: None,
         digest_key: [5; 32],
         ..crate::store::Settings::default()
     };

@@ -1,4 +1,4 @@
-//! What the store is asked, and what it answers.
+//! The requests that the store takes, and its answers.
 
 use std::time::Duration;
 
@@ -9,54 +9,55 @@ use uuid::Uuid;
 use super::engine::EngineError;
 use crate::model::{Condition, Content, ContentType, Header, Key, Timestamp};
 
-/// How long a value is to live.
+/// The lifetime of a new value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Lifetime {
-    /// Until it is replaced.
+    /// It lives until it is replaced.
     #[default]
     Unbounded,
-    /// As long as the live value that it replaces would have; without one, until it is replaced.
+    /// It expires when the live value that it replaces would have; without one, it lives until it
+    /// is replaced.
     Keep,
-    /// So long from the moment of the write.
+    /// It expires this long after the write.
     For(Duration),
 }
 
-/// What a client asks to be written.
+/// The change of one key that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Change {
-    /// A value in the place of whatever is there.
+    /// Puts a value, whether or not the key has one.
     Put {
-        /// What describes the value.
+        /// Type, size and hash of the value.
         content: Content,
         /// The value.
         #[serde(skip)]
         body: Bytes,
-        /// How long it is to live.
+        /// When it expires.
         lifetime: Lifetime,
     },
-    /// A tombstone in the place of a live value.
+    /// Replaces a live value by a tombstone.
     Delete,
 }
 
 impl Change {
-    /// Puts `body`. Hashes it, which takes its time where it is large.
+    /// Puts `body`, and hashes it: about 1 ms for each MiB.
     #[must_use]
     pub fn put(content_type: ContentType, body: Bytes, lifetime: Lifetime) -> Self {
         Self::Put { content: Content::value(content_type, &body), body, lifetime }
     }
 }
 
-/// One conditional or plain write of a client.
+/// A client's write of one key.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// The key.
+    /// The key to write.
     pub key: Key,
-    /// What to do with it.
+    /// The change to make.
     pub change: Change,
-    /// All of them must hold, decided in one step with the write.
+    /// All must hold, or the write is refused. Decided in one step with the write.
     pub conditions: Vec<Condition>,
-    /// The client's name for this write, which becomes its version's uuid: the same write under the
-    /// same name is done once, and answered alike as long as the name is remembered.
+    /// The uuid that the client gives the write; it becomes the version's. While it is remembered,
+    /// the same write under the same uuid is made once and gets the same answer.
     pub uuid: Option<Uuid>,
 }
 
@@ -65,37 +66,37 @@ pub struct Write {
 pub struct Written {
     /// The new record's header.
     pub header: Header,
-    /// uuid and timestamp of the live value that it replaced, if there was one.
+    /// Uuid and timestamp of the live value that it replaced, if there was one.
     pub previous: Option<(Uuid, Timestamp)>,
 }
 
-/// Several writes and reads that are decided in one step: all or nothing.
+/// Writes and reads that are decided in one step: all or nothing.
 #[derive(Clone, Debug)]
 pub struct Txn {
-    /// What is compared, each on its own.
+    /// The conditions, each on its key.
     pub compare: Vec<(Key, Condition)>,
-    /// What is done in order when all hold. No key may be written twice.
+    /// The operations when all conditions hold, in order. No key may be written twice.
     pub success: Vec<Operation>,
-    /// What is done in order when one does not. No key may be written twice.
+    /// The operations when one does not hold, in order. No key may be written twice.
     pub failure: Vec<Operation>,
-    /// The client's name for it, as in [`Write::uuid`]. All its writes have one uuid.
+    /// The uuid that the client gives it, as in [`Write::uuid`]. All its writes share it.
     pub uuid: Option<Uuid>,
-    /// How many bytes of content its reads may give together; beyond, nothing is done. A retry may
-    /// be refused for it, too, and be sent again with more.
+    /// How many bytes of content its reads may give together; beyond, the transaction is refused. A
+    /// retry is refused, too, where the remembered answer holds more.
     pub content_bytes_max: usize,
 }
 
-/// One operation of a transaction. It sees those before it.
+/// One operation of a transaction. It sees the effects of those before it.
 #[derive(Clone, Debug, Serialize)]
 pub enum Operation {
-    /// Writes; deleting a key without a live value changes nothing and is no failure.
+    /// Changes a key. Deleting one without a live value changes nothing and succeeds.
     Write(Key, Change),
-    /// Reads.
+    /// Reads the live value of a key.
     Get(Key),
 }
 
 impl Operation {
-    /// Its key.
+    /// The key that it changes or reads.
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
@@ -104,28 +105,28 @@ impl Operation {
     }
 }
 
-/// A transaction that took place and is durable.
+/// A transaction that was accepted and is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TxnDone {
-    /// Places in [`Txn::compare`] of what did not hold, ascending. When it is empty, the operations
-    /// of `success` were done, else those of `failure`.
+    /// The indexes in [`Txn::compare`] of the conditions that did not hold, ascending. Where there
+    /// are none, the operations of `success` were made, else those of `failure`.
     pub failed: Vec<u32>,
-    /// What each operation gave, in their order.
+    /// The result of each operation, in order.
     pub results: Vec<OperationResult>,
 }
 
 impl TxnDone {
-    /// How many bytes of content its reads gave.
+    /// How many bytes of content the results hold.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         self.results.iter().map(OperationResult::content_bytes).sum()
     }
 }
 
-/// What an operation gave.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationResult {
-    /// A value was put; the new version's uuid and timestamp.
+    /// A value was put; uuid and timestamp of its version.
     Put(Uuid, Timestamp),
     /// Whether there was a live value to delete.
     Deleted(bool),
@@ -134,7 +135,7 @@ pub enum OperationResult {
 }
 
 impl OperationResult {
-    /// How many bytes of content it gave.
+    /// How many bytes of content it holds.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         match self {
@@ -144,17 +145,17 @@ impl OperationResult {
     }
 }
 
-/// A live value, or a part of it.
+/// A live value, with or without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its header.
+    /// The header of its record.
     pub header: Header,
     /// Its bytes, where they were asked for.
     pub body: Option<Bytes>,
 }
 
 impl Entry {
-    /// How many bytes of content came along.
+    /// How many bytes of content it holds.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         self.body.as_ref().map_or(0, Bytes::len)
@@ -164,57 +165,57 @@ impl Entry {
 /// A record of a key as this node saw it, current or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// Its header; a tombstone's content says that the key was deleted.
+    /// Its header. That of a tombstone says that the key was deleted.
     pub header: Header,
-    /// Its bytes: those of a tombstone are empty, `None` where they are larger than was asked for
-    /// or were freed when they expired.
+    /// Its bytes, empty for a tombstone. `None` where they are larger than asked for, or were freed
+    /// after they expired.
     pub body: Option<Bytes>,
-    /// How it ended.
+    /// What became of it.
     pub outcome: Outcome,
-    /// The uuid of the write that took its place.
+    /// The uuid of the write that replaced it.
     pub by: Option<Uuid>,
 }
 
 impl Revision {
-    /// How many bytes of content came along.
+    /// How many bytes of content it holds.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         self.body.as_ref().map_or(0, Bytes::len)
     }
 }
 
-/// How a revision ended.
+/// What became of a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has not: it is what the key has now, a tombstone included.
+    /// It is what the key has now; also said of a tombstone.
     Current,
-    /// Another write took its place.
+    /// Another write replaced it.
     Replaced,
-    /// It expired, before another write took its place if one did.
+    /// It expired, before any other write replaced it.
     Expired,
 }
 
-/// A write that was not accepted. Unless said otherwise, nothing was changed.
+/// Why a write was refused. Unless a variant says otherwise, nothing changed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// A condition does not hold; here is the live current value, its bytes up to
-    /// [`CURRENT_BYTES_MAX`].
+    /// A condition does not hold.
     #[error("the condition does not hold")]
     PreconditionFailed {
-        /// The live current value at the moment of the decision.
+        /// The live value at the moment of the decision, with its bytes up to
+        /// [`CURRENT_BYTES_MAX`].
         current: Option<Box<Entry>>,
     },
     /// There is no live value to delete.
     #[error("no live value")]
     NotFound,
-    /// The uuid is that of another request that was accepted not long ago, of a version of the key
-    /// that this node has, or the one that the request expects.
+    /// The client's uuid is taken: by another request that is still remembered, by a version of the
+    /// key that this node gave it to, or by the version that the request expects.
     #[error("the uuid belongs to another request")]
     OtherRequest,
-    /// No further request can be remembered for its retries until older ones are forgotten.
+    /// The table of remembered requests is full until older ones are forgotten.
     #[error("too many requests are remembered")]
     RequestsFull,
-    /// The reads of a transaction give more than [`Txn::content_bytes_max`], or its compares look
+    /// The reads of a transaction give more than [`Txn::content_bytes_max`], or its conditions look
     /// into more than [`Settings::compared_bytes_max`](super::Settings::compared_bytes_max).
     #[error("the contents are too large together")]
     ContentTooLarge,
@@ -224,38 +225,38 @@ pub enum WriteError {
         /// How far ahead, in milliseconds.
         ahead_ms: u64,
     },
-    /// There is no room on the disk. The node takes writes again by itself when there is.
+    /// The disk is full. The node accepts writes again by itself once there is room.
     #[error("the disk is full, and nothing was written: {0}")]
     StorageFull(String),
     /// The node is stopping.
     #[error("the node is shutting down")]
     ShuttingDown,
-    /// Reading what the decision rests on failed.
+    /// Reading failed before the decision.
     #[error("storage failed, and nothing was written: {0}")]
     Failed(ReadError),
-    /// Storage failed; whether the write took place is unknown.
+    /// Storage failed during the commit: the write may or may not have happened.
     #[error("storage failed, and whether the write took place is unknown: {0}")]
     OutcomeUnknown(String),
 }
 
-/// Reading failed.
+/// Why a read failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    /// The engine could not read.
+    /// The engine failed.
     #[error("storage failed: {0}")]
     Engine(String),
-    /// Storage failed, and is being opened again.
+    /// Storage failed earlier, and is being opened again.
     #[error("storage is being opened again")]
     Reopening,
-    /// Nothing can be read until there is room on the disk.
+    /// Storage cannot be opened until there is room on the disk.
     #[error("there is no room on the disk: {0}")]
     Full(String),
-    /// What is on the disk is not what was written there.
+    /// The disk holds other bytes than were written.
     #[error("the record of key {key:?} is damaged: {problem}")]
     Damaged {
-        /// Its key, as far as it can be shown.
+        /// The key of the record, as far as it is readable, or what else was read.
         key: String,
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
     },
 }
@@ -271,16 +272,16 @@ impl From<EngineError> for ReadError {
     }
 }
 
-/// What became of a batch of records from a peer.
+/// How a batch of records from a peer was merged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Records that took the place of an older one or of none.
+    /// Records that were new, or replaced an older one.
     pub replaced: u64,
-    /// Records that were already here, or lost against a newer one.
+    /// Records that this node held already, or that lost against a newer one.
     pub kept: u64,
 }
 
-/// Up to this size the current value is given with a refusal.
+/// The largest value, in bytes, that comes with a refusal.
 pub const CURRENT_BYTES_MAX: u64 = 64 << 10;
 
 /// A page of a scan.
@@ -288,9 +289,9 @@ pub const CURRENT_BYTES_MAX: u64 = 64 << 10;
 pub struct Page {
     /// Live values in key order.
     pub items: Vec<(Key, Entry)>,
-    /// The last key that was visited when there may be more after it; `None` at the end. A value
-    /// that died while the page was read is visited and is no item, so a page may be short, or
-    /// empty, and not be the last.
+    /// The last key that was visited, when more may follow; `None` at the end. Values that expire
+    /// while the page is read are visited and left out, so a page may be short, or empty, and not
+    /// the last.
     pub next: Option<Key>,
 }
 

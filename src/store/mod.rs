@@ -1,39 +1,25 @@
-//! The one door to the data.
+//! The store: the one door to this node's data.
 //!
-//! Reads go to the engine; every change, of a client or from a peer, goes through the one
-//! [`Writer`], which decides, commits with sync and only then lets anybody see it.
-//! Knows nothing of HTTP or of peers.
+//! Reads go to the engine ([`read`]). Every change, of a client, from a peer or by expiry, passes
+//! the one writer ([`write`]), which decides, commits with sync, and only then lets anybody see it
+//! ([`feed`]). [`ask`] holds what can be asked and answered, [`disk`] the engines and the bytes,
+//! [`expiry`] the clock of lifetimes. Knows nothing of HTTP or of peers.
 
 mod ask;
-mod decide;
-pub mod engine;
+mod disk;
 mod expiry;
 pub mod feed;
-mod group;
-mod history;
-pub mod identity;
-pub mod layout;
-#[cfg(test)]
-#[path = "machine_tests.rs"]
-mod machine;
-pub mod memory;
-#[cfg(test)]
-#[path = "racing_tests.rs"]
-pub(crate) mod racing;
 mod read;
-mod recovery;
-mod requests;
-pub mod rocks;
-mod scan;
-mod tree;
 mod write;
-pub mod writer;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -44,48 +30,60 @@ pub use ask::{
     Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Lifetime, Operation, OperationResult,
     Outcome, Page, ReadError, Revision, Txn, TxnDone, Write, WriteError, Written,
 };
+pub use disk::{engine, identity, layout, memory, rocks};
 use engine::{Engine, Family};
 pub use expiry::Swept;
 use expiry::{Due, ExpiryClock};
-use feed::{Commit, Feed};
+use feed::{Feed, Window};
 use identity::{Identity, OpenError};
-use tree::Tree;
-use writer::{Job, Writer};
+use read::digest::Tree;
+use write::group::Durable;
+use write::job::Job;
+pub use write::writer;
+use writer::Writer;
 
-/// Writes of clients that may wait for the writer; more wait outside.
+/// How many jobs wait in the writer's queue; further ones wait before it.
 const QUEUE_JOBS_MAX: usize = 1024;
 
-/// What a store needs to know of its node.
+/// The settings of a store.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Values of at least this size are kept apart from their headers.
+    /// Values of at least this size lie apart from their headers.
     pub blob_threshold_bytes: usize,
-    /// How far ahead of the clock a write's timestamp may lie while there are other members.
+    /// How far ahead of the clock the timestamp of a write may lie while there are other members,
+    /// and how far the clock may step back without reviving an expired value.
     pub clock_drift_max: Duration,
-    /// Commits that the feed keeps for its slowest reader.
-    pub feed_commits_max: usize,
-    /// The key of the digest, common to the cluster.
+    /// How many changes the feed's ring holds for its slowest reader.
+    pub feed_entries_max: usize,
+    /// How many bytes the feed's window may take on the disk.
+    pub feed_bytes_max: u64,
+    /// Which boot of the machine this is, where commits do not wait for the disk: positions of the
+    /// feed then end with a boot. `None` where they do wait.
+    pub boot: Option<String>,
+    /// The secret key of the digest, common to the cluster.
     pub digest_key: [u8; 32],
     /// The cluster that the data must belong to, if any.
     pub cluster: Option<Uuid>,
-    /// Earlier revisions that are kept of a key; 0: none.
+    /// How many earlier revisions of a key stay; 0: none.
     pub history_depth: u32,
-    /// How long requests that have a name are remembered.
+    /// How long requests with a uuid are remembered.
     pub idempotency_window: Duration,
     /// What remembering them may take on the disk, in bytes, before compression.
     pub idempotency_bytes_max: u64,
-    /// How many bytes of values the compares of one request may look into together, apart from the
-    /// first.
+    /// How many bytes of values the compares of one request may look into together, the first value
+    /// apart.
     pub compared_bytes_max: usize,
 }
 
 impl Default for Settings {
-    /// Those of the default configuration, outside of any cluster.
+    /// The defaults of the configuration, outside of any cluster.
     fn default() -> Self {
         Self {
             blob_threshold_bytes: 4096,
             clock_drift_max: Duration::from_secs(60),
-            feed_commits_max: 4096,
+            feed_entries_max: 4096,
+            feed_bytes_max: 64 << 20,
+            boot: None,
             digest_key: [0; 32],
             cluster: None,
             history_depth: 8,
@@ -96,7 +94,7 @@ impl Default for Settings {
     }
 }
 
-/// What all holders of a [`Store`] and the writer share.
+/// The state that all handles of a [`Store`] and its writer share.
 struct Shared {
     engine: Arc<dyn Engine>,
     clock: Clock,
@@ -105,15 +103,13 @@ struct Shared {
     identity: Identity,
     /// Whether there are other members: set by the node, read by the writer.
     others: AtomicBool,
-    /// Turns for comparing contents.
+    /// Bounds how many requests compare contents at once.
     comparisons: tokio::sync::Semaphore,
-    /// Tells by what time values are judged.
-    judge: ExpiryClock,
-    /// Where what is due begins.
+    expiry_clock: ExpiryClock,
     due: Due,
     /// Whether storage has failed and is not open again.
     recovers: AtomicBool,
-    /// What remembered requests take.
+    /// How many bytes the remembered requests take.
     requests_bytes: AtomicU64,
     idempotency_window: Duration,
     compared_bytes_max: usize,
@@ -134,7 +130,7 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Opens what `engine` holds: checks format, identity and cluster, and builds the digest by one
-    /// scan. The writer must be run for writes to be answered.
+    /// scan. Run the writer, or no write will be answered.
     ///
     /// # Errors
     /// When the data is damaged, of a newer format, or another cluster's.
@@ -146,18 +142,20 @@ impl Store {
     ) -> Result<(Self, Writer), OpenError> {
         let identity = identity::open(engine.as_ref(), &clock, settings.cluster)?;
         let tree = Tree::build(engine.as_ref(), ElementKey::new(&settings.digest_key))?;
-        let judged = meta(engine.as_ref(), layout::JUDGED)?.unwrap_or_default();
+        let watermark = meta(engine.as_ref(), layout::WATERMARK)?.unwrap_or_default();
         let requests_bytes: u64 =
             meta(engine.as_ref(), layout::REQUESTS_BYTES)?.unwrap_or_default();
+        let (boot, feed_bytes_max) = (settings.boot.as_deref(), settings.feed_bytes_max);
+        let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
         let shared = Arc::new(Shared {
             engine,
             clock,
             tree: RwLock::new(tree),
-            feed: Feed::new(settings.feed_commits_max),
+            feed: Feed::new(window, settings.feed_entries_max),
             identity,
             others: AtomicBool::new(false),
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
-            judge: ExpiryClock::new(judged, settings.clock_drift_max),
+            expiry_clock: ExpiryClock::new(watermark, settings.clock_drift_max),
             due: Due::default(),
             recovers: AtomicBool::new(false),
             requests_bytes: requests_bytes.into(),
@@ -169,37 +167,37 @@ impl Store {
         Ok((Self { shared, jobs }, writer))
     }
 
-    /// Who this node is.
+    /// The persistent identity of this node.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.shared.identity
     }
 
-    /// Says whether there are other members, which bounds how far ahead timestamps may lie.
+    /// Sets whether there are other members, which bounds how far ahead timestamps may lie.
     pub fn set_others(&self, others: bool) {
         self.shared.others.store(others, Ordering::Relaxed);
     }
 
-    /// Merges records from a peer. When this returns `Ok`, all of them are durable or were beaten
-    /// by what is, but for those that came without their bytes ([`Record::is_swept`]) and are not
-    /// over here: they are left out. The others must be whole ([`Record::is_whole`]).
+    /// Merges records from a peer, which must be whole ([`Record::is_whole`]) or swept
+    /// ([`Record::is_swept`]). When this returns `Ok`, each is durable or has lost against what is;
+    /// swept ones that have not expired on this node are left out.
     ///
     /// # Errors
     /// When the node is stopping or storage failed; some may then have been merged.
     pub async fn apply(&self, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
-        self.ask(|answer| Job::Apply { records, answer }).await
+        self.submit(|reply| Job::Apply { records, reply }).await
     }
 
-    /// Keeps what is known of the members, durably.
+    /// Makes the known members durable.
     ///
     /// # Errors
     /// When the node is stopping or storage failed.
     pub async fn put_members(&self, members: &[crate::model::Member]) -> Result<(), WriteError> {
         let value = layout::encode_meta(&members);
-        self.ask(|answer| Job::Meta { key: layout::MEMBERS, value, answer }).await
+        self.submit(|reply| Job::Meta { name: layout::MEMBERS, value, reply }).await
     }
 
-    /// The members that were kept.
+    /// The members of the last [`Self::put_members`].
     ///
     /// # Errors
     /// When storage fails or the entry is damaged.
@@ -207,27 +205,10 @@ impl Store {
         Ok(meta(self.shared.engine.as_ref(), layout::MEMBERS)?.unwrap_or_default())
     }
 
-    async fn ask<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Job,
-    ) -> Result<T, WriteError> {
-        let (answer, answered) = oneshot::channel();
-        self.jobs.send(job(answer)).await.map_err(|_| WriteError::ShuttingDown)?;
-        // the writer answers every job that it takes, unless it fails
-        let failed = || WriteError::OutcomeUnknown("the writer has failed".to_owned());
-        answered.await.unwrap_or_else(|_| Err(failed()))
-    }
-
-    /// Whether the writer has stopped, so that nothing can be written any more.
+    /// Whether the writer has stopped, so that nothing can be written.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.jobs.is_closed()
-    }
-
-    /// A reader of all writes of this node's clients from now on.
-    #[must_use]
-    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<Commit>> {
-        self.shared.feed.subscribe()
     }
 
     /// The fingerprint of the whole store.
@@ -236,12 +217,12 @@ impl Store {
         self.shared.tree().digest.root().fingerprint()
     }
 
-    /// How many records there are. Of values that are dead and not swept yet, ten thousand at most
-    /// count as dead, and none while storage fails.
+    /// How many records there are. Expired values that were not swept yet count as dead, but no more
+    /// than ten thousand of them, and none while storage fails.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let Counts { keys, tombstones } = self.shared.tree().counts;
-        // they may be swept, and counted, in between
+        // some may have been swept, and counted, in between
         let due = self.shared.count_due().unwrap_or_default().min(keys);
         Counts { keys: keys - due, tombstones: tombstones + due }
     }
@@ -255,7 +236,7 @@ impl Store {
         Ok(entry.is_some())
     }
 
-    /// Keeps for good that this node has had its first data.
+    /// Makes it durable that this node has had its first data.
     ///
     /// # Errors
     /// When the node is stopping or storage failed.
@@ -264,10 +245,10 @@ impl Store {
             return Ok(());
         }
         let value = layout::encode_meta(&());
-        self.ask(|answer| Job::Meta { key: layout::BOOTSTRAPPED, value, answer }).await
+        self.submit(|reply| Job::Meta { name: layout::BOOTSTRAPPED, value, reply }).await
     }
 
-    /// Computes the fingerprint anew from every record, to be compared with [`Self::fingerprint`].
+    /// Computes the fingerprint from every record, for comparison with [`Self::fingerprint`].
     ///
     /// # Errors
     /// When storage fails or a record is damaged.
@@ -277,8 +258,26 @@ impl Store {
         Ok(tree.digest.root().fingerprint())
     }
 
-    /// Runs `work`, which may read a lot, where it does not hold up others: on a blocking thread,
-    /// or in place on a runtime that has one thread only (the simulator's).
+    /// Checks that digest, counts and the feed's window agree with the records on the disk. The
+    /// store must be idle.
+    ///
+    /// # Errors
+    /// When storage fails or a record is damaged.
+    ///
+    /// # Panics
+    /// When they do not agree: a bug.
+    pub fn check_invariants(&self) -> Result<(), ReadError> {
+        let engine = self.shared.engine.as_ref();
+        let tree = self.shared.tree();
+        let rebuilt = Tree::build(engine, tree.element_key())?;
+        tree.digest.check_invariants();
+        tree.digest.check_against(&rebuilt.digest);
+        assert_eq!(tree.counts, rebuilt.counts, "the counts are those of the records");
+        self.shared.feed.window().check_invariants(engine)
+    }
+
+    /// Runs `work`, which may read a lot, without holding up others: on a blocking thread, or in
+    /// place on a runtime of one thread (the simulator's).
     pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> T + Send + 'static,
@@ -292,7 +291,7 @@ impl Store {
             Ok(result) => result,
             Err(failed) => match failed.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // only a runtime that is going down cancels; this future will not be polled again
+                // only a runtime that shuts down cancels, and it will not poll this future again
                 Err(_) => std::future::pending().await,
             },
         }
@@ -304,13 +303,15 @@ impl Shared {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings what is kept beside the engine up to a group that was committed.
-    fn follow(&self, done: &group::Done) {
-        if let Some(bytes) = done.requests_bytes {
+    /// Brings expiry and remembered requests to what a group has made durable.
+    fn follow(&self, durable: &Durable) {
+        if let Some(bytes) = durable.requests_bytes {
             self.requests_bytes.store(bytes, Ordering::Relaxed);
         }
-        self.due.follow(done.swept_to, done.noted);
-        done.kept_time.into_iter().for_each(|time| self.judge.follow(time));
+        self.due.apply(durable.due_records, durable.due_requests);
+        if let Some(watermark) = durable.watermark {
+            self.expiry_clock.advance(watermark);
+        }
     }
 
     fn node(&self) -> NodeId {
@@ -318,7 +319,7 @@ impl Shared {
     }
 }
 
-/// A meta entry, if it is there.
+/// The meta entry `name`, if there is one.
 fn meta<T: serde::de::DeserializeOwned>(
     engine: &dyn Engine,
     name: &str,
@@ -337,11 +338,3 @@ fn checked_key(bytes: &[u8]) -> Result<Key, ReadError> {
         problem: error.to_string(),
     })
 }
-
-#[cfg(test)]
-#[path = "store_tests.rs"]
-mod tests;
-
-#[cfg(test)]
-#[path = "lives_tests.rs"]
-mod lives_tests;

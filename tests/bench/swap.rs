@@ -117,7 +117,9 @@ struct Opened {
 impl Opened {
     fn new(dir: &Path, sync: bool, history_depth: u32) -> Self {
         let settings = Settings {
-            feed_commits_max: 16,
+            feed_entries_max: 16,
+            feed_bytes_max: 64 << 20,
+            boot: None,
             history_depth,
             idempotency_bytes_max: 4 << 30,
             ..Settings::default()

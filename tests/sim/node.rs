@@ -160,7 +160,9 @@ impl Node {
         let settings = Settings {
             blob_threshold_bytes: BLOB_THRESHOLD_BYTES,
             clock_drift_max: common.config.sync.clock_drift_max,
-            feed_commits_max: common.config.sync.push_queue_max,
+            feed_entries_max: common.config.sync.push_queue_max,
+            feed_bytes_max: 16 << 10,
+            boot: None,
             digest_key: common.secret.digest_key(),
             cluster: Some(common.secret.cluster_id()),
             history_depth: common.config.revision_history_depth,

@@ -68,7 +68,9 @@ impl Side {
     pub fn new(number: u64) -> Self {
         let settings = Settings {
             blob_threshold_bytes: BLOB_BYTES,
-            feed_commits_max: 4,
+            feed_entries_max: 4,
+            feed_bytes_max: 1 << 20,
+            boot: None,
             digest_key: [5; 32],
             ..Settings::default()
         };

@@ -9,8 +9,9 @@
 
 mod audit;
 mod clients;
-mod faults;
+mod kills;
 mod rig;
+mod schedule;
 
 use kvs::clock::Clock;
 use rand::rngs::StdRng;
@@ -18,8 +19,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::support::{netns, scale};
 use audit::Audit;
-use faults::{Fault, OF_LINKS, OF_NODES};
 use rig::{Rig, skipped};
+use schedule::{Fault, OF_LINKS, OF_NODES};
 
 fn seed() -> u64 {
     let given = std::env::var("KVS_CHAOS_SEED").ok();
@@ -74,7 +75,7 @@ async fn judged(seed: u64, faults: impl AsyncFnOnce(&mut Rig, &clients::Crowd, &
 
 async fn one_by_one(seed: u64, faults: &[Fault]) {
     judged(seed, async |rig, crowd, rng| {
-        let plan = faults::plan(faults, scale(), rng);
+        let plan = schedule::plan(faults, scale(), rng);
         eprintln!("{plan:?}");
         for fault in plan {
             eprintln!("{:>9.3?} {fault:?}", crowd.now());
@@ -103,7 +104,7 @@ fn chaos_on_the_nodes_loses_nothing_and_every_node_is_linearizable() {
 fn chaos_on_nodes_and_links_at_once_loses_nothing() {
     run("chaos_on_nodes_and_links_at_once_loses_nothing", async |seed| {
         judged(seed, async |rig, crowd, rng| {
-            for fault in faults::plan(&[Fault::Kill, Fault::Pause, Fault::Clock], scale(), rng) {
+            for fault in schedule::plan(&[Fault::Kill, Fault::Pause, Fault::Clock], scale(), rng) {
                 let link = if rng.random_bool(0.5) { Fault::Lossy } else { Fault::Slow };
                 eprintln!("{:>9.3?} {fault:?} and {link:?}", crowd.now());
                 link.begin(rig, rng);

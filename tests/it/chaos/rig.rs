@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::audit::{Held, Origin, Origins};
 use super::clients::Crowd;
-use crate::crash;
+use crate::crash::kill_writes;
 use crate::support::client::text;
 use crate::support::netns::{self, Networks};
 use crate::support::node::Surroundings;
@@ -254,10 +254,10 @@ impl Rig {
         let digest_key = peer::secret(&self.site).digest_key();
         for node in &mut self.nodes {
             node.stop().await;
-            let recomputed = crash::recomputed(&node.place.data_dir(), digest_key);
+            let recomputed = kill_writes::recomputed(&node.place.data_dir(), digest_key);
             assert_eq!(recomputed, fingerprint, "{} holds other records", node.place.name);
         }
-        let store = crash::opened(&self.nodes[0].place.data_dir(), digest_key);
+        let store = kill_writes::opened(&self.nodes[0].place.data_dir(), digest_key);
         let held = keys.iter().filter_map(|key| {
             let record =
                 store.record_now(&Key::parse(key).expect("a key")).expect("it is whole")?;

@@ -1,0 +1,649 @@
+//! The store as a state machine: `RocksDB`, the engine in memory and a few plain maps go through
+//! long random histories together, and must agree after each step.
+//!
+//! A history is drawn from a seed. `KVS_MACHINE_SECONDS` (15) says for how long histories are
+//! played, `KVS_MACHINE_FIRST` (drawn anew each time) which seed is the first; a seed that fails is
+//! printed with the shortest part of its history that still does. `KVS_MACHINE_SEED=N cargo test
+//! --lib one_history` plays one again. `tests/long.sh machine` plays many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::clock::{Clock, Fixed};
+use crate::model::{Key, Prefix, Record, Timestamp};
+use crate::store::disk::engine::{Engine, Family};
+use crate::store::disk::memory::Memory;
+use crate::store::disk::rocks::Rocks;
+use crate::store::feed::{FeedEntry, FeedPosition, FeedReader};
+use crate::store::{Applied, Operation, OperationResult, Settings, Store, WriteError, layout};
+use crate::telemetry::Metrics;
+use model::{Answer, Model, Request, Rules, Told};
+use steps::{KEYS, Met, Step, among_others, draw, key_at, moved};
+
+mod model;
+mod steps;
+
+const START: u64 = 1_800_000_000_000_000;
+/// How long histories are played, unless the environment says otherwise.
+const SECONDS: u64 = 15;
+const DRIFT_MAX: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(600);
+const HISTORY_DEPTH: u32 = 3;
+const BLOB_THRESHOLD_BYTES: usize = 64;
+/// What remembering requests may take: usually enough, in some histories too little.
+const REQUESTS_BYTES: [u64; 4] = [1 << 24, 1 << 24, 1 << 24, 10_000];
+
+/// How often what happened.
+type Tally = BTreeMap<&'static str, u64>;
+
+/// A store on one of the engines, whose writer has its own thread.
+struct Node {
+    name: &'static str,
+    engine: Box<dyn Fn() -> Arc<dyn Engine>>,
+    clock: Arc<Fixed>,
+    running: Option<Running>,
+}
+
+struct Running {
+    store: Store,
+    feed: FeedReader,
+    writer: std::thread::JoinHandle<()>,
+}
+
+/// The two engines, the model and what they met.
+struct Machine {
+    nodes: Vec<Node>,
+    model: Model,
+    met: Met,
+    requests_bytes_max: u64,
+    tally: Tally,
+    /// Requests that were sent with others.
+    sent: u128,
+    /// How many changes of the model's feed were compared.
+    feed_read: usize,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what is compared is often made for it")]
+fn same<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}\n     found {found:?}\n  expected {expected:?}"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+impl Node {
+    fn open(&mut self, requests_bytes_max: u64, rules: Option<&Rules>) -> Result<(), String> {
+        let settings = Settings {
+            blob_threshold_bytes: rules.map_or(BLOB_THRESHOLD_BYTES, |r| r.blob_threshold_bytes),
+            clock_drift_max: DRIFT_MAX,
+            feed_entries_max: 8,
+            feed_bytes_max: 64 << 20,
+            boot: None,
+            digest_key: [5; 32],
+            cluster: None,
+            history_depth: rules.map_or(HISTORY_DEPTH, |r| u32::try_from(r.history_depth).unwrap()),
+            idempotency_window: WINDOW,
+            idempotency_bytes_max: requests_bytes_max,
+            compared_bytes_max: 1 << 20,
+        };
+        let clock = Clock::from_source(self.clock.clone());
+        let opened = Store::open((self.engine)(), clock, Metrics::new(), &settings);
+        let (store, writer) = opened.map_err(text)?;
+        let feed = store.read_feed_from_now();
+        let writer = std::thread::spawn(move || writer.run_blocking());
+        self.running = Some(Running { store, feed, writer });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), String> {
+        let Some(Running { store, feed, writer }) = self.running.take() else { return Ok(()) };
+        drop((store, feed));
+        writer.join().map_err(|_| "the writer has panicked".to_owned())
+    }
+
+    fn store(&self) -> &Store {
+        &self.running.as_ref().unwrap().store
+    }
+}
+
+/// What a store is asked.
+#[derive(Debug)]
+enum Asked {
+    Request(Request),
+    Apply(Vec<(Key, Record)>),
+}
+
+#[derive(Debug, PartialEq)]
+enum Reply {
+    Answer(Answer),
+    Applied(Applied),
+}
+
+impl Asked {
+    async fn ask(&self, store: &Store) -> Result<Reply, String> {
+        match self {
+            Self::Request(request) => ask(store, request).await.map(Reply::Answer),
+            Self::Apply(records) => {
+                store.apply(records.clone()).await.map(Reply::Applied).map_err(text)
+            }
+        }
+    }
+}
+
+async fn ask(store: &Store, request: &Request) -> Result<Answer, String> {
+    let outcome = match request {
+        Request::Write(write) => {
+            store.write(write.clone()).await.map(|written| Answer::Written(Box::new(written)))
+        }
+        Request::Txn(txn) => store.txn(txn.clone()).await.map(Answer::Done),
+    };
+    outcome.or_else(|refusal| match refusal {
+        WriteError::PreconditionFailed { current } => Ok(Answer::Precondition(current)),
+        WriteError::NotFound => Ok(Answer::NotFound),
+        WriteError::OtherRequest => Ok(Answer::OtherRequest),
+        WriteError::RequestsFull => Ok(Answer::RequestsFull),
+        WriteError::ContentTooLarge => Ok(Answer::ContentTooLarge),
+        WriteError::ClockSkewed { ahead_ms } => Ok(Answer::ClockSkewed(ahead_ms)),
+        error => Err(text(error)),
+    })
+}
+
+/// The uuid that the store gave to what a request wrote, if it wrote anything.
+fn given(store: &Store, request: &Request, answer: &Answer) -> Result<Option<Uuid>, String> {
+    let (txn, done) = match (request, answer) {
+        (Request::Write(_), Answer::Written(written)) => {
+            return Ok(Some(written.header.version.uuid));
+        }
+        (Request::Txn(txn), Answer::Done(done)) => (txn, done),
+        _ => return Ok(None),
+    };
+    let operations = if done.failed.is_empty() { &txn.success } else { &txn.failure };
+    for (operation, outcome) in operations.iter().zip(&done.results) {
+        match (operation, outcome) {
+            (_, OperationResult::Put(uuid, _)) => return Ok(Some(*uuid)),
+            (Operation::Write(key, _), OperationResult::Deleted(true)) => {
+                let record = store.record_now(key).map_err(text)?;
+                return Ok(record.map(|record| record.header.version.uuid));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+impl Machine {
+    fn new(dir: &std::path::Path, requests_bytes_max: u64) -> Result<Self, String> {
+        let memory: Arc<dyn Engine> = Arc::new(Memory::default());
+        let dir = dir.to_owned();
+        let rocks = move || Arc::new(Rocks::open(&dir, 1 << 20, false).unwrap()) as Arc<dyn Engine>;
+        let node = |name, engine| Node { name, engine, clock: Fixed::new(START, 9), running: None };
+        let mut nodes =
+            vec![node("memory", Box::new(move || memory.clone())), node("rocks", Box::new(rocks))];
+        for node in &mut nodes {
+            node.open(requests_bytes_max, None)?;
+        }
+        let identity = nodes[0].store().identity();
+        same("both are one node", nodes[1].store().identity(), identity)?;
+        let rules = Rules {
+            node: identity.node,
+            joined_at: identity.joined_at,
+            clock_drift_max: DRIFT_MAX,
+            idempotency_window: WINDOW,
+            history_depth: HISTORY_DEPTH as usize,
+            blob_threshold_bytes: BLOB_THRESHOLD_BYTES,
+            others: false,
+        };
+        let model = Model::new(rules, Timestamp::saturating(START));
+        let (met, tally) = (Met::new(), Tally::new());
+        Ok(Self { nodes, model, met, requests_bytes_max, tally, sent: 0, feed_read: 0 })
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    /// What a step asks of the store, if it asks anything.
+    fn asked(&self, step: &Step) -> Option<Asked> {
+        let request = match step {
+            Step::Write { key, shape, conditions, name } => {
+                self.met.write(&self.model, *key, shape, conditions, *name)
+            }
+            Step::Txn(plan) => self.met.txn(&self.model, plan),
+            Step::Retry { nth, altered } => self.met.retry(*nth, *altered)?,
+            Step::Remote(remote) => {
+                let records = remote.iter().filter_map(|r| self.met.remote(&self.model, r));
+                return Some(Asked::Apply(records.collect()));
+            }
+            _ => return None,
+        };
+        Some(Asked::Request(request))
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<(), String> {
+        if let Some(asked) = self.asked(step) {
+            let memory = asked.ask(self.nodes[0].store()).await?;
+            let rocks = asked.ask(self.nodes[1].store()).await?;
+            return self.judge(&asked, &memory, &rocks);
+        }
+        match step {
+            Step::Together(steps) => self.together(steps).await?,
+            Step::Clock(movement) => {
+                let now = moved(&self.model, *movement);
+                self.count(if now < self.model.now { "clock back" } else { "clock on" });
+                self.model.set_now(now);
+                self.nodes.iter().for_each(|node| node.clock.set(now.micros()));
+            }
+            Step::Others(others) => {
+                self.model.rules.others = *others;
+                self.nodes.iter().for_each(|node| node.store().set_others(*others));
+            }
+            Step::Sweep => self.sweep().await?,
+            Step::Reopen { history_depth, blob_threshold_bytes } => {
+                self.model.reopen(*history_depth as usize, *blob_threshold_bytes);
+                for node in &mut self.nodes {
+                    node.close()?;
+                    node.open(self.requests_bytes_max, Some(&self.model.rules))?;
+                }
+                self.count("reopened");
+            }
+            Step::Write { .. } | Step::Txn(_) | Step::Retry { .. } | Step::Remote(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn sweep(&mut self) -> Result<(), String> {
+        let expected = self.model.sweep();
+        for node in &self.nodes {
+            let mut records = 0;
+            loop {
+                let swept = node.store().sweep().await.map_err(text)?;
+                records += swept.records;
+                if !swept.more {
+                    break;
+                }
+            }
+            same(&format!("{}: records swept", node.name), records, expected)?;
+        }
+        if expected > 0 {
+            self.count("swept");
+        }
+        Ok(())
+    }
+
+    /// Sends what several steps ask at once, so that the writer finds it together. It must come to
+    /// the same as one after the other.
+    async fn together(&mut self, steps: &[Step]) -> Result<(), String> {
+        let mut asked: Vec<_> = steps.iter().filter_map(|step| self.asked(step)).collect();
+        for one in &mut asked {
+            if let Asked::Request(request) = one {
+                self.sent += 1;
+                *request = among_others(request.clone(), self.sent);
+            }
+        }
+        let mut answers = Vec::new();
+        for node in &self.nodes {
+            // the first look at each, in this order, hands it over
+            answers.push(join_all(asked.iter().map(|asked| asked.ask(node.store()))).await);
+        }
+        let (memory, rocks) = (answers.remove(0), answers.remove(0));
+        for ((asked, memory), rocks) in asked.iter().zip(memory).zip(rocks) {
+            let told = |error| format!("of several, {asked:?}: {error}");
+            self.judge(asked, &memory?, &rocks?).map_err(told)?;
+        }
+        self.count("sent together");
+        Ok(())
+    }
+
+    /// Compares two answers with each other and with the model's.
+    fn judge(&mut self, asked: &Asked, memory: &Reply, rocks: &Reply) -> Result<(), String> {
+        same("the answer of rocks, next to that of memory", rocks, memory)?;
+        match (asked, memory) {
+            (Asked::Request(request), Reply::Answer(answer)) => self.judge_request(request, answer),
+            (Asked::Apply(records), Reply::Applied(applied)) => {
+                let expected = self.model.apply(records);
+                same("what became of records", *applied, expected)?;
+                self.met.note(&self.model, records);
+                self.count(if expected.replaced > 0 { "merged" } else { "kept" });
+                Ok(())
+            }
+            _ => Err("an answer of another kind".to_owned()),
+        }
+    }
+
+    fn judge_request(&mut self, request: &Request, first: &Answer) -> Result<(), String> {
+        let remembered = self.model.is_remembered(request);
+        if *first == Answer::RequestsFull {
+            let may_be = self.requests_bytes_max < REQUESTS_BYTES[0];
+            let new = request.uuid().is_some() && !remembered;
+            self.count("memory full");
+            self.model.group();
+            return if may_be && new { Ok(()) } else { Err("the memory is not full".to_owned()) };
+        }
+        let mut uuid = Uuid::default();
+        if request.uuid().is_none() {
+            uuid = given(self.nodes[0].store(), request, first)?.unwrap_or_default();
+            if self.met.knows(uuid) {
+                return Err(format!("{uuid} was there before"));
+            }
+        }
+        let expected = self.model.ask(request, uuid);
+        same(&format!("the answer to {request:?}"), first, &expected)?;
+        self.met.note(&self.model, &[]);
+        self.met.requests.push(request.clone());
+        self.count(match (&expected, remembered) {
+            (Answer::Written(_), false) => "written",
+            (Answer::Done(_), false) => "transaction done",
+            (Answer::Written(_) | Answer::Done(_), true) => "answered from memory",
+            (Answer::Precondition(Some(_)), _) => "precondition failed on a value",
+            (Answer::Precondition(None), _) => "precondition failed on none",
+            (Answer::NotFound, _) => "not found",
+            (Answer::OtherRequest, _) => "other request",
+            (Answer::RequestsFull, _) => "memory full",
+            (Answer::ContentTooLarge, _) => "content too large",
+            (Answer::ClockSkewed(_), _) => "clock skewed",
+        });
+        Ok(())
+    }
+
+    // --- comparing -------------------------------------------------------------------------------
+
+    /// Everything that can be read cheaply.
+    async fn compare(&mut self) -> Result<(), String> {
+        let fresh = self.model.feed.get(self.feed_read..).unwrap_or_default().to_vec();
+        self.feed_read = self.model.feed.len();
+        let mut fingerprints = BTreeSet::new();
+        for node in &mut self.nodes {
+            let running = node.running.as_mut().unwrap();
+            let found = unread(running)?;
+            same(&format!("{}: new in the feed", node.name), &found, &fresh)?;
+            let store = &running.store;
+            compare_reads(store, &self.model).await.map_err(|e| format!("{}: {e}", node.name))?;
+            let fingerprint = store.fingerprint();
+            let recomputed = store.recomputed_fingerprint().map_err(text)?;
+            same(&format!("{}: fingerprint", node.name), fingerprint, recomputed)?;
+            fingerprints.insert(fingerprint);
+        }
+        self.model.read_all();
+        self.compare_watermark().await?;
+        same("fingerprints", fingerprints.len(), 1)
+    }
+
+    /// The watermark on the disk covers all that the model says. It may be further on where jobs that
+    /// were sent together saw a value expire for a moment; then all continue from there alike.
+    async fn compare_watermark(&mut self) -> Result<(), String> {
+        let mut more = false;
+        for node in &self.nodes {
+            let kept = crate::store::meta(node.store().shared.engine.as_ref(), layout::WATERMARK);
+            let kept: Timestamp = kept.map_err(text)?.unwrap_or_default();
+            if kept != self.model.disk_watermark() {
+                same(&format!("{}: the watermark", node.name), kept, self.model.expiry_now())?;
+                more = true;
+            }
+        }
+        if more {
+            for node in &self.nodes {
+                let keep = |reply| crate::store::write::job::Job::AdvanceWatermark { reply };
+                node.store().submit(keep).await.map_err(text)?;
+            }
+            self.model.advance_watermark();
+        }
+        Ok(())
+    }
+
+    /// What costs more: revisions, and every entry of every family.
+    async fn compare_all(&self, swept: bool) -> Result<(), String> {
+        for node in &self.nodes {
+            let store = node.store();
+            let compared = async {
+                compare_revisions(store, &self.model, &self.met).await?;
+                compare_families(store, &self.model)?;
+                compare_feed(store, &self.model)?;
+                store.check_invariants().map_err(text)?;
+                compare_requests(store, &self.model, self.requests_bytes_max, swept)
+            };
+            compared.await.map_err(|error| format!("{}: {error}", node.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// The changes that the feed holds and this reader has not read.
+fn unread(running: &mut Running) -> Result<Vec<Told>, String> {
+    let mut found = Vec::new();
+    while let Some(entry) = running.feed.next().now_or_never() {
+        let entry = entry.map_err(|missed| format!("{missed:?}"))?;
+        found.push(told(&entry));
+    }
+    Ok(found)
+}
+
+fn told(entry: &FeedEntry) -> Told {
+    (entry.key.clone(), entry.header.clone(), entry.cause)
+}
+
+/// The feed on the disk holds all changes, also those from before a restart.
+fn compare_feed(store: &Store, model: &Model) -> Result<(), String> {
+    let begin = FeedPosition { position: 0, ..store.feed_position() };
+    let found = store.read_feed(begin, usize::MAX).map_err(text)?;
+    let found = found.ok_or_else(|| "the feed does not hold its first change".to_owned())?;
+    let ascend = (1..).zip(&found).all(|(position, entry)| entry.position == position);
+    same("consecutive positions", ascend, true)?;
+    same("the feed", found.iter().map(told).collect(), model.feed.clone())
+}
+
+async fn compare_reads(store: &Store, model: &Model) -> Result<(), String> {
+    for index in 0..KEYS.len() {
+        let key = key_at(index);
+        let expected = model.records.get(&key).map(|held| held.record.clone());
+        same(&format!("record {key}"), store.record(&key).await.map_err(text)?, expected)?;
+        let expected = model.get(&key);
+        let header = expected.as_ref().map(|entry| entry.header.clone());
+        same(&format!("get {key}"), store.get(&key).await.map_err(text)?, expected)?;
+        same(&format!("head {key}"), store.head(&key).await.map_err(text)?, header)?;
+    }
+    same("counts", store.counts(), model.counts())?;
+    let page = store.scan(&Prefix::all(), None, 100, Some(1 << 30)).await.map_err(text)?;
+    same("scan", page.items, model.scan())?;
+    same("the end of the scan", page.next, None)?;
+    let page = store.scan(&Prefix::parse("a").unwrap(), None, 2, None).await.map_err(text)?;
+    let below = model.scan().into_iter().filter(|(key, _)| key.as_str().starts_with("a/"));
+    let below: Vec<_> = below.map(|(key, entry)| (key, entry.header)).take(2).collect();
+    let found: Vec<_> = page.items.into_iter().map(|(key, entry)| (key, entry.header)).collect();
+    same("scan of a, two at most", found, below)
+}
+
+async fn compare_revisions(store: &Store, model: &Model, met: &Met) -> Result<(), String> {
+    if model.rules.history_depth == 0 {
+        // history is off
+        return Ok(());
+    }
+    for index in 0..KEYS.len() {
+        let key = key_at(index);
+        let expected = model.revisions(&key);
+        let found = store.history(&key, 100, u64::MAX).await.map_err(text)?;
+        same(&format!("history of {key}"), &found, &expected)?;
+        let few = store.history(&key, 2, 64).await.map_err(text)?;
+        let small = expected.iter().take(2).cloned().map(|mut revision| {
+            revision.body = revision.body.filter(|body| body.len() <= 64);
+            revision
+        });
+        same(&format!("a little history of {key}"), few, small.collect())?;
+        let some = met.uuids().into_iter().take(3);
+        for uuid in expected.iter().map(|r| r.header.version.uuid).chain(some) {
+            let found = store.revision(&key, uuid).await.map_err(text)?;
+            let first = expected.iter().find(|r| r.header.version.uuid == uuid).cloned();
+            same(&format!("revision {uuid} of {key}"), found, first)?;
+        }
+    }
+    Ok(())
+}
+
+/// All entries of a family: their keys, and the bytes that keys and values take together.
+fn entries(store: &Store, family: Family) -> Result<(BTreeSet<Vec<u8>>, u64), String> {
+    let (mut keys, mut bytes) = (BTreeSet::new(), 0);
+    let scanned = store.shared.engine.scan(family, &[], None, &mut |key, value| {
+        bytes += (key.len() + value.len()) as u64;
+        keys.insert(key.to_vec());
+        ControlFlow::Continue(())
+    });
+    scanned.map_err(text)?;
+    Ok((keys, bytes))
+}
+
+/// Each family holds exactly the entries that the model needs.
+fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
+    let (mut values, mut expiry, mut revisions) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for (key, held) in &model.records {
+        let old = model.history.get(key).into_iter().flatten().map(|old| &old.held);
+        revisions += old.clone().count();
+        for held in old.chain([held]).filter(|held| held.apart) {
+            values.insert(layout::blob_key(key, &held.record.header.hash()));
+        }
+        if let Some(at) = held.record.header.expires_at.filter(|_| !held.swept) {
+            expiry.insert(layout::expiry_key(at, key));
+        }
+    }
+    let shown = |keys: &BTreeSet<Vec<u8>>| -> Vec<_> {
+        keys.iter().map(|key| String::from_utf8_lossy(key).escape_debug().to_string()).collect()
+    };
+    let (found, _) = entries(store, Family::Values)?;
+    same("entries of values", shown(&found), shown(&values))?;
+    let (found, _) = entries(store, Family::Expiry)?;
+    same("entries of expiry", shown(&found), shown(&expiry))?;
+    let (found, _) = entries(store, Family::History)?;
+    same("entries of history", found.len(), revisions)
+}
+
+/// The remembered requests stay in their bound, and a sweep removes those whose window has ended.
+fn compare_requests(
+    store: &Store,
+    model: &Model,
+    bytes_max: u64,
+    swept: bool,
+) -> Result<(), String> {
+    let (found, bytes) = entries(store, Family::Requests)?;
+    if bytes > bytes_max {
+        return Err(format!("{bytes} bytes of requests, {bytes_max} at most"));
+    }
+    // an answer, and when it was accepted
+    let (found, expected) = (found.len(), 2 * model.remembered_count());
+    if !swept && found > expected {
+        return Ok(());
+    }
+    same("entries of requests", found, expected)
+}
+
+// --- playing -------------------------------------------------------------------------------------
+
+async fn play(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> {
+    let dir = tempfile::tempdir().map_err(text)?;
+    let mut machine = Machine::new(dir.path(), requests_bytes_max)?;
+    // reading looks at the clock for the first time
+    machine.compare().await?;
+    for (n, step) in steps.iter().enumerate() {
+        let told = |error| format!("step {n}, {step:?}: {error}");
+        machine.take(step).await.map_err(told)?;
+        machine.compare().await.map_err(told)?;
+        let swept = matches!(step, Step::Sweep);
+        if swept || n % 8 == 7 {
+            machine.compare_all(swept).await.map_err(told)?;
+        }
+    }
+    // sweep first, so that nothing due is left
+    machine.take(&Step::Sweep).await?;
+    machine.compare().await?;
+    machine.compare_all(true).await.map_err(|error| format!("at the end: {error}"))?;
+    for node in &mut machine.nodes {
+        node.close()?;
+    }
+    Ok(machine.tally)
+}
+
+/// Plays on a new runtime. A panic counts as a failure.
+fn played(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> {
+    let play = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(play(steps, requests_bytes_max))
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(play))
+        .unwrap_or_else(|_| Err("a panic, see above".to_owned()))
+}
+
+/// Leaves out what can be left out, as long as something still fails.
+fn shortened(mut steps: Vec<Step>, mut why: String, bytes_max: u64) -> (Vec<Step>, String) {
+    let mut size = steps.len().div_ceil(2);
+    while size > 0 {
+        let mut at = 0;
+        while at < steps.len() {
+            let mut shorter = steps.clone();
+            shorter.drain(at..steps.len().min(at + size));
+            match played(&shorter, bytes_max) {
+                Err(error) => (steps, why) = (shorter, error),
+                Ok(_) => at += size,
+            }
+        }
+        size /= 2;
+    }
+    (steps, why)
+}
+
+fn play_seed(seed: u64) -> Tally {
+    let bytes_max = REQUESTS_BYTES[usize::try_from(seed % 4).unwrap()];
+    let steps = draw(seed);
+    match played(&steps, bytes_max) {
+        Ok(tally) => tally,
+        Err(why) => {
+            println!("seed {seed} fails: {why}");
+            let (steps, why) = shortened(steps, why, bytes_max);
+            panic!("seed {seed}, shortened to {steps:#?}\nfails: {why}");
+        }
+    }
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number")))
+}
+
+#[test]
+fn both_engines_and_plain_maps_agree_on_long_histories() {
+    let clock = Clock::system();
+    let began = clock.instant();
+    let first = number("KVS_MACHINE_FIRST")
+        .unwrap_or_else(|| u64::from(u32::from_le_bytes(clock.random())));
+    let time = Duration::from_secs(number("KVS_MACHINE_SECONDS").unwrap_or(SECONDS));
+    let (mut seed, mut total) = (first, Tally::new());
+    while began.elapsed() < time || seed - first < HISTORIES_MIN {
+        for (what, count) in play_seed(seed) {
+            *total.entry(what).or_default() += count;
+        }
+        seed += 1;
+    }
+    println!("{} histories from seed {first}: {total:?}", seed - first);
+    // one in which nothing happens proves nothing
+    assert_eq!(total.len(), KINDS, "too little happened: {total:?}");
+}
+
+/// So many histories are played in any case; in fewer, not all that can happen does.
+const HISTORIES_MIN: u64 = 16;
+
+/// Kinds of what can happen.
+const KINDS: usize = 17;
+
+#[test]
+fn one_history() {
+    println!("{:?}", play_seed(number("KVS_MACHINE_SEED").unwrap_or(1)));
+}

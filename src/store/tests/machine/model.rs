@@ -1,0 +1,556 @@
+//! The store as a few plain maps, as naive as can be and written from the contract: no groups, no
+//! engine, no encoding, and rules of its own for conditions, merging, retries, expiry and history.
+//!
+//! What the contract leaves to the store is taken from its answers: the uuid of a write that the
+//! client gave none.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::model::record::RecordHash;
+use crate::model::{
+    Condition, Content, Expected, Header, Key, NodeId, Record, Seen, Tags, Timestamp, Version,
+};
+use crate::store::feed::Cause;
+use crate::store::{
+    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Lifetime, Operation, OperationResult,
+    Outcome, Revision, Txn, TxnDone, Write, Written,
+};
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    Write(Write),
+    Txn(Txn),
+}
+
+/// The answer that it gets.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Answer {
+    Written(Box<Written>),
+    Done(TxnDone),
+    Precondition(Option<Box<Entry>>),
+    NotFound,
+    OtherRequest,
+    RequestsFull,
+    ContentTooLarge,
+    ClockSkewed(u64),
+}
+
+impl Request {
+    pub(super) fn uuid(&self) -> Option<Uuid> {
+        match self {
+            Self::Write(write) => write.uuid,
+            Self::Txn(txn) => txn.uuid,
+        }
+    }
+
+    /// What makes it the same request: all that it asks for.
+    fn text(&self) -> String {
+        match self {
+            Self::Write(write) => format!("{write:?}"),
+            // how much may be read is the server's limit
+            Self::Txn(txn) => format!("{:?}", Txn { content_bytes_max: 0, ..txn.clone() }),
+        }
+    }
+}
+
+/// A record as it is held now or was.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub record: Record,
+    pub displaced_twin: bool,
+    /// Its bytes were freed because it had expired.
+    pub swept: bool,
+    /// Its bytes are kept apart.
+    pub apart: bool,
+}
+
+/// A record that another one took the place of.
+#[derive(Clone, Debug)]
+pub(super) struct Old {
+    pub held: Held,
+    pub by: Version,
+}
+
+/// An accepted request that is remembered under its uuid and a key; a transaction also without one.
+#[derive(Clone, Debug)]
+struct Remembered {
+    text: String,
+    answer: Answer,
+    at: Timestamp,
+}
+
+/// The facts about the node that the model stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub node: NodeId,
+    pub joined_at: Timestamp,
+    pub clock_drift_max: Duration,
+    pub idempotency_window: Duration,
+    pub history_depth: usize,
+    pub blob_threshold_bytes: usize,
+    pub others: bool,
+}
+
+/// A change in the feed.
+pub(super) type Told = (Key, Header, Cause);
+
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    pub rules: Rules,
+    /// The wall clock.
+    pub now: Timestamp,
+    /// The latest time that was seen, what of it would be known after a restart, and what of that
+    /// still counts.
+    pub latest: Timestamp,
+    watermark_on_disk: Timestamp,
+    watermark: Timestamp,
+    /// Whether the clock was set right, and the next group keeps the time.
+    is_void: bool,
+    pub records: BTreeMap<Key, Held>,
+    /// Newest first.
+    pub history: BTreeMap<Key, Vec<Old>>,
+    remembered: BTreeMap<(Uuid, Option<Key>), Remembered>,
+    /// All that the feed must hold.
+    pub feed: Vec<Told>,
+}
+
+impl Model {
+    pub(super) fn new(rules: Rules, now: Timestamp) -> Self {
+        Self {
+            rules,
+            now,
+            latest: now,
+            watermark_on_disk: Timestamp::ZERO,
+            watermark: Timestamp::ZERO,
+            is_void: false,
+            records: BTreeMap::new(),
+            history: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            feed: Vec::new(),
+        }
+    }
+
+    // --- time ------------------------------------------------------------------------------------
+
+    /// Puts the wall clock to `now`, and looks at it. One that steps back by at most the bound is
+    /// not believed; one that steps back further was wrong before.
+    pub(super) fn set_now(&mut self, now: Timestamp) {
+        self.now = now;
+        let back = self.latest.since(now);
+        let borne = back <= self.rules.clock_drift_max;
+        self.latest = if borne { self.latest.max(now) } else { now };
+        if !borne {
+            self.watermark = Timestamp::ZERO;
+            self.is_void = true;
+        }
+    }
+
+    /// A group begins, whether or not it changes anything.
+    pub(super) fn group(&mut self) {
+        if self.is_void {
+            self.advance_watermark();
+        }
+    }
+
+    /// Everything is read, so every expiry must be covered.
+    pub(super) fn read_all(&mut self) {
+        if self.records.values().any(|held| self.is_uncovered(held)) {
+            self.advance_watermark();
+        }
+    }
+
+    /// Whether it has expired, and a restart could revive it.
+    fn is_uncovered(&self, held: &Held) -> bool {
+        let at = held.record.header.expires_at.filter(|_| !held.swept);
+        at.is_some_and(|at| at <= self.expiry_now() && at > self.watermark)
+    }
+
+    /// The watermark that a restart would find.
+    pub(super) fn disk_watermark(&self) -> Timestamp {
+        self.watermark_on_disk
+    }
+
+    pub(super) fn advance_watermark(&mut self) {
+        (self.watermark_on_disk, self.watermark) = (self.expiry_now(), self.expiry_now());
+        self.is_void = false;
+    }
+
+    /// The time that expiry is judged by.
+    pub(super) fn expiry_now(&self) -> Timestamp {
+        self.latest
+    }
+
+    fn expired(&self, header: &Header) -> bool {
+        header.expires_at.is_some_and(|at| at <= self.expiry_now())
+    }
+
+    fn is_live(&self, held: &Held) -> bool {
+        let value = held.record.header.content != Content::Tombstone;
+        value && !held.swept && !self.expired(&held.record.header)
+    }
+
+    /// The record that a client sees.
+    pub(super) fn live(&self, key: &Key) -> Option<&Held> {
+        self.records.get(key).filter(|held| self.is_live(held))
+    }
+
+    // --- reads -----------------------------------------------------------------------------------
+
+    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
+        self.live(key).map(|held| entry(held, u64::MAX))
+    }
+
+    pub(super) fn scan(&self) -> Vec<(Key, Entry)> {
+        self.records.keys().filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let keys = self.records.values().filter(|held| self.is_live(held)).count();
+        Counts { keys: keys as u64, tombstones: (self.records.len() - keys) as u64 }
+    }
+
+    pub(super) fn revisions(&self, key: &Key) -> Vec<Revision> {
+        let Some(current) = self.records.get(key) else { return Vec::new() };
+        let is_value = current.record.header.content != Content::Tombstone;
+        let outcome =
+            if is_value && !self.is_live(current) { Outcome::Expired } else { Outcome::Current };
+        let mut revisions = vec![revision(current, outcome, None)];
+        for old in self.history.get(key).into_iter().flatten() {
+            let at = old.held.record.header.expires_at;
+            let expired = at.is_some_and(|at| at <= old.by.timestamp);
+            let outcome = if expired { Outcome::Expired } else { Outcome::Replaced };
+            revisions.push(revision(&old.held, outcome, Some(old.by.uuid)));
+        }
+        revisions
+    }
+
+    // --- clients ---------------------------------------------------------------------------------
+
+    /// Decides a request; `fresh` is the uuid of its versions where the client gave none.
+    pub(super) fn ask(&mut self, request: &Request, fresh: Uuid) -> Answer {
+        self.group();
+        let before = self.clone();
+        let uuid = request.uuid().unwrap_or(fresh);
+        let given = request.uuid().is_some();
+        let outcome = match request {
+            Request::Write(write) => self.write(write, uuid, given),
+            Request::Txn(txn) => self.txn(txn, uuid, given),
+        };
+        match outcome {
+            Ok((answer, None)) => answer,
+            Ok((answer, Some(places))) => {
+                if given {
+                    let (text, at) = (request.text(), self.expiry_now());
+                    let remembered = Remembered { text, answer: answer.clone(), at };
+                    for key in places {
+                        self.remembered.insert((uuid, key), remembered.clone());
+                    }
+                }
+                answer
+            }
+            Err(refusal) => {
+                *self = before;
+                refusal
+            }
+        }
+    }
+
+    /// The request that is remembered under `uuid` and `key`.
+    fn recall(&self, uuid: Uuid, key: Option<&Key>) -> Option<&Remembered> {
+        let found = self.remembered.get(&(uuid, key.cloned()))?;
+        (found.at.plus(self.rules.idempotency_window) > self.expiry_now()).then_some(found)
+    }
+
+    /// Whether a request with this uuid would be answered from memory.
+    pub(super) fn is_remembered(&self, request: &Request) -> bool {
+        let key = match request {
+            Request::Write(write) => Some(&write.key),
+            Request::Txn(_) => None,
+        };
+        request.uuid().is_some_and(|uuid| self.recall(uuid, key).is_some())
+    }
+
+    /// How many entries are remembered.
+    pub(super) fn remembered_count(&self) -> usize {
+        let places = self.remembered.keys();
+        places.filter(|(uuid, key)| self.recall(*uuid, key.as_ref()).is_some()).count()
+    }
+
+    /// When the next entry is forgotten.
+    pub(super) fn next_forgotten(&self) -> Option<Timestamp> {
+        self.remembered.values().map(|r| r.at.plus(self.rules.idempotency_window)).min()
+    }
+
+    fn write(&mut self, write: &Write, uuid: Uuid, given: bool) -> Decided {
+        let key = &write.key;
+        if given && let Some(found) = self.recall(uuid, Some(key)) {
+            let same = found.text == Request::Write(write.clone()).text();
+            return if same { Ok((found.answer.clone(), None)) } else { Err(Answer::OtherRequest) };
+        }
+        if given && write.conditions.iter().any(|condition| expects(condition, uuid)) {
+            return Err(Answer::OtherRequest);
+        }
+        let live = self.live(key);
+        if !write.conditions.iter().all(|condition| holds(condition, live)) {
+            let current = live.map(|held| Box::new(entry(held, CURRENT_BYTES_MAX)));
+            return Err(Answer::Precondition(current));
+        }
+        let previous = live.map(|held| held.record.header.version);
+        if write.change == Change::Delete && previous.is_none() {
+            return Err(Answer::NotFound);
+        }
+        let header = self.put(key, &write.change, uuid)?;
+        let previous = previous.map(|version| (version.uuid, version.timestamp));
+        let written = Answer::Written(Box::new(Written { header, previous }));
+        Ok((written, Some(vec![Some(key.clone())])))
+    }
+
+    fn txn(&mut self, txn: &Txn, uuid: Uuid, given: bool) -> Decided {
+        if given && let Some(found) = self.recall(uuid, None) {
+            let same = found.text == Request::Txn(txn.clone()).text();
+            return if same { Ok((found.answer.clone(), None)) } else { Err(Answer::OtherRequest) };
+        }
+        if given && txn.compare.iter().any(|(_, condition)| expects(condition, uuid)) {
+            return Err(Answer::OtherRequest);
+        }
+        let failed: Vec<u32> = (0..)
+            .zip(&txn.compare)
+            .filter(|(_, (key, condition))| !holds(condition, self.live(key)))
+            .map(|(at, _)| at)
+            .collect();
+        let operations = if failed.is_empty() { &txn.success } else { &txn.failure };
+        let (mut results, mut places, mut read) = (Vec::new(), vec![None], 0);
+        for operation in operations {
+            results.push(match operation {
+                Operation::Get(key) => {
+                    let got = self.get(key);
+                    read += got.as_ref().map_or(0, |entry| entry.header.content.size());
+                    if read > txn.content_bytes_max as u64 {
+                        return Err(Answer::ContentTooLarge);
+                    }
+                    OperationResult::Got(got.map(Box::new))
+                }
+                Operation::Write(key, _) if given && self.recall(uuid, Some(key)).is_some() => {
+                    return Err(Answer::OtherRequest);
+                }
+                Operation::Write(key, Change::Delete) if self.live(key).is_none() => {
+                    OperationResult::Deleted(false)
+                }
+                Operation::Write(key, change) => {
+                    let header = self.put(key, change, uuid)?;
+                    places.push(Some(key.clone()));
+                    match change {
+                        Change::Delete => OperationResult::Deleted(true),
+                        Change::Put { .. } => OperationResult::Put(uuid, header.version.timestamp),
+                    }
+                }
+            });
+        }
+        Ok((Answer::Done(TxnDone { failed, results }), Some(places)))
+    }
+
+    /// A client's value or tombstone replaces the record.
+    fn put(&mut self, key: &Key, change: &Change, uuid: Uuid) -> Result<Header, Answer> {
+        let held = self.records.get(key).map(|held| held.record.header.clone());
+        let after = held.as_ref().map_or(0, |held| held.version.timestamp.micros() + 1);
+        let timestamp = Timestamp::saturating(self.now.micros().max(after));
+        let ahead = timestamp.since(self.now);
+        if self.rules.others && ahead > self.rules.clock_drift_max {
+            return Err(Answer::ClockSkewed(u64::try_from(ahead.as_millis()).unwrap()));
+        }
+        let (content, body, expires_at) = match change {
+            Change::Delete => (Content::Tombstone, Bytes::new(), None),
+            Change::Put { content, body, lifetime } => {
+                let expires_at = match lifetime {
+                    Lifetime::Unbounded => None,
+                    Lifetime::Keep => self.live(key).and_then(|held| held.record.header.expires_at),
+                    Lifetime::For(span) => Some(self.expiry_now().plus(*span)),
+                };
+                (content.clone(), body.clone(), expires_at)
+            }
+        };
+        let origin = self.rules.node;
+        let header = Header {
+            version: Version { timestamp, origin_joined_at: self.rules.joined_at, uuid },
+            origin,
+            parent: held.as_ref().map(|held| held.version.uuid),
+            seen: Seen::after_write(held.as_ref().map(|held| &held.seen), origin, timestamp),
+            expires_at,
+            content,
+        };
+        self.replace(key, Record { header: header.clone(), body }, (false, false), Cause::Client);
+        Ok(header)
+    }
+
+    /// The current record goes to the history, if there is one.
+    fn replace(
+        &mut self,
+        key: &Key,
+        record: Record,
+        (displaced_twin, swept): (bool, bool),
+        cause: Cause,
+    ) {
+        if let Some(held) = self.records.get(key)
+            && self.expired(&held.record.header)
+            && !held.swept
+        {
+            self.feed.push((key.clone(), held.record.header.clone(), Cause::Expiry));
+        }
+        self.feed.push((key.clone(), record.header.clone(), cause));
+        if swept {
+            self.feed.push((key.clone(), record.header.clone(), Cause::Expiry));
+        }
+        let by = record.header.version;
+        let apart = record.body.len() >= self.rules.blob_threshold_bytes;
+        let held = Held { record, displaced_twin, swept, apart: apart && !swept };
+        if self.is_uncovered(&held) {
+            self.advance_watermark();
+        }
+        if let Some(old) = self.records.insert(key.clone(), held) {
+            let history = self.history.entry(key.clone()).or_default();
+            history.insert(0, Old { held: old, by });
+            history.truncate(self.rules.history_depth);
+        }
+    }
+
+    // --- peers, and time that passes -------------------------------------------------------------
+
+    /// Merges records from a peer, each on its own.
+    pub(super) fn apply(&mut self, records: &[(Key, Record)]) -> Applied {
+        self.group();
+        let mut applied = Applied::default();
+        for (key, record) in records {
+            let swept = is_swept(record);
+            let held = self.records.get(key).map(|held| &held.record.header);
+            let wins = held.is_none_or(|held| rank(held) < rank(&record.header));
+            // expired here too, as far as the two clocks may differ
+            let latest = self.expiry_now().plus(self.rules.clock_drift_max);
+            let gone = record.header.expires_at.is_some_and(|at| at <= latest);
+            if wins && (!swept || gone) {
+                let timestamp = record.header.version.timestamp;
+                let twin = held.is_some_and(|held| held.version.timestamp == timestamp);
+                self.replace(key, record.clone(), (twin, swept), Cause::Peer);
+                applied.replaced += 1;
+            } else {
+                applied.kept += 1;
+            }
+        }
+        applied
+    }
+
+    /// Frees the bytes of expired records and of their expired revisions; gives how many records it
+    /// freed. Forgets requests whose window has ended.
+    pub(super) fn sweep(&mut self) -> u64 {
+        self.group();
+        let (expiry_now, mut swept) = (self.expiry_now(), 0);
+        let window = self.rules.idempotency_window;
+        self.remembered.retain(|_, remembered| remembered.at.plus(window) > expiry_now);
+        let due = |held: &Held| {
+            let value = held.record.header.content != Content::Tombstone;
+            value && held.record.header.expires_at.is_some_and(|at| at <= expiry_now)
+        };
+        let mut told = Vec::new();
+        for (key, held) in &mut self.records {
+            if due(held) && !held.swept {
+                free(held);
+                told.push((key.clone(), held.record.header.clone(), Cause::Expiry));
+                swept += 1;
+                let olds = self.history.get_mut(key).into_iter().flatten();
+                olds.map(|old| &mut old.held).filter(|held| due(held)).for_each(free);
+            }
+        }
+        // in the order in which they expired
+        told.sort_by_key(|(key, header, _)| (header.expires_at, key.clone()));
+        self.feed.append(&mut told);
+        if swept > 0 {
+            self.advance_watermark();
+        }
+        swept
+    }
+
+    /// The node was stopped and started again, with another configuration.
+    pub(super) fn reopen(&mut self, history_depth: usize, blob_threshold_bytes: usize) {
+        self.rules.history_depth = history_depth;
+        self.rules.blob_threshold_bytes = blob_threshold_bytes;
+        self.rules.others = false;
+        (self.latest, self.watermark) = (self.watermark_on_disk, self.watermark_on_disk);
+        // what the disk has may be believed again by now
+        self.is_void = false;
+        self.set_now(self.now);
+    }
+}
+
+/// The answer, with the keys to remember it under if it is new; or the refusal.
+type Decided = Result<(Answer, Option<Vec<Option<Key>>>), Answer>;
+
+/// Whether a record came without the bytes that it had.
+pub(super) fn is_swept(record: &Record) -> bool {
+    record.header.content.size() > 0 && record.body.is_empty()
+}
+
+fn free(held: &mut Held) {
+    held.swept = true;
+    held.apart = false;
+    held.record.body = Bytes::new();
+}
+
+/// The contract's order of versions.
+fn rank(header: &Header) -> (Timestamp, Reverse<Timestamp>, Uuid, RecordHash) {
+    let version = header.version;
+    (version.timestamp, Reverse(version.origin_joined_at), version.uuid, header.hash())
+}
+
+fn entry(held: &Held, content_bytes_max: u64) -> Entry {
+    let header = held.record.header.clone();
+    let shown = header.content.size() <= content_bytes_max;
+    Entry { header, body: shown.then(|| held.record.body.clone()) }
+}
+
+fn revision(held: &Held, outcome: Outcome, by: Option<Uuid>) -> Revision {
+    let body = (!held.swept).then(|| held.record.body.clone());
+    Revision { header: held.record.header.clone(), body, outcome, by }
+}
+
+/// Whether a condition can hold for the version of this uuid because it names it.
+fn expects(condition: &Condition, uuid: Uuid) -> bool {
+    match condition {
+        Condition::Match(Tags::These(list)) => list.contains(&uuid),
+        Condition::Expect(Expected::Uuid(named) | Expected::Version { uuid: named, .. }) => {
+            *named == uuid
+        }
+        _ => false,
+    }
+}
+
+/// A condition on the live value, if there is one.
+fn holds(condition: &Condition, live: Option<&Held>) -> bool {
+    let uuid = live.map(|held| held.record.header.version.uuid);
+    let timestamp = live.map(|held| held.record.header.version.timestamp);
+    let named = |tags: &Tags| match tags {
+        Tags::Any => live.is_some(),
+        Tags::These(list) => list.iter().any(|tag| Some(*tag) == uuid),
+    };
+    match condition {
+        Condition::Match(tags) => named(tags),
+        Condition::NoneMatch(tags) => !named(tags),
+        Condition::Expect(expected) => match expected {
+            Expected::Uuid(expected) => uuid == Some(*expected),
+            Expected::Timestamp(expected) => {
+                timestamp == Some(*expected) && live.is_some_and(|held| !held.displaced_twin)
+            }
+            Expected::Version { uuid: u, timestamp: t } => {
+                uuid == Some(*u) && timestamp == Some(*t)
+            }
+            Expected::Json(text) => live.is_some_and(|held| text.equals(&held.record.body)),
+            Expected::Bytes(bytes) => live.is_some_and(|held| held.record.body == bytes),
+            Expected::Absent => live.is_none(),
+            Expected::Exists => live.is_some(),
+        },
+    }
+}

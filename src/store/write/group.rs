@@ -1,0 +1,295 @@
+//! A group: decisions in order, each seeing the effects of those before it, committed as one
+//! transaction.
+//!
+//! Nothing leaves a group before its commit. What follows the commit in memory (digest, counts,
+//! feed, watermark) is gathered here and handed to the writer once everything is durable.
+
+use std::sync::atomic::Ordering;
+
+use super::Rules;
+use super::effects::{Effect, Effects, RequestSlot};
+use super::view::{CurrentEntry, Entries, Leaf, View};
+use crate::model::{Key, Timestamp};
+use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
+use crate::store::disk::layout::{self, Stored};
+use crate::store::expiry::DueChange;
+use crate::store::feed::{Announcement, WindowChange};
+use crate::store::{ReadError, Shared, WriteError};
+
+/// Why a group was not committed.
+pub(super) enum CommitError {
+    /// Nothing of it was written.
+    Nothing(ReadError),
+    /// Whether it was written is unknown until the store is opened again.
+    Unknown(ReadError),
+}
+
+/// The record of one key before and after a group.
+pub(in crate::store) struct RecordDelta {
+    pub key: Key,
+    pub old: Option<Leaf>,
+    pub new: Option<Leaf>,
+}
+
+/// What a group has made durable, and what memory must follow.
+#[derive(Default)]
+pub(in crate::store) struct Durable {
+    pub deltas: Vec<RecordDelta>,
+    pub feed: WindowChange,
+    /// How many bytes the remembered requests take, where that changed.
+    pub requests_bytes: Option<u64>,
+    pub due_records: DueChange,
+    pub due_requests: DueChange,
+    /// The watermark, where it was advanced.
+    pub watermark: Option<Timestamp>,
+}
+
+/// A group in progress.
+///
+/// Invariant: `transaction` holds the effects of all decisions so far, each whole or, after
+/// `spoiled` was set, in part; then it is never committed.
+pub(in crate::store) struct Group<'a> {
+    shared: &'a Shared,
+    rules: &'a Rules,
+    transaction: Box<dyn Transaction + 'a>,
+    entries: Entries,
+    wall: Timestamp,
+    now: Timestamp,
+    announcements: Vec<Announcement>,
+    follows: Durable,
+    advance_watermark: bool,
+    /// Whether the transaction holds a change.
+    changed: bool,
+    /// Why the transaction must not be committed.
+    spoiled: Option<ReadError>,
+}
+
+impl<'a> Group<'a> {
+    pub fn new(shared: &'a Shared, rules: &'a Rules, opened: &'a dyn Opened) -> Self {
+        let wall = shared.clock.now();
+        Self {
+            shared,
+            rules,
+            transaction: opened.begin(),
+            entries: Entries::default(),
+            wall,
+            now: shared.expiry_clock.now(wall),
+            announcements: Vec::new(),
+            follows: Durable::default(),
+            advance_watermark: shared.expiry_clock.must_persist(),
+            changed: false,
+            spoiled: None,
+        }
+    }
+
+    /// Decides on a view of the group, then applies the effects. After an error the decision has
+    /// none.
+    pub fn run<T>(
+        &mut self,
+        decide: impl FnOnce(&mut View<'_>) -> Result<(T, Effects), WriteError>,
+    ) -> Result<T, WriteError> {
+        let requests_bytes = self.requests_bytes();
+        let mut view = View {
+            shared: self.shared,
+            transaction: self.transaction.as_mut(),
+            entries: &mut self.entries,
+            rules: self.rules,
+            wall: self.wall,
+            now: self.now,
+            requests_bytes,
+        };
+        let (answer, effects) = decide(&mut view)?;
+        for effect in effects {
+            self.apply(effect)?;
+        }
+        Ok(answer)
+    }
+
+    /// The time that expiry is judged by.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn requests_bytes(&self) -> u64 {
+        let committed = &self.shared.requests_bytes;
+        self.follows.requests_bytes.unwrap_or_else(|| committed.load(Ordering::Relaxed))
+    }
+
+    /// Makes one effect a part of the transaction. After an error nothing of the group may be
+    /// committed, since a decision may be in it in part.
+    fn apply(&mut self, effect: Effect) -> Result<(), WriteError> {
+        match effect {
+            Effect::PutRecord { key, stored } => self.put_record(&key, *stored),
+            Effect::PutValue { key, hash, body } => {
+                self.put(Family::Values, &layout::blob_key(&key, &hash), &body)
+            }
+            Effect::DropValue { key, hash } => {
+                self.delete(Family::Values, &layout::blob_key(&key, &hash))
+            }
+            Effect::PutRevision { key, number, raw } => {
+                self.put(Family::History, &layout::revision_key(&key, number), &raw)
+            }
+            Effect::DropRevision { key, number } => {
+                self.delete(Family::History, &layout::revision_key(&key, number))
+            }
+            Effect::PutExpiry { at, key } => {
+                self.follows.due_records.add(at);
+                self.put(Family::Expiry, &layout::expiry_key(at, &key), &[])
+            }
+            Effect::DropExpiry { at, key } => {
+                self.delete(Family::Expiry, &layout::expiry_key(at, &key))
+            }
+            Effect::PutRequest { slot, accepted_at, remembered } => {
+                self.put_request(&slot, accepted_at, &remembered)
+            }
+            Effect::DropRequest { slot } => {
+                self.delete(Family::Requests, &layout::request_key(slot.uuid, &slot.key))
+            }
+            Effect::DropRequestTime { slot, accepted_at } => {
+                let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
+                self.delete(Family::Requests, &at)
+            }
+            Effect::SetRequestsBytes(bytes) => {
+                self.follows.requests_bytes = Some(bytes);
+                Ok(())
+            }
+            Effect::PutMeta { name, value } => self.put(Family::Meta, name.as_bytes(), &value),
+            Effect::Announce(announcement) => {
+                self.announcements.push(announcement);
+                Ok(())
+            }
+            Effect::AdvanceWatermark => {
+                self.advance_watermark = true;
+                Ok(())
+            }
+            Effect::SweepTo { records, requests } => {
+                self.follows.due_records.sweep_to(records);
+                self.follows.due_requests.sweep_to(requests);
+                Ok(())
+            }
+        }
+    }
+
+    fn put_record(&mut self, key: &Key, stored: Stored) -> Result<(), WriteError> {
+        let raw = stored.encode();
+        // a record from a peer may have expired before it arrived
+        self.advance_watermark |= self.shared.expiry_clock.is_uncovered(&stored, self.now);
+        self.put(Family::Records, key.as_bytes(), &raw)?;
+        let slot = self.entries.slots.get_mut(key);
+        let slot = slot.unwrap_or_else(|| unreachable!("{key} is written and was not read"));
+        slot.now = Some(CurrentEntry { stored, raw });
+        slot.written = true;
+        Ok(())
+    }
+
+    fn put_request(
+        &mut self,
+        slot: &RequestSlot,
+        accepted_at: Timestamp,
+        remembered: &[u8],
+    ) -> Result<(), WriteError> {
+        self.follows.due_requests.add(accepted_at);
+        self.put(Family::Requests, &layout::request_key(slot.uuid, &slot.key), remembered)?;
+        let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
+        self.put(Family::Requests, &at, &[])
+    }
+
+    fn put(&mut self, family: Family, at: &[u8], value: &[u8]) -> Result<(), WriteError> {
+        self.entries.bytes += at.len() + value.len();
+        self.change(|transaction| transaction.put(family, at, value))
+    }
+
+    fn delete(&mut self, family: Family, at: &[u8]) -> Result<(), WriteError> {
+        self.change(|transaction| transaction.delete(family, at))
+    }
+
+    fn change(
+        &mut self,
+        change: impl FnOnce(&mut dyn Transaction) -> Result<(), EngineError>,
+    ) -> Result<(), WriteError> {
+        self.changed = true;
+        change(self.transaction.as_mut()).map_err(|error| {
+            let error = ReadError::from(error);
+            self.spoiled.get_or_insert_with(|| error.clone());
+            WriteError::Failed(error)
+        })
+    }
+
+    /// How many bytes the group has read and written, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.bytes
+    }
+
+    /// Whether there is anything to commit.
+    pub(super) fn has_changes(&self) -> bool {
+        self.changed || self.advances_watermark()
+    }
+
+    fn advances_watermark(&self) -> bool {
+        self.advance_watermark || self.entries.uncovered_expiry
+    }
+
+    /// Checks what must hold before a commit, in time linear in the number of records it has read.
+    ///
+    /// # Panics
+    /// When it does not: a bug.
+    fn check_invariants(&self) {
+        let mut written = false;
+        for (key, slot) in &self.entries.slots {
+            let now = slot.now.as_ref().map(|entry| Leaf::of(&entry.stored));
+            assert!(slot.written || slot.before == now, "{key} changed and was not written");
+            assert!(!slot.written || now.is_some(), "{key} was written and holds nothing");
+            written |= slot.written;
+        }
+        assert!(self.changed || !written, "a record was written and the group holds no change");
+        let has_news = !self.follows.feed.added.is_empty();
+        assert!(has_news || !written, "records changed and the feed does not say so");
+    }
+
+    /// Makes everything durable and readable; gives what memory must follow.
+    pub(super) fn commit(mut self) -> Result<Durable, CommitError> {
+        let _ = self.close();
+        if let Some(error) = self.spoiled {
+            return Err(CommitError::Nothing(error));
+        }
+        self.check_invariants();
+        if self.changed {
+            self.transaction.commit().map_err(|error| CommitError::Unknown(error.into()))?;
+        }
+        let deltas = self.entries.slots.into_iter().filter(|(_, slot)| slot.written);
+        self.follows.deltas = deltas
+            .map(|(key, slot)| {
+                let new = slot.now.as_ref().map(|entry| Leaf::of(&entry.stored));
+                RecordDelta { key, old: slot.before, new }
+            })
+            .collect();
+        Ok(self.follows)
+    }
+
+    /// Writes what belongs to the group as a whole: the feed, the watermark, the sum of requests. A
+    /// failure spoils the group.
+    fn close(&mut self) -> Result<(), WriteError> {
+        if let Some(bytes) = self.follows.requests_bytes {
+            let value = layout::encode_meta(&bytes);
+            self.put(Family::Meta, layout::REQUESTS_BYTES.as_bytes(), &value)?;
+        }
+        if self.advances_watermark() {
+            self.follows.watermark = Some(self.now);
+            let value = layout::encode_meta(&self.now);
+            self.put(Family::Meta, layout::WATERMARK.as_bytes(), &value)?;
+        }
+        let announcements = std::mem::take(&mut self.announcements);
+        if announcements.is_empty() {
+            return Ok(());
+        }
+        let feed = self.shared.feed.window().plan(announcements);
+        for (block, value) in &feed.added {
+            self.put(Family::Feed, &layout::feed_key(block.first), value)?;
+        }
+        for block in &feed.dropped {
+            self.delete(Family::Feed, &layout::feed_key(block.first))?;
+        }
+        self.follows.feed = feed;
+        Ok(())
+    }
+}

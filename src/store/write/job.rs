@@ -1,0 +1,151 @@
+//! What the writer can be asked, and how each request is answered.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::compare::Comparisons;
+use super::group::CommitError;
+use super::requests::RequestId;
+use crate::model::{Key, Record};
+use crate::store::{Applied, Swept, Txn, TxnDone, Write, WriteError, Written};
+use crate::telemetry::Metrics;
+
+/// Where an answer goes. A receiver that is gone belongs to a client that left.
+pub(in crate::store) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// A request to the writer.
+#[derive(Debug)]
+pub enum Job {
+    /// A client's write. Answered with `None` when its comparisons must be made again.
+    Write {
+        /// What to write, and on which conditions.
+        write: Write,
+        /// Identifies the request, where the client gave it a uuid.
+        id: Option<RequestId>,
+        /// Its conditions that look into values.
+        comparisons: Comparisons,
+        /// Where the answer goes.
+        reply: Reply<Option<Written>>,
+    },
+    /// A client's transaction. Answered with `None` when its comparisons must be made again.
+    Txn {
+        /// What to do, and on which conditions.
+        txn: Arc<Txn>,
+        /// Identifies the request, where the client gave it a uuid.
+        id: Option<RequestId>,
+        /// Its conditions that look into values.
+        comparisons: Comparisons,
+        /// Where the answer goes.
+        reply: Reply<Option<TxnDone>>,
+    },
+    /// A sweep of what is due.
+    Sweep {
+        /// Where the answer goes.
+        reply: Reply<Swept>,
+    },
+    /// Makes the time of the group the durable watermark of the expiry clock.
+    AdvanceWatermark {
+        /// Where the answer goes.
+        reply: Reply<()>,
+    },
+    /// Records from a peer, to be merged.
+    Apply {
+        /// The records.
+        records: Vec<(Key, Record)>,
+        /// Where the answer goes.
+        reply: Reply<Applied>,
+    },
+    /// Writes an entry of the meta family.
+    Meta {
+        /// Its name.
+        name: &'static str,
+        /// Its bytes.
+        value: Vec<u8>,
+        /// Where the answer goes.
+        reply: Reply<()>,
+    },
+}
+
+impl Job {
+    /// Answers with `why`; nothing was done.
+    pub(super) fn refuse(self, why: WriteError) {
+        let _ = match self {
+            Self::Write { reply, .. } => reply.send(Err(why)).map_err(drop),
+            Self::Txn { reply, .. } => reply.send(Err(why)).map_err(drop),
+            Self::Sweep { reply } => reply.send(Err(why)).map_err(drop),
+            Self::Apply { reply, .. } => reply.send(Err(why)).map_err(drop),
+            Self::AdvanceWatermark { reply } | Self::Meta { reply, .. } => {
+                reply.send(Err(why)).map_err(drop)
+            }
+        };
+    }
+}
+
+/// An answer that waits for the commit of its group.
+pub(super) enum Decided {
+    Write(Answer<Option<Written>>),
+    Txn(Answer<Option<TxnDone>>),
+    Sweep(Answer<Swept>),
+    Apply(Answer<Applied>),
+    /// A watermark or a meta entry, which are not counted.
+    Meta(Answer<()>),
+}
+
+pub(super) struct Answer<T> {
+    pub reply: Reply<T>,
+    pub result: Result<T, WriteError>,
+}
+
+impl Decided {
+    /// Answers, after the group was committed or `failure` kept it from that.
+    pub fn send(self, failure: Option<&CommitError>, metrics: &Metrics) {
+        match self {
+            Self::Write(answer) => answer.send(failure, Some(("write", metrics))),
+            Self::Txn(answer) => answer.send(failure, Some(("txn", metrics))),
+            Self::Sweep(answer) => answer.send(failure, Some(("sweep", metrics))),
+            Self::Apply(answer) => answer.send(failure, Some(("merge", metrics))),
+            Self::Meta(answer) => answer.send(failure, None),
+        }
+    }
+}
+
+impl<T> Answer<T> {
+    fn send(self, failure: Option<&CommitError>, counted: Option<(&'static str, &Metrics)>) {
+        let result = settle(self.result, failure);
+        if let Some((kind, metrics)) = counted {
+            let labels = [("kind", kind), ("outcome", outcome_label(&result))];
+            metrics.store_writes.get_or_create(&labels).inc();
+        }
+        let _ = self.reply.send(result);
+    }
+}
+
+/// What an answer becomes when its group was not committed. A refusal does not stand either: it may
+/// rest on a write before it in the group.
+fn settle<T>(
+    result: Result<T, WriteError>,
+    failure: Option<&CommitError>,
+) -> Result<T, WriteError> {
+    match failure {
+        None => result,
+        Some(CommitError::Nothing(error)) => Err(WriteError::Failed(error.clone())),
+        Some(CommitError::Unknown(error)) => Err(WriteError::OutcomeUnknown(error.to_string())),
+    }
+}
+
+/// The `outcome` label of the metric of writes.
+fn outcome_label<T>(result: &Result<T, WriteError>) -> &'static str {
+    match result {
+        Ok(_) => "done",
+        Err(WriteError::PreconditionFailed { .. }) => "precondition_failed",
+        Err(WriteError::NotFound) => "not_found",
+        Err(WriteError::OtherRequest) => "other_request",
+        Err(WriteError::RequestsFull | WriteError::ContentTooLarge) => "too_much",
+        Err(WriteError::ClockSkewed { .. }) => "clock_skewed",
+        Err(WriteError::ShuttingDown | WriteError::StorageFull(_) | WriteError::Failed(_)) => {
+            "failed"
+        }
+        Err(WriteError::OutcomeUnknown(_)) => "unknown",
+    }
+}

@@ -1,0 +1,40 @@
+//! Deciding on records that come from a peer.
+
+use super::effects::Effects;
+use super::replace::Replacement;
+use super::view::View;
+use crate::model::{Key, Merged, Record, merge};
+use crate::store::WriteError;
+use crate::store::disk::layout::Marks;
+use crate::store::feed::Cause;
+
+/// Merges one record with what its key has; answers whether it took that place.
+pub(super) fn decide(
+    view: &mut View<'_>,
+    key: &Key,
+    record: Record,
+) -> Result<(bool, Effects), WriteError> {
+    let mut effects = Effects::default();
+    if record.is_swept() && !may_be_swept(view, &record) {
+        return Ok((false, effects));
+    }
+    let current = view.current(key).map_err(WriteError::Failed)?;
+    let header = current.as_ref().map(|current| &current.stored.header);
+    match merge(header, &record.header) {
+        Merged::Same | Merged::Kept => return Ok((false, effects)),
+        Merged::Replaced => {}
+    }
+    let displaced_twin =
+        header.is_some_and(|header| header.version.timestamp == record.header.version.timestamp);
+    let marks = Marks { displaced_twin, named: true };
+    let replacement = Replacement { key: key.clone(), current, record, marks, cause: Cause::Peer };
+    replacement.decide(view, &mut effects).map_err(WriteError::Failed)?;
+    Ok((true, effects))
+}
+
+/// Whether a record without its bytes can be taken: not before it has expired on this node, as far
+/// as clocks may differ. Otherwise a peer whose clock is ahead would end values early here.
+fn may_be_swept(view: &View<'_>, record: &Record) -> bool {
+    let latest = view.now.plus(view.rules.clock_drift_max);
+    record.header.expires_at.is_some_and(|at| at <= latest)
+}

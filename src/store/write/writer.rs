@@ -1,0 +1,209 @@
+//! The one writer: gathers jobs into groups, decides them in order, commits each group with one
+//! sync, then publishes it.
+//!
+//! Jobs of all connections and peers come through one queue. Since a group is one transaction,
+//! durability costs one sync a group, and writes of one key are decided in order instead of by a
+//! storm of retries. Digest, feed and answers follow the commit: nothing is readable, nor sent to
+//! anybody, before it is durable.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::effects::{Effect, Effects};
+use super::group::{CommitError, Durable, Group, RecordDelta};
+use super::job::{Answer, Decided, Job};
+use super::{Rules, decide, merge};
+use crate::model::{Key, Record};
+use crate::proto::digest::Delta;
+use crate::store::{Applied, ReadError, Settings, Shared, WriteError, expiry};
+use crate::telemetry::Metrics;
+
+/// A group takes no further job once it has read and written this many bytes (or one larger job).
+const GROUP_BYTES_MAX: usize = 1 << 20;
+/// Nor more than this many jobs.
+const GROUP_JOBS_MAX: usize = 1024;
+
+/// A group after its commit, which may have failed, and the answers that wait for it.
+struct Committed {
+    decided: Vec<Decided>,
+    result: Result<Durable, CommitError>,
+}
+
+impl Committed {
+    /// A group that could not begin.
+    fn refused(job: Job, why: ReadError) -> Self {
+        job.refuse(WriteError::Failed(why.clone()));
+        Self { decided: Vec::new(), result: Err(CommitError::Unknown(why)) }
+    }
+}
+
+/// Where [`Writer::run`] can hold up a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Its first job has come; nothing is decided yet.
+    BeforeCommit,
+    /// It is durable, or failed to become so; neither the digest nor any client knows.
+    AfterCommit,
+    /// It is published.
+    Published,
+}
+
+/// Owns every change of the data. There is one for each store.
+pub struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: mpsc::Receiver<Job>,
+    metrics: Arc<Metrics>,
+    rules: Rules,
+}
+
+impl Writer {
+    pub(in crate::store) fn new(
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Job>,
+        metrics: Arc<Metrics>,
+        settings: &Settings,
+    ) -> Self {
+        let writer = Self { shared, queue, metrics, rules: Rules::of(settings) };
+        writer.count_records();
+        writer
+    }
+
+    /// Serves jobs on this thread until every store handle is gone.
+    pub fn run_blocking(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            let group = self.commit(first);
+            if let Err(error) = self.publish(group) {
+                self.recover_blocking(error);
+            }
+        }
+    }
+
+    /// Serves jobs as a task, for a runtime of one thread (the simulator's). `hold` can delay each
+    /// group at each [`Moment`], as a slow disk or a busy machine would.
+    pub async fn run(mut self, mut hold: impl AsyncFnMut(Moment)) {
+        while let Some(first) = self.queue.recv().await {
+            hold(Moment::BeforeCommit).await;
+            let group = self.commit(first);
+            hold(Moment::AfterCommit).await;
+            if let Err(error) = self.publish(group) {
+                self.recover(error).await;
+            }
+            hold(Moment::Published).await;
+        }
+    }
+
+    /// Gathers `first` and the jobs that wait behind it, decides them, and commits.
+    fn commit(&mut self, first: Job) -> Committed {
+        let shared = Arc::clone(&self.shared);
+        let opened = match shared.engine.opened() {
+            Ok(opened) => opened,
+            Err(error) => return Committed::refused(first, error.into()),
+        };
+        let rules = self.rules;
+        let mut group = Group::new(&shared, &rules, opened.as_ref());
+        let mut decided = vec![decide(&mut group, &shared, first)];
+        while group.bytes() < GROUP_BYTES_MAX && decided.len() < GROUP_JOBS_MAX {
+            let Ok(job) = self.queue.try_recv() else { break };
+            decided.push(decide(&mut group, &shared, job));
+        }
+        let size = u32::try_from(decided.len()).unwrap_or(u32::MAX);
+        self.metrics.store_group_writes.observe(f64::from(size));
+        let (began, has_changes) = (shared.clock.instant(), group.has_changes());
+        let result = group.commit();
+        if has_changes {
+            self.metrics.store_commit_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        Committed { decided, result }
+    }
+
+    /// Brings memory to what was committed, then answers. After an error nobody knows what the disk
+    /// holds until the store is opened again.
+    fn publish(&self, group: Committed) -> Result<(), ReadError> {
+        let result = group.result.and_then(|durable| {
+            self.shared.follow(&durable);
+            self.follow_digest(durable.deltas).map_err(CommitError::Unknown)?;
+            self.shared.feed.publish(durable.feed);
+            Ok(())
+        });
+        for decided in group.decided {
+            decided.send(result.as_ref().err(), &self.metrics);
+        }
+        match result {
+            Err(CommitError::Unknown(error)) => Err(error),
+            Ok(()) | Err(CommitError::Nothing(_)) => Ok(()),
+        }
+    }
+
+    /// Brings digest and counts to what was committed.
+    fn follow_digest(&self, changes: Vec<RecordDelta>) -> Result<(), ReadError> {
+        let mut tree = self.shared.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let mut deltas = Vec::with_capacity(changes.len());
+        for RecordDelta { key, old, new } in changes {
+            if let Some(old) = old {
+                tree.counts.remove(old.is_dead);
+            }
+            if let Some(new) = new {
+                tree.counts.add(new.is_dead);
+            }
+            let key = key.as_bytes();
+            deltas.push(Delta {
+                key: key.into(),
+                old: old.map(|leaf| tree.digest.element(key, &leaf.hash)),
+                new: new.map(|leaf| tree.digest.element(key, &leaf.hash)),
+            });
+        }
+        tree.follow(self.shared.engine.as_ref(), &deltas)?;
+        drop(tree);
+        self.count_records();
+        Ok(())
+    }
+
+    pub(super) fn count_records(&self) {
+        let counts = self.shared.tree().counts;
+        for (state, count) in [("live", counts.keys), ("dead", counts.tombstones)] {
+            let gauge = self.metrics.store_records.get_or_create(&[("state", state)]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
+    match job {
+        Job::Write { write, id, comparisons, reply } => {
+            let result = group.run(|view| decide::write(view, &write, id.as_ref(), &comparisons));
+            Decided::Write(Answer { reply, result })
+        }
+        Job::Txn { txn, id, comparisons, reply } => {
+            let result = group.run(|view| decide::txn(view, &txn, id.as_ref(), &comparisons));
+            Decided::Txn(Answer { reply, result })
+        }
+        Job::Sweep { reply } => {
+            Decided::Sweep(Answer { reply, result: expiry::sweep(group, shared) })
+        }
+        Job::Apply { records, reply } => {
+            Decided::Apply(Answer { reply, result: merge_all(group, records) })
+        }
+        Job::AdvanceWatermark { reply } => {
+            let result = group.run(|_| Ok(((), Effects::of(Effect::AdvanceWatermark))));
+            Decided::Meta(Answer { reply, result })
+        }
+        Job::Meta { name, value, reply } => {
+            let result = group.run(|_| Ok(((), Effects::of(Effect::PutMeta { name, value }))));
+            Decided::Meta(Answer { reply, result })
+        }
+    }
+}
+
+/// Merges records from a peer, each on its own.
+fn merge_all(group: &mut Group<'_>, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
+    let mut applied = Applied::default();
+    for (key, record) in records {
+        if group.run(|view| merge::decide(view, &key, record))? {
+            applied.replaced += 1;
+        } else {
+            applied.kept += 1;
+        }
+    }
+    Ok(applied)
+}

@@ -1,0 +1,145 @@
+//! The end of a node: requests under way are answered, nothing is lost, and a second signal does
+//! not wait.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::crash::load::Load;
+use crate::support::{SOON, Site, ensure, eventually, raw};
+
+#[tokio::test]
+async fn requests_under_way_are_answered_and_new_ones_refused() {
+    let mut node = Site::alone().node("n1", &[]).await;
+    // one whose body is still to come, one that waits between two requests, and a whole one
+    let mut slow = TcpStream::connect(node.http).await.expect("a connection");
+    let head = raw::head("PUT", "/kv/slow", &["Content-Length: 10"]);
+    slow.write_all(format!("{head}12345").as_bytes()).await.expect("it takes it");
+    let mut waiting = TcpStream::connect(node.http).await.expect("a connection");
+    waiting.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it takes it");
+    let open = async || node.client.metric("kvs_http_connections", &[]).await;
+    eventually(SOON, "the connections are accepted", async || {
+        let open = open().await;
+        ensure(open >= 3, || open.to_string())
+    })
+    .await;
+    // its request must have been read, or it is a new one when the signal comes
+    eventually(SOON, "the first half of the body is there", async || {
+        let puts = node.client.get("/kv/slow").await.status;
+        ensure(puts == 404, || puts.to_string())
+    })
+    .await;
+    node.signal("TERM");
+    node.logs(&["stopping"]).await;
+    // the idle connection is closed, after the answer that it got
+    let answer = raw::parse(&raw::read_all(&mut waiting).await);
+    assert!(answer.status == 200 && answer.text().contains("live"));
+    eventually(SOON, "new connections are refused", async || {
+        let connected = TcpStream::connect(node.http).await;
+        ensure(connected.is_err(), || "connected".to_owned())
+    })
+    .await;
+    slow.write_all(b"67890").await.expect("it still listens");
+    let answer = raw::parse(&raw::read_all(&mut slow).await);
+    assert_eq!(answer.expect(201).json()["key"], "slow");
+    assert_eq!(node.ended(SOON).await, 0);
+    let node = node.restart().await;
+    assert_eq!(node.client.get("/kv/slow").await.expect(200).text(), "1234567890");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_under_load_answers_every_request_that_it_took() {
+    for signal in ["TERM", "INT"] {
+        let mut load = Load::new();
+        let mut node = Site::alone().node("n1", &[]).await;
+        let running = load.start_until_refused(&node.client);
+        running.reaches(200).await;
+        node.signal(signal);
+        assert_eq!(node.ended(SOON).await, 0);
+        load.take(running.end_in_order().await);
+        let node = node.restart().await;
+        load.verify(&node.client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_after_a_while_and_at_once_by_a_second_signal() {
+    let site = Site::alone().set("limits.shutdown_wait", "1h");
+    let mut node = site.node("n1", &[]).await;
+    let mut endless = TcpStream::connect(node.http).await.expect("a connection");
+    let head = raw::head("PUT", "/kv/endless", &["Content-Length: 10", "Expect: 100-continue"]);
+    endless.write_all(head.as_bytes()).await.expect("it takes it");
+    // the node asks for the body: the request is under way
+    endless.readable().await.expect("it answers");
+    node.signal("TERM");
+    node.logs(&["stopping", "second signal"]).await;
+    let began = Instant::now();
+    node.signal("TERM");
+    assert_eq!(node.ended(SOON).await, 0);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    drop(endless);
+    let site = Site::alone().set("limits.shutdown_wait", "300ms");
+    let mut node = site.node("n1", &[]).await;
+    let mut endless = TcpStream::connect(node.http).await.expect("a connection");
+    endless.write_all(head.as_bytes()).await.expect("it takes it");
+    endless.readable().await.expect("it answers");
+    node.signal("TERM");
+    assert_eq!(node.ended(SOON).await, 0);
+    node.logs(&["WARN", "connections are cut"]).await;
+}
+
+#[tokio::test]
+async fn a_hang_up_is_no_stop() {
+    let node = Site::alone().node("n1", &[]).await;
+    node.signal("HUP");
+    node.logs(&["SIGHUP"]).await;
+    node.client.put("/kv/a", "x").await.expect(201);
+}
+
+#[tokio::test]
+async fn a_slow_client_is_told_and_does_not_hold_a_connection() {
+    let site = Site::alone().set("limits.request_timeout", "300ms");
+    let node = site.node("n1", &[]).await;
+    for begun in ["GET /kv/a HTTP/1.1\r\nHo", "PUT /kv/a HTTP/1.1\r\nContent-Length: 5\r\n\r\nab"] {
+        let mut slow = TcpStream::connect(node.http).await.expect("a connection");
+        slow.write_all(begun.as_bytes()).await.expect("it takes it");
+        let answer = raw::parse(&raw::read_all(&mut slow).await);
+        answer.refused(408, "request_timeout");
+    }
+    // silence between two requests is no fault
+    let mut idle = TcpStream::connect(node.http).await.expect("a connection");
+    assert!(raw::read_all(&mut idle).await.is_empty());
+    node.client.get("/kv/a").await.refused(404, "key_not_found");
+}
+
+#[tokio::test]
+async fn further_connections_wait_for_their_turn() {
+    let site = Site::alone().set("limits.connections_max", 2);
+    let node = site.node("n1", &[]).await;
+    let first = TcpStream::connect(node.http).await.expect("a connection");
+    let second = TcpStream::connect(node.http).await.expect("a connection");
+    let mut third = TcpStream::connect(node.http).await.expect("the system's queue takes it");
+    let request = raw::head("GET", "/health/live", &[]);
+    third.write_all(request.as_bytes()).await.expect("the system's queue takes it");
+    let waits = tokio::time::timeout(Duration::from_millis(300), third.readable()).await;
+    assert!(waits.is_err(), "it is not served yet");
+    drop(first);
+    assert_eq!(raw::parse(&raw::read_all(&mut third).await).status, 200);
+    drop(second);
+}
+
+#[tokio::test]
+async fn a_development_node_leaves_nothing_behind() {
+    let mut site = Site::alone().place("dev", &[]);
+    let temporary = site.dir.join("tmp");
+    std::fs::create_dir(&temporary).expect("a directory");
+    site.develop(&temporary);
+    let mut node = site.start().await;
+    node.client.put("/kv/a", "x").await.expect(201);
+    let made: Vec<_> = std::fs::read_dir(&temporary).expect("it is there").collect();
+    assert_eq!(made.len(), 1);
+    node.stop().await;
+    assert_eq!(std::fs::read_dir(&temporary).expect("it is there").count(), 0);
+}

@@ -1,0 +1,557 @@
+//! The disk fails or is full, at every call of a history of writes.
+//!
+//! Whatever a client is told is true: a write that was acknowledged is there, one that was refused
+//! is not, and where nobody knows, that is said. The node recovers by itself, as soon as it can.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use kvs::clock::Clock;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+use reqwest::Method;
+use serde_json::json;
+
+use super::kill_writes::{recomputed, reopened};
+use crate::support::faults::{Errno, Failure, Faults};
+use crate::support::node::Surroundings;
+use crate::support::{Answer, Client, Node, SOON, Site, cluster, ensure, eventually, peer, scale};
+
+/// How long the sample of calls goes on that is usual.
+const SAMPLE_LASTS: Duration = Duration::from_secs(50);
+/// Sizes of values: with their header, and apart.
+const SMALL: usize = 100;
+const APART: usize = 20_000;
+/// The size of the two large values of a history. Two of the second size fill a buffer, so that
+/// there are writes in the background too.
+const LARGE: [usize; 2] = [100_000, 9 << 20];
+
+/// What may be there for a key, the oldest first; `None`: nothing.
+type Possible = Vec<Option<Bytes>>;
+
+/// A write that has a name, to be asked for again.
+struct Named {
+    key: &'static str,
+    uuid: String,
+    value: Bytes,
+    /// Its first answer, where it was accepted.
+    answer: Option<Bytes>,
+}
+
+/// What an answer says of a write.
+#[derive(Debug, PartialEq)]
+enum Said {
+    Done,
+    /// It is not there.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What a write's answer means; each must say which it is.
+fn said(answer: &Answer, context: &str) -> Said {
+    let text = answer.text();
+    match (answer.status, answer.code().as_str()) {
+        (200 | 201, _) => Said::Done,
+        (404, "key_not_found") | (412, "precondition_failed") => Said::Refused,
+        (503, "storage_full" | "overloaded") => {
+            assert!(answer.header("retry-after").is_some(), "{context}: {text}");
+            Said::Refused
+        }
+        (500, "internal") if text.contains("is unknown") => Said::Unknown,
+        (500, "internal") if text.contains("nothing was written") => Said::Refused,
+        _ => panic!("{context}: an answer that says nothing: {} {text}", answer.status),
+    }
+}
+
+/// One client that does the same again and again, and what it knows.
+struct Script {
+    client: Client,
+    book: BTreeMap<&'static str, Possible>,
+    named: Vec<Named>,
+    rng: StdRng,
+    /// Told where something is wrong.
+    context: String,
+    /// Whether each read must be answered: the database is open all the time.
+    reads_always: bool,
+    unknown: usize,
+    refused: usize,
+}
+
+impl Script {
+    fn new(client: Client) -> Self {
+        Self {
+            client,
+            book: BTreeMap::new(),
+            named: Vec::new(),
+            rng: Clock::system().rng(),
+            context: "without a fault".to_owned(),
+            reads_always: true,
+            unknown: 0,
+            refused: 0,
+        }
+    }
+
+    /// The history, with large values of this size.
+    async fn play(&mut self, large: usize) {
+        for (at, key) in ["a", "b", "c"].into_iter().enumerate() {
+            self.put(key, SMALL + at).await;
+        }
+        self.put("large/1", large).await;
+        self.swap("a", SMALL).await;
+        self.put("apart", APART).await;
+        self.txn(SMALL).await;
+        self.named("named", APART).await;
+        self.read("a").await;
+        self.delete("b").await;
+        self.swap("apart", APART).await;
+        self.put("large/2", large).await;
+        self.put_briefly().await;
+        self.delete("absent").await;
+        self.swap("b", APART).await;
+        self.read("large/1").await;
+        self.txn(APART).await;
+        self.put("a", APART).await;
+        self.put("large/1", SMALL).await;
+        self.named("named/too", SMALL).await;
+        self.delete("c").await;
+        self.swap("a", SMALL).await;
+    }
+
+    /// Bytes that nobody had before.
+    fn value(&mut self, length: usize) -> Bytes {
+        let mut bytes = vec![0; length];
+        self.rng.fill_bytes(&mut bytes);
+        bytes.into()
+    }
+
+    fn possible(&mut self, key: &'static str) -> &mut Possible {
+        self.book.entry(key).or_insert_with(|| vec![None])
+    }
+
+    /// Enters what a write that makes `new` of `key` was answered.
+    fn enter(&mut self, key: &'static str, new: Option<Bytes>, answer: &Answer) -> Said {
+        let said = said(answer, &self.context);
+        match said {
+            Said::Done => *self.possible(key) = vec![new],
+            Said::Refused => self.refused += 1,
+            Said::Unknown => {
+                self.unknown += 1;
+                self.possible(key).push(new);
+            }
+        }
+        said
+    }
+
+    async fn put(&mut self, key: &'static str, length: usize) {
+        let value = self.value(length);
+        let answer = self.client.put(&format!("/kv/{key}"), value.clone()).await;
+        self.enter(key, Some(value), &answer);
+    }
+
+    async fn delete(&mut self, key: &'static str) {
+        let answer = self.client.delete(&format!("/kv/{key}")).await;
+        if answer.status == 404 {
+            self.shows(key, None);
+        } else {
+            self.enter(key, None, &answer);
+        }
+    }
+
+    /// Puts a value that will not be there for long, for the sweep to have something to do.
+    async fn put_briefly(&mut self) {
+        let value = self.value(APART);
+        let answer = self.client.put("/kv/brief?ttl=1", value).await;
+        said(&answer, &self.context);
+    }
+
+    /// Puts under a name.
+    async fn named(&mut self, key: &'static str, length: usize) {
+        let uuid = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid().to_string();
+        let named = Named { key, uuid, value: self.value(length), answer: None };
+        self.named.push(named);
+        self.ask(self.named.len() - 1).await;
+    }
+
+    async fn ask(&mut self, at: usize) -> Said {
+        let Named { key, uuid, value, .. } = &self.named[at];
+        let (key, value, path) = (*key, value.clone(), format!("/kv/{key}"));
+        let name = ("idempotency-key", uuid.as_str());
+        let answer = self.client.send(Method::PUT, &path, &[name], value.clone()).await;
+        let again = self.named[at].answer.is_some();
+        let said = if again {
+            said(&answer, &self.context)
+        } else {
+            self.enter(key, Some(value), &answer)
+        };
+        if said == Said::Done {
+            let named = &mut self.named[at];
+            assert_eq!(answer.uuid(), named.uuid, "{}", self.context);
+            let first = named.answer.get_or_insert_with(|| answer.body.clone());
+            assert_eq!(*first, answer.body, "{}: another answer to a retry", self.context);
+        }
+        said
+    }
+
+    /// Asks again for all that has a name: it is done by now, once, and answered as before.
+    async fn retry(&mut self) {
+        for at in 0..self.named.len() {
+            assert_eq!(self.ask(at).await, Said::Done, "{}", self.context);
+        }
+    }
+
+    /// Writes the same to two keys, and nothing to a third: all or nothing.
+    async fn txn(&mut self, length: usize) {
+        let value = self.value(length);
+        let data = BASE64_STANDARD.encode(&value);
+        let put = |key: &str| json!({"put": {"key": key, "data_base64": data}});
+        let operations = json!([put("txn/1"), {"delete": {"key": "txn/3"}}, put("txn/2")]);
+        let body = json!({"compare": [], "success": operations, "failure": []});
+        let answer = self.client.post_json("/txn", &body).await;
+        for key in ["txn/1", "txn/2"] {
+            self.enter(key, Some(value.clone()), &answer);
+        }
+    }
+
+    /// Reads the key and swaps what is there.
+    async fn swap(&mut self, key: &'static str, length: usize) {
+        let Some((etag, held)) = self.read(key).await else { return };
+        let value = self.value(length);
+        let condition = match &etag {
+            Some(etag) => ("if-match", etag.as_str()),
+            None => ("if-none-match", "*"),
+        };
+        let path = format!("/kv/{key}");
+        let answer = self.client.send(Method::PUT, &path, &[condition], value.clone()).await;
+        if answer.status == 412 {
+            // a write whose outcome was unknown has turned up in between
+            let possible = self.possible(key);
+            possible.retain(|possible| *possible != held);
+            let context = &self.context;
+            assert!(
+                !self.book[key].is_empty(),
+                "{context}: {key}: refused a swap of what is there"
+            );
+        }
+        self.enter(key, Some(value), &answer);
+    }
+
+    /// What the key shows, with its ETag; or `None` where the node says why it cannot be read.
+    async fn read(&mut self, key: &'static str) -> Option<(Option<String>, Option<Bytes>)> {
+        let answer = self.client.get(&format!("/kv/{key}")).await;
+        let shown = match (answer.status, answer.code().as_str()) {
+            (200, _) => (answer.header("etag").map(str::to_owned), Some(answer.body.clone())),
+            (404, "key_not_found") => (None, None),
+            (500, "internal") | (503, "storage_full" | "overloaded") if !self.reads_always => {
+                return None;
+            }
+            _ => panic!("{}: {key} cannot be read: {}", self.context, answer.text()),
+        };
+        self.shows(key, shown.1.clone());
+        Some(shown)
+    }
+
+    /// The key shows this now, so it never shows again what came before it.
+    fn shows(&mut self, key: &'static str, shown: Option<Bytes>) {
+        let context = self.context.clone();
+        let possible = self.possible(key);
+        let Some(at) = possible.iter().position(|possible| *possible == shown) else {
+            let told = |value: &Option<Bytes>| value.as_ref().map(Bytes::len);
+            let expected: Vec<_> = possible.iter().map(told).collect();
+            panic!("{context}: {key} has {:?} bytes, not {expected:?}", told(&shown));
+        };
+        possible.drain(..at);
+    }
+
+    /// What every key shows is what is there from now on.
+    async fn settle(&mut self) {
+        self.reads_always = true;
+        for key in self.book.keys().copied().collect::<Vec<_>>() {
+            self.read(key).await;
+            self.possible(key).truncate(1);
+        }
+        let context = &self.context;
+        assert!(self.book.get("txn/1") == self.book.get("txn/2"), "{context}: a part of a txn");
+    }
+
+    /// The node takes writes again without anybody's help.
+    async fn recovers(&mut self) {
+        let (client, context) = (self.client.clone(), self.context.clone());
+        eventually(SOON, &format!("{context}: the node takes writes"), async || {
+            let answer = client.put("/kv/probe", "x").await;
+            let said = said(&answer, &context);
+            ensure(said == Said::Done, || format!("{said:?}: {}", answer.text()))
+        })
+        .await;
+    }
+}
+
+/// A node whose calls can be made to fail; without a C compiler there is none.
+async fn faulty(site: &Site, name: &str, seeds: &[&Node]) -> Option<(Node, Faults)> {
+    let mut place = site.place(name, seeds);
+    let faults = Faults::new(&place.dir, &place.data_dir())
+        .inspect_err(|error| eprintln!("SKIPPED: failing disks need a C compiler: {error}"))
+        .ok()?;
+    let environment = faults.environment.clone();
+    place.surround(Surroundings { environment, ..Surroundings::default() });
+    for words in ["storage failed", "the disk is full", "request failed"] {
+        place.bear(words);
+    }
+    Some((place.start().await, faults))
+}
+
+/// How the disk fails in a round: its name, the error, and how many calls fail.
+type Kind = (&'static str, Errno, u64);
+const FULL_ONCE: Kind = ("ENOSPC once", Errno::Full, 1);
+const KINDS: [Kind; 4] = [
+    ("EIO once", Errno::Io, 1),
+    FULL_ONCE,
+    ("EIO until healed", Errno::Io, u64::MAX),
+    ("ENOSPC until healed", Errno::Full, u64::MAX),
+];
+/// How often a commit is left without a sync, and what RocksDB does then is cut short.
+const CUT_SHORT_ROUNDS: usize = 20;
+/// Within so many calls of a single failure there may be a second one: in the recovery.
+const AGAIN_MAX: u64 = 100;
+
+/// A node, and what is to be found on it.
+struct Rounds {
+    node: Node,
+    faults: Faults,
+    script: Script,
+    fired: BTreeMap<char, usize>,
+}
+
+impl Rounds {
+    /// A node that has played a history without a failure; without a C compiler there is none.
+    async fn begin() -> Option<Self> {
+        let (node, faults) = faulty(&Site::alone(), "n1", &[]).await?;
+        let mut script = Script::new(node.client.clone());
+        script.play(LARGE[0]).await;
+        script.named.clear();
+        Some(Self { node, faults, script, fired: BTreeMap::new() })
+    }
+
+    /// After how many calls there is a second failure, if at all.
+    fn draw_again(&mut self, (_, _, count): Kind) -> u64 {
+        let twice = count == 1 && self.script.rng.random();
+        if twice { self.script.rng.random_range(1..AGAIN_MAX) } else { 0 }
+    }
+
+    /// Plays the history with a failure after `after` calls and another one `again` calls later,
+    /// and checks what the node says and does.
+    async fn round(mut self, large: usize, after: u64, kind: Kind, again: u64) -> Self {
+        let failed = self.faults.failed();
+        let half = self.script.rng.random();
+        self.arm(&format!("large: {large}"), after, kind, (again, half));
+        self.script.play(large).await;
+        self.faults.heal();
+        if self.faults.failed() > failed {
+            *self.fired.entry(self.faults.last()).or_default() += 1;
+        }
+        self.check().await
+    }
+
+    /// The log of one commit with a name is not synced.
+    async fn unsynced_round(mut self, again: u64) -> Self {
+        for key in ["a", "b", "c"] {
+            self.script.put(key, SMALL).await;
+        }
+        let unknown = self.script.unknown;
+        // the first call writes the log
+        self.arm("unsynced", 1, FULL_ONCE, (again, true));
+        self.script.named("named", APART).await;
+        assert!(self.script.unknown > unknown, "the log was synced");
+        // it waits until the store is open again
+        self.script.put("a", SMALL).await;
+        self.faults.heal();
+        self.check().await
+    }
+
+    /// Makes calls fail from now on, and says so wherever something is wrong.
+    fn arm(&mut self, what: &str, after: u64, kind: Kind, (again, half): (u64, bool)) {
+        let (name, error, count) = kind;
+        let context = format!("{name} after {after} calls, again: {again}, half: {half}, {what}");
+        self.script.context = context;
+        // a full disk keeps the database from being closed
+        self.script.reads_always = count == u64::MAX;
+        self.faults.fail(Failure { after, count, again, error, half });
+    }
+
+    /// The node recovers, and shows and answers what it must, also after a kill.
+    async fn check(mut self) -> Self {
+        self.script.recovers().await;
+        self.script.settle().await;
+        self.script.retry().await;
+        self.script.settle().await;
+        let fingerprint = self.node.client.fingerprint().await;
+        self.node.kill();
+        self.node = reopened(self.node, &fingerprint, &self.script.context).await;
+        self.script.client = self.node.client.clone();
+        self.script.settle().await;
+        self.script.retry().await;
+        self.script.settle().await;
+        self.script.named.clear();
+        self
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_the_disk_are_told_and_survived() {
+    let Some(mut rounds) = Rounds::begin().await else { return };
+    let mut calls = [0, 0];
+    for (calls, large) in calls.iter_mut().zip(LARGE) {
+        rounds.script.play(large).await;
+        let before = rounds.faults.calls();
+        rounds.script.play(large).await;
+        *calls = rounds.faults.calls() - before;
+        assert!(*calls > 30, "{calls} calls");
+    }
+    rounds.script.named.clear();
+    let mut played = 0;
+    if scale() > 1 {
+        let all = (0..LARGE.len()).flat_map(|size| (0..calls[size]).map(move |at| (size, at)));
+        for (size, after) in all {
+            for kind in KINDS {
+                let again = rounds.draw_again(kind);
+                rounds = rounds.round(LARGE[size], after, kind, again).await;
+                played += 1;
+            }
+        }
+    } else {
+        let mut rng = Clock::system().rng();
+        let began = Instant::now();
+        while began.elapsed() < SAMPLE_LASTS {
+            let size = rng.random_range(0..LARGE.len());
+            let after = rng.random_range(0..calls[size]);
+            let kind = KINDS[rng.random_range(0..KINDS.len())];
+            let again = rounds.draw_again(kind);
+            rounds = rounds.round(LARGE[size], after, kind, again).await;
+            played += 1;
+        }
+    }
+    let Rounds { script, fired, .. } = rounds;
+    let (unknown, refused) = (script.unknown, script.refused);
+    eprintln!(
+        "{played} rounds of {calls:?} calls: {unknown} unknown, {refused} refused, {fired:?}"
+    );
+    assert!(unknown > 0 && refused > 0, "no fault was noticed");
+    // opening, writing, syncing, and making room
+    assert!(scale() == 1 || fired.len() > 3, "little has failed: {fired:?}");
+}
+
+/// RocksDB goes on by itself once the disk was full, and fails again in the midst of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_log_was_not_synced_is_there_whole_or_not_at_all() {
+    let Some(mut rounds) = Rounds::begin().await else { return };
+    for _ in 0..CUT_SHORT_ROUNDS * scale() {
+        let again = rounds.script.rng.random_range(20..80);
+        rounds = rounds.unsynced_round(again).await;
+    }
+}
+
+/// What fails on one member is its own trouble: it goes on, and catches up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_disk_fails_catches_up_by_itself() {
+    let site = Site::clustered();
+    let first = site.node("n1", &[]).await;
+    let Some((second, faults)) = faulty(&site, "n2", &[&first]).await else { return };
+    cluster::converged(&[&first, &second], SOON).await;
+    let mut script = Script::new(second.client.clone());
+    for (name, error, count) in KINDS {
+        name.clone_into(&mut script.context);
+        script.reads_always = false;
+        let failed = faults.failed();
+        faults.fail(Failure { after: 5, count, again: 0, error, half: true });
+        for number in 0..20 {
+            let path = format!("/kv/of-the-first/{number}");
+            let answer = first.client.put(&path, name).await;
+            assert!(answer.status < 300, "{}", answer.text());
+        }
+        script.play(LARGE[0]).await;
+        assert!(faults.failed() > failed, "{name}: nothing failed");
+        faults.heal();
+        script.recovers().await;
+        cluster::converged(&[&first, &second], SOON).await;
+        script.settle().await;
+    }
+    let fingerprint = first.client.fingerprint().await;
+    let key = peer::secret(&site).digest_key();
+    for mut node in [first, second] {
+        node.stop().await;
+        assert_eq!(recomputed(&node.place.data_dir(), key), fingerprint);
+    }
+}
+
+/// A file system of its own, which goes with it.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new(dir: std::path::PathBuf, megabytes: u32) -> Result<Self, String> {
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&dir)
+            .output()
+            .map_err(|error| format!("mount: {error}"))?;
+        let said = String::from_utf8_lossy(&mounted.stderr).into_owned();
+        if mounted.status.success() { Ok(Self(dir)) } else { Err(said) }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // what is left goes with the machine
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_really_full_is_waited_for() {
+    let site = Site::alone();
+    let mut place = site.place("n1", &[]);
+    let disk = SmallDisk::new(place.dir.join("disk"), 256);
+    let disk = match disk {
+        Ok(disk) => disk,
+        Err(error) => return eprintln!("SKIPPED: a small disk cannot be mounted: {error}"),
+    };
+    let filler = disk.0.join("filler");
+    std::fs::write(&filler, vec![1; 160 << 20]).expect("there is room");
+    place.set("node.data_dir", disk.0.join("data").to_str().expect("text"));
+    for words in ["storage failed", "the disk is full", "request failed"] {
+        place.bear(words);
+    }
+    let node = place.start().await;
+    let mut script = Script::new(node.client.clone());
+    "a full disk".clone_into(&mut script.context);
+    let keys: Vec<&'static str> =
+        (0..200).map(|number| &*format!("fill/{number}").leak()).collect();
+    for key in &keys {
+        if script.refused + script.unknown == 0 {
+            script.put(key, 1 << 20).await;
+        }
+    }
+    // from here on it says what it is, at once, and shows what it has
+    eventually(SOON, "the disk is full", async || {
+        let answer = node.client.put("/kv/more", vec![2; 1 << 20]).await;
+        ensure(answer.code() == "storage_full", || answer.text())
+    })
+    .await;
+    node.client.put("/kv/more", "x").await.refused(503, "storage_full");
+    assert_eq!(node.client.delete("/kv/fill/0").await.code(), "storage_full");
+    for key in &keys {
+        script.read(key).await;
+    }
+    std::fs::remove_file(&filler).expect("it is ours");
+    script.recovers().await;
+    script.settle().await;
+    let node = node.kill_and_restart().await;
+    script.client = node.client.clone();
+    script.settle().await;
+    assert!(node.log().matches("the disk is full").count() < 10, "each try is logged");
+}

@@ -1,0 +1,248 @@
+//! kill -9 under everything that clients do: what was acknowledged is there or was replaced by what
+//! is, transactions are whole, and retries are answered as before.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use kvs::clock::Clock;
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use serde_json::Value;
+
+use super::kill_writes::reopened_by_turns;
+use super::mixed_load::{
+    self, Acked, Fate, Learned, Made, Named, accepted, answered_alike, keys, micros, now, token_of,
+};
+use crate::support::{Client, Site, scale};
+
+const ROUNDS: usize = 10;
+/// Answers until a round's kill, at most.
+const ANSWERS_MAX: usize = 400;
+/// Requests of earlier rounds that are sent again after a kill.
+const OLD_RETRIES: usize = 100;
+
+/// What is known over all rounds.
+#[derive(Default)]
+struct Book {
+    fates: BTreeMap<String, Fate>,
+    /// Named requests that were answered.
+    answered: Vec<Named>,
+    /// Named requests of the last round that were not.
+    open: Vec<Named>,
+    writes: usize,
+    retries: usize,
+    /// Unanswered requests that were sent again and accepted.
+    resolved: usize,
+}
+
+/// What a key has, and between which instants that was found.
+#[derive(Debug, Default)]
+struct Found {
+    token: Option<String>,
+    uuid: String,
+    timestamp: u64,
+    expires_at: Option<u64>,
+    asked_at: u64,
+    answered_at: u64,
+}
+
+async fn look(client: &Client, key: &str) -> Found {
+    // whatever has left nothing there did so before
+    let asked_at = now();
+    let mut found = Found { asked_at, timestamp: asked_at, ..Found::default() };
+    let value = client.get(&format!("/kv/{key}")).await;
+    if value.status == 200 {
+        found.token = Some(token_of(&value.text()));
+        value.header("etag").expect("a tag").trim_matches('"').clone_into(&mut found.uuid);
+        let timestamp = value.header("kvs-timestamp").and_then(|text| text.parse().ok());
+        found.timestamp = timestamp.expect("a timestamp");
+        found.expires_at = value.header("kvs-expires-at").map(micros);
+    } else {
+        assert_eq!(value.status, 404, "{key}: {}", value.text());
+    }
+    found.answered_at = now();
+    found
+}
+
+impl Book {
+    fn take(&mut self, learned: Vec<Learned>) {
+        self.open.clear();
+        for learned in learned {
+            self.writes += learned.writes;
+            self.retries += learned.retries;
+            let (answered, open) = learned.named.into_iter().partition(|n| n.answer.is_some());
+            self.answered.extend::<Vec<_>>(answered);
+            self.open.extend::<Vec<_>>(open);
+            for (spot, fate) in learned.book {
+                if spot.starts_with(&format!("own/{}/", learned.number)) {
+                    self.fates.insert(spot, fate);
+                } else if spot.starts_with("shared/") {
+                    let held = self.fates.entry(spot).or_default();
+                    held.newest(fate.acked);
+                    held.under_way.extend(fate.under_way);
+                }
+            }
+        }
+    }
+
+    /// Checks each spot: its last acknowledged write is there, or one that was under way; or it is
+    /// gone because that has expired. What is found is what counts from then on.
+    async fn verify(&mut self, client: &Client) {
+        for (spot, fate) in &mut self.fates {
+            let mut founds = Vec::new();
+            for key in keys(spot) {
+                founds.push(look(client, &key).await);
+            }
+            let whole = founds.windows(2).all(|two| two[0].token == two[1].token);
+            assert!(whole, "{spot} is torn: {founds:#?}, {fate:?}");
+            let found = founds.swap_remove(0);
+            assert!(fate.allows(&found), "{spot} is {found:?}: {fate:#?}");
+            match fate.acked.as_ref().filter(|acked| acked.token == found.token) {
+                Some(acked) if found.token.is_some() => {
+                    let same = acked.uuid == found.uuid && acked.expires_at == found.expires_at;
+                    assert!(same, "{spot}: another version: {found:?}, {fate:?}");
+                }
+                Some(_) => {}
+                None => fate.acked = Some(found.into()),
+            }
+            fate.under_way.clear();
+        }
+    }
+
+    /// Sends the requests again whose outcome is unknown: each is answered, and stays so.
+    async fn resolve(&mut self, client: &Client) {
+        for mut named in std::mem::take(&mut self.open) {
+            let answer = named.request.send(client).await.expect("an answer");
+            let named_uuid = named.request.uuid.clone().expect("a name");
+            let refused = !(200..300).contains(&answer.status);
+            if refused {
+                assert!(matches!(answer.status, 404 | 412), "{named:?}: {}", answer.text());
+            }
+            if refused || answer.json()["succeeded"] == false {
+                // had it been accepted before the kill, it would be answered so
+                for key in keys(&named.spot) {
+                    let found = revisions(client, &key, &named_uuid).await;
+                    assert!(found.is_empty(), "{named:?} took place: {found:?}");
+                }
+            }
+            if refused {
+                continue;
+            }
+            self.resolved += 1;
+            named.answer = Some((answer.status, answer.body.clone()));
+            answered_alike(client, &named).await.expect("an answer");
+            let fate = self.fates.entry(named.spot.clone()).or_default();
+            match accepted(&answer, &named.made) {
+                // nobody else has written there since; a delete by a transaction tells no version
+                Some(acked) if named.spot.starts_with("own/") => fate.acked = Some(acked),
+                acked => fate.newest(acked),
+            }
+            for key in keys(&named.spot) {
+                once(client, &key, &named_uuid, &named.made).await;
+            }
+            self.answered.push(named);
+        }
+        self.verify(client).await;
+    }
+
+    /// Sends answered requests again: each is answered as before.
+    async fn retry(&mut self, client: &Client, last_round: usize) {
+        let (old, new) = self.answered.split_at(last_round);
+        let mut rng = Clock::system().rng();
+        let old = old.sample(&mut rng, OLD_RETRIES);
+        let all: Vec<_> = old.chain(new).collect();
+        for some in all.chunks(16) {
+            let sent = some.iter().map(|named| answered_alike(client, named));
+            join_all(sent).await.into_iter().for_each(|sent| sent.expect("an answer"));
+        }
+        self.retries += all.len();
+        // and nothing has changed by that
+        self.verify(client).await;
+    }
+}
+
+/// The revisions of a key that have this uuid.
+async fn revisions(client: &Client, key: &str, uuid: &str) -> Vec<Value> {
+    let answer = client.get(&format!("/history/{key}")).await;
+    if answer.status == 404 {
+        return Vec::new();
+    }
+    let mut all = answer.expect(200).json()["revisions"].as_array().expect("revisions").clone();
+    all.retain(|revision| revision["uuid"] == uuid);
+    all
+}
+
+/// A version is among the revisions of its key at most once, and is what its request made.
+async fn once(client: &Client, key: &str, uuid: &str, made: &Made) {
+    let those = revisions(client, key, uuid).await;
+    assert!(those.len() < 2, "{key}: {uuid} took place more than once: {those:?}");
+    for revision in those {
+        assert_eq!(revision["deleted"], made.token.is_none(), "{key}: {revision}");
+    }
+}
+
+impl From<Found> for Acked {
+    fn from(found: Found) -> Self {
+        let Found { token, uuid, timestamp, expires_at, .. } = found;
+        Self { token, uuid, timestamp, expires_at }
+    }
+}
+
+impl Fate {
+    fn newest(&mut self, acked: Option<Acked>) {
+        let held = self.acked.as_ref().map_or(0, |held| held.timestamp);
+        if let Some(acked) = acked.filter(|new| new.timestamp > held) {
+            self.acked = Some(acked);
+        }
+    }
+
+    /// Whether what was found may be there.
+    fn allows(&self, found: &Found) -> bool {
+        let unexpired = |at: Option<u64>| at.is_none_or(|at| found.asked_at < at);
+        let over = |at: Option<u64>| at.is_some_and(|at| at <= found.answered_at);
+        let last = match &self.acked {
+            None => found.token.is_none(),
+            Some(acked) if found.token.is_none() => acked.token.is_none() || over(acked.expires_at),
+            Some(acked) => acked.token == found.token && unexpired(acked.expires_at),
+        };
+        let earliest = |at: u64, ttl_ms: Option<u64>| ttl_ms.map(|ms| at + ms * 1000);
+        last || self.under_way.iter().any(|write| {
+            write.made.token == found.token
+                || (found.token.is_none() && over(earliest(write.sent_at, write.made.ttl_ms)))
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_clients_do_a_kill_loses_nothing_tears_nothing_and_changes_no_answer() {
+    let site = Site::alone();
+    let mut rng = Clock::system().rng();
+    let mut book = Book::default();
+    let mut node = site.node("n1", &[]).await;
+    for round in 0..ROUNDS * scale() {
+        let last_round = book.answered.len();
+        let running = mixed_load::start(&node.client, 2 * round, &book.fates);
+        running.reaches(rng.random_range(1..ANSWERS_MAX)).await;
+        node.kill();
+        book.take(running.end().await);
+        node = node.restart().await;
+        book.verify(&node.client).await;
+        book.resolve(&node.client).await;
+        book.retry(&node.client, last_round).await;
+        let more = async |client: &Client| {
+            let running = mixed_load::start(client, 2 * round + 1, &book.fates);
+            running.reaches(ANSWERS_MAX / 4).await;
+            book.take(running.stop().await);
+        };
+        node = reopened_by_turns(node, round, more).await;
+        book.verify(&node.client).await;
+    }
+    println!(
+        "{} writes, {} retries, {} unanswered requests that were then accepted",
+        book.writes, book.retries, book.resolved
+    );
+    assert!(
+        book.writes > 20 * ROUNDS && book.retries > 0 && book.resolved > 0,
+        "too little happened"
+    );
+}

@@ -1,0 +1,3 @@
+//! Bytes that no client or peer would send: counted, logged, and without any effect.
+
+mod garbage;
