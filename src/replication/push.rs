@@ -94,8 +94,8 @@ async fn send(
     })
 }
 
-/// The records of the client writes among `first` and the changes behind it, up to one frame. Leaves
-/// out records from peers: the node that took such a write pushes it to all.
+/// The records of the client writes among `first` and the changes behind it, up to one frame.
+/// Leaves out records from peers: the node that took such a write pushes it to all.
 ///
 /// # Errors
 /// When the peer missed changes, because the feed overran or a record cannot be read.

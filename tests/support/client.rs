@@ -18,7 +18,7 @@ pub struct Client {
     base: String,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -36,7 +36,7 @@ impl Client {
         &self.base
     }
 
-    /// Sends and reads the whole answer; an error means that none came.
+    /// Sends a request and reads the complete answer; an error means that no answer came.
     pub async fn try_send(
         &self,
         method: Method,
@@ -57,7 +57,7 @@ impl Client {
         Ok(Answer { status, headers, body: response.bytes().await? })
     }
 
-    /// The same where an answer must come.
+    /// Sends a request and panics if no answer comes.
     pub async fn send(
         &self,
         method: Method,
@@ -106,7 +106,7 @@ impl Client {
         text(&self.cluster().await["fingerprint"])
     }
 
-    /// A session with every peer now; fails when one fails.
+    /// Runs a session with every peer now; panics if one fails.
     pub async fn sync(&self) -> Value {
         let answer = self.post("/cluster/sync", "").await.expect(200).json();
         let peers = answer["peers"].as_array().expect("peers");
@@ -114,7 +114,7 @@ impl Client {
         answer
     }
 
-    /// The sum of the samples of `name` that carry all of `labels`; none: 0.
+    /// The sum of the samples of `name` with all of `labels`; 0 if there are none.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let text = self.get("/metrics").await.expect(200).text();
         let wanted: Vec<_> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
@@ -130,14 +130,14 @@ impl Client {
 }
 
 impl Answer {
-    /// Checks the status and goes on.
+    /// Asserts the status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.shown());
         self
     }
 
-    /// Checks that it is a refusal as every refusal must be, and goes on.
+    /// Asserts the refusal's status, code and form.
     #[track_caller]
     pub fn refused(self, status: u16, code: &str) -> Self {
         assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.shown());
@@ -163,7 +163,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The `code` of a refusal; empty where there is none.
+    /// The `code` of a refusal; empty for other answers.
     pub fn code(&self) -> String {
         let body: Option<Value> = serde_json::from_slice(&self.body).ok();
         body.and_then(|body| body["code"].as_str().map(str::to_owned)).unwrap_or_default()
@@ -195,7 +195,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-/// `text` with everything but unreserved characters and `/` escaped, as in a path.
+/// `text` escaped for a path: all but unreserved characters and `/`.
 pub fn escaped(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
     let one = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };

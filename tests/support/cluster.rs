@@ -1,5 +1,5 @@
-//! A site: what nodes have in common, certificates and secret included. A cluster: several nodes of
-//! one site that know each other.
+//! A site: the certificates, the secret and the settings that nodes share. A cluster: nodes of one
+//! site that know each other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::command::kvs;
 use super::node::{Node, Place, set};
 use super::wait::{SOON, ensure, eventually};
 
-/// A temporary directory and the settings that its nodes share.
+/// A temporary directory and the settings of its nodes.
 pub struct Site {
     home: Arc<TempDir>,
     settings: toml::Table,
@@ -19,7 +19,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// For nodes without a cluster.
+    /// A site for nodes without a cluster.
     pub fn alone() -> Self {
         let mut settings = toml::Table::new();
         set(&mut settings, "http.listen", "127.0.0.1:0");
@@ -28,7 +28,7 @@ impl Site {
         Self { home, settings, clustered: false }
     }
 
-    /// For nodes of one cluster, with an authority and a secret of its own.
+    /// A site for nodes of one cluster, with a new authority and a new secret.
     pub fn clustered() -> Self {
         let mut site = Self::alone();
         site.clustered = true;
@@ -44,7 +44,7 @@ impl Site {
             .set("sync.bootstrap_wait", "1s")
     }
 
-    /// Sets one key of the configuration of all its nodes to come.
+    /// Sets one key in the configuration of all nodes made later.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
         set(&mut self.settings, key, value);
@@ -60,7 +60,7 @@ impl Site {
         self.home.path().join("shared").join(name)
     }
 
-    /// A place for a node that joins by `seeds`.
+    /// A place for a node with these seeds.
     pub fn place(&self, name: &str, seeds: &[&Node]) -> Place {
         let mut place = Place::new(self.home.clone(), name, self.settings.clone());
         if self.clustered {
@@ -75,19 +75,19 @@ impl Site {
         place
     }
 
-    /// Makes certificate and key for `name`, where they are missing.
+    /// Makes certificate and key for `name` if they are missing.
     pub fn certify(&self, name: &str) {
         if !Path::new(&self.file(&format!("{name}.pem"))).exists() {
             kvs(["cert", "node", name, "--dir", &self.file("")]).expect(0);
         }
     }
 
-    /// Starts a node that joins by `seeds`.
+    /// Starts a node with these seeds.
     pub async fn node(&self, name: &str, seeds: &[&Node]) -> Node {
         self.place(name, seeds).start().await
     }
 
-    /// Starts `count` nodes, n1 to n*count*, joined by n1, and waits until all are one cluster.
+    /// Starts `count` nodes, n1 to n*count*, with n1 as seed, and waits until they are one cluster.
     pub async fn cluster(self, count: usize) -> Cluster {
         let first = self.node("n1", &[]).await;
         let names: Vec<_> = (2..=count).map(|number| format!("n{number}")).collect();
@@ -102,14 +102,14 @@ impl Site {
     }
 }
 
-/// Nodes of one site.
+/// Running nodes of one site.
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub site: Site,
 }
 
 impl Cluster {
-    /// Waits until every node serves, sees every other one alive, and all hold the same.
+    /// Waits until every node serves, sees all others alive, and all have the same fingerprint.
     pub async fn converged(&self) {
         self.converged_within(SOON).await;
     }
@@ -119,14 +119,14 @@ impl Cluster {
         converged(&all, within).await;
     }
 
-    /// Does `change` to the node at `at`, which may replace it.
+    /// Applies `change` to the node at `at`; it may replace the node.
     pub async fn replace(&mut self, at: usize, change: impl AsyncFnOnce(Node) -> Node) {
         let node = self.nodes.remove(at);
         self.nodes.insert(at, change(node).await);
     }
 }
 
-/// Waits until each of `nodes` serves, sees each other one alive, and all hold the same.
+/// Waits until each of `nodes` serves, sees all others alive, and all have the same fingerprint.
 pub async fn converged(nodes: &[&Node], within: Duration) {
     eventually(within, "the nodes converge", async || {
         let mut fingerprints = Vec::new();

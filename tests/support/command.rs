@@ -1,4 +1,4 @@
-//! The command line: runs `kvs` as a user would and takes what it prints.
+//! The command line: runs `kvs` as a user would and captures its output.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// The binary to test: that of this build, or the one that `KVS_TEST_BIN` names.
+/// The binary to test: that of this build, or the one in `KVS_TEST_BIN`.
 pub fn binary() -> OsString {
     std::env::var_os("KVS_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kvs").into())
 }
 
-/// What a command said, and how it ended.
+/// The output and the exit status of a command.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,
@@ -20,8 +20,7 @@ pub struct Ended {
     pub err: String,
 }
 
-/// A command that sees nothing of this process's environment but where programs and temporary
-/// files are.
+/// A command whose environment holds only the paths of programs and of temporary files.
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -33,25 +32,25 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs `kvs` with `arguments` and nothing on standard input.
+/// Runs `kvs` with `arguments` and empty standard input.
 pub fn kvs<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ended {
     kvs_with(arguments, b"")
 }
 
-/// The same with `input` on standard input.
+/// Runs `kvs` with `arguments` and `input` on standard input.
 pub fn kvs_with<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, input: &[u8]) -> Ended {
     let mut command = clean(binary());
     command.args(arguments);
     finish(command, input)
 }
 
-/// Runs `command` to its end.
+/// Runs `command` until it ends.
 pub fn finish(mut command: Command, input: &[u8]) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the command starts");
     let mut stdin = child.stdin.take().expect("its standard input");
     let ended = std::thread::scope(|scope| {
-        // a command that needs no input may have closed it
+        // fails if the command needs no input and has closed it
         scope.spawn(move || drop(stdin.write_all(input)));
         child.wait_with_output().expect("the command ends")
     });
@@ -62,14 +61,14 @@ pub fn finish(mut command: Command, input: &[u8]) -> Ended {
 }
 
 impl Ended {
-    /// Checks the exit status and goes on.
+    /// Asserts the exit status.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}\n{}", self.text(), self.err);
         self
     }
 
-    /// Checks that it failed so, saying all of `words` in one line on standard error.
+    /// Asserts the exit status, and one line on standard error that contains all of `words`.
     #[track_caller]
     pub fn failed(self, code: i32, words: &[&str]) -> Self {
         let this = self.expect(code);
@@ -90,7 +89,7 @@ impl Ended {
     }
 }
 
-/// The permission bits of a file.
+/// The permission bits of the file at `path`.
 pub fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).expect("the file is there").permissions().mode() & 0o777

@@ -1,5 +1,5 @@
-//! Disks that fail or are full: a library that is loaded into the process (`LD_PRELOAD`) makes the
-//! n-th call fail by which it changes its files, and those after it as long as the test says.
+//! Failing and full disks: a preloaded library (`LD_PRELOAD`) makes the n-th call that changes a
+//! file fail, and as many after it as the test says.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -10,27 +10,27 @@ use super::preload;
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errno {
-    /// EIO
+    /// EIO: a broken disk.
     Io = 5,
-    /// ENOSPC
+    /// ENOSPC: a full disk.
     Full = 28,
 }
 
-/// The failing calls to come.
+/// Which future calls fail.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure {
-    /// How many calls go well before the first that fails.
+    /// The number of calls that succeed before the first failure.
     pub after: u64,
-    /// How many fail from there on; `u64::MAX`: until [`Faults::heal`].
+    /// The number of calls that then fail; `u64::MAX`: until [`Faults::heal`].
     pub count: u64,
-    /// How many calls after the first that fails another one does; 0: none.
+    /// The number of calls from one failure to the next; 0: no repetition.
     pub again: u64,
     pub error: Errno,
-    /// Writes that fail leave half of their bytes.
+    /// Whether a failing write leaves half of its bytes.
     pub half: bool,
 }
 
-/// Where a number stands in the control file, as `faults.c` has it.
+/// The positions in the control file, as in `faults.c`.
 #[derive(Clone, Copy)]
 enum Field {
     Calls = 0,
@@ -43,7 +43,7 @@ enum Field {
     Last = 7,
 }
 
-/// How many fields there are.
+/// The number of positions.
 const FIELDS: u64 = 8;
 
 /// Makes calls of one node fail, over all its starts.
@@ -53,7 +53,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// For calls below `data_dir`, which is made; keeps its files in `dir`.
+    /// Faults for calls below `data_dir`, which is created; `dir` gets the library and the control
+    /// file.
     ///
     /// # Errors
     /// When the library cannot be built.
@@ -83,17 +84,17 @@ impl Faults {
         self.control.write_all_at(&value.to_ne_bytes(), field as u64 * 8).expect("it is written");
     }
 
-    /// How many calls there were.
+    /// The number of calls so far.
     pub fn calls(&self) -> u64 {
         self.get(Field::Calls)
     }
 
-    /// How many have failed.
+    /// The number of failed calls so far.
     pub fn failed(&self) -> u64 {
         self.get(Field::Failed)
     }
 
-    /// What the call that failed last was to do.
+    /// The call that failed last.
     pub fn last(&self) -> char {
         u8::try_from(self.get(Field::Last)).map_or('?', char::from)
     }
@@ -109,7 +110,7 @@ impl Faults {
         self.set(Field::Failing, failure.count);
     }
 
-    /// No call fails any more.
+    /// Ends all failures.
     pub fn heal(&self) {
         self.set(Field::Failing, 0);
         self.set(Field::Again, 0);

@@ -1,5 +1,5 @@
-//! A member that is in order in all but its answers: it gossips, holds a certificate of the
-//! cluster, and answers sessions with whatever the test likes, or not at all.
+//! A member that is honest except for its answers: it gossips and has a certificate of the cluster,
+//! but answers sessions as the test says, or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use super::cluster::Site;
 use super::node::Node;
 use super::peer::secret;
 
-/// Lives until it is dropped.
+/// The tasks of the member. Dropping it ends them.
 pub struct Impostor {
     pub id: String,
     _tasks: JoinSet<()>,
 }
 
 impl Impostor {
-    /// Joins the cluster of `seed` under `name`; `answer` makes the frame that answers a request,
-    /// or says nothing.
+    /// Joins the cluster of `seed` under `name`. `answer` makes the frame that answers a request,
+    /// or `None` to stay silent.
     pub async fn join(
         site: &Site,
         name: &str,

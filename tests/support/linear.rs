@@ -1,16 +1,15 @@
-//! Whether what clients saw of one key on one node can have happened in one order: linearizability
-//! (Herlihy and Wing, 1990), decided exactly and in polynomial time.
+//! Linearizability of one key on one node (Herlihy and Wing, 1990), decided exactly and in
+//! polynomial time.
 //!
 //! The key's state on a node is its current version, or nothing. A write replaces the state by a
-//! greater version, a read or a refused swap shows it, and between any two operations the state may
-//! jump to a greater version that came from elsewhere by a merge. As the state only grows, the
-//! operations that name a version can stand in one order alone, that of the versions; what is left
-//! to find is an instant for each between its call and its answer. Only answers that saw nothing
-//! name no version: they go where the state is a delete.
+//! greater version; a read or a refused swap shows it; and between two operations a merge can raise
+//! it to a greater version from elsewhere. As the state only grows, the operations that name a
+//! version have one possible order, that of the versions. The checker looks for an instant for
+//! each, between its call and its answer. Only answers without a value name no version: they must
+//! fall where the state is a delete.
 //!
-//! It is exact but for one thing: where a delete from elsewhere, or one whose outcome nobody knows,
-//! may explain an answer that saw nothing, it is taken to explain it. It never rejects what can
-//! have happened.
+//! One approximation: if a delete from elsewhere, or one with an unknown outcome, can explain an
+//! answer without a value, the checker accepts it. It never rejects a possible history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,29 +17,29 @@ use std::time::Duration;
 use kvs::model::Version;
 use uuid::Uuid;
 
-/// An operation that was answered.
+/// An answered operation.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// When it was called, and when its answer was there.
+    /// When the client called, and when the answer had arrived.
     pub from: Duration,
     pub to: Duration,
     pub did: Did,
-    /// What a reader of the story is told of it.
+    /// A description for the reader of a failure.
     pub told: String,
 }
 
-/// What the answer says of the state at the one instant at which the operation took place.
+/// What the answer says about the state at the instant of the operation.
 #[derive(Clone, Debug)]
 pub enum Did {
-    /// It wrote this version, a delete if it is `gone`, over what it asked for.
+    /// It wrote this version, a delete if `gone`, over what it demanded.
     Wrote { version: Version, gone: bool, over: Over },
     /// It saw this value.
     Saw(Version),
-    /// It saw that there was no live value.
+    /// It saw no live value.
     SawNothing,
 }
 
-/// What a write found in its place.
+/// What a write replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     Anything,
@@ -49,24 +48,24 @@ pub enum Over {
     Exactly(Uuid),
 }
 
-/// A write that may reach this node by a merge, or that was called here and not answered.
+/// A write that this node may receive in a merge, or that was called here without an answer.
 #[derive(Clone, Debug)]
 pub struct Elsewhere {
-    /// Unknown where nobody ever saw the write.
+    /// `None` if nobody saw the write.
     pub version: Option<Version>,
     pub gone: bool,
-    /// When it was called; before, nobody can see it.
+    /// When it was called. Nobody can see it earlier.
     pub from: Duration,
 }
 
-/// What cannot have happened: the reason, and the operations that show it.
+/// An impossible history: the reason, and the operations that show it.
 #[derive(Debug)]
 pub struct Violation {
     pub why: &'static str,
     pub shown_by: Vec<Operation>,
 }
 
-/// Looks for one order of `operations`.
+/// Looks for a possible order of `operations`.
 pub fn check(operations: &[Operation], elsewhere: &[Elsewhere]) -> Result<(), Violation> {
     let mut history = History::new(operations, elsewhere)?;
     history.check_predecessors()?;
@@ -74,22 +73,22 @@ pub fn check(operations: &[Operation], elsewhere: &[Elsewhere]) -> Result<(), Vi
     history.check_absences(&earliest, &history.latest())
 }
 
-/// An operation that names a version, with what is known of that version.
+/// An operation that names a version, and what is known of that version.
 struct Step<'a> {
     operation: &'a Operation,
     version: Version,
     gone: bool,
-    /// What it must find, for a write.
+    /// What a write must replace.
     over: Option<Over>,
-    /// The call of this operation or of the write that it saw, whichever was later.
+    /// The later call: of this operation, or of the write that it saw.
     from: Duration,
 }
 
 struct History<'a> {
-    /// In the one order that they can have.
+    /// The steps in their only possible order.
     steps: Vec<Step<'a>>,
     nothing: Vec<&'a Operation>,
-    /// Writes elsewhere whose version is known, by version.
+    /// The writes elsewhere with a known version, by version.
     known: BTreeMap<Version, &'a Elsewhere>,
     unknown: Vec<&'a Elsewhere>,
 }
@@ -137,12 +136,12 @@ impl<'a> History<'a> {
             }
             steps.push(Step { operation, version, gone, over, from });
         }
-        // a write before those who saw it
+        // a write comes before the operations that saw it
         steps.sort_by_key(|step| (step.version, step.over.is_none(), step.from));
         Ok(Self { steps, nothing, known, unknown })
     }
 
-    /// The writes elsewhere whose versions lie strictly between, or may.
+    /// The writes elsewhere whose versions lie, or may lie, strictly between.
     fn between(&self, after: Option<Version>, before: Option<Version>) -> Vec<&'a Elsewhere> {
         use std::ops::Bound::{Excluded, Unbounded};
         let (low, high) = (after.map_or(Unbounded, Excluded), before.map_or(Unbounded, Excluded));
@@ -150,8 +149,8 @@ impl<'a> History<'a> {
         known.chain(self.unknown.iter().copied()).collect()
     }
 
-    /// Each write found what it says it found: the state before it, or what came in between, which
-    /// then was called before it.
+    /// Each write replaced what it says: the state before it, or a version merged in between, which
+    /// must then have been called before it.
     fn check_predecessors(&mut self) -> Result<(), Violation> {
         for at in 0..self.steps.len() {
             let (earlier, later) = self.steps.split_at(at);
@@ -190,7 +189,7 @@ impl<'a> History<'a> {
         Ok(())
     }
 
-    /// The earliest instant of each step; fails where that is after its answer.
+    /// The earliest instant of each step; fails if that is after its answer.
     fn earliest(&self) -> Result<Vec<Duration>, Violation> {
         let mut earliest = Vec::new();
         let mut latest_call: Option<&Step> = None;
@@ -219,7 +218,7 @@ impl<'a> History<'a> {
         latest
     }
 
-    /// From when on nothing may be there after step `at`; `None` where a value surely is.
+    /// From when on the state can be nothing after step `at`; `None` if it surely has a value.
     fn nothing_after(
         &self,
         at: usize,
@@ -239,15 +238,15 @@ impl<'a> History<'a> {
         let deletes = self.between(Some(step.version), next.map(|next| next.version));
         let called = deletes.iter().filter(|e| e.gone).map(|e| e.from).min()?;
         let until = latest.get(at + 1).copied().unwrap_or(Duration::MAX);
-        // no later than the next step can be: it may be that the delete came to nothing
+        // not after the next step's latest instant: the delete may have had no effect
         let next = earliest.get(at + 1).copied().unwrap_or(Duration::MAX);
         (called <= until).then(|| called.min(next).max(earliest[at]))
     }
 
-    /// Each answer that saw nothing fits where nothing was. Between two such places there is a run
-    /// of steps with a value. A run can be made to end as early as its last step can be, and then
-    /// to begin as late as its first one can be without delaying that: neither is at the expense
-    /// of another run, so what falls into the run then falls into it always.
+    /// Each answer without a value fits where the state is nothing. Between two such places is a
+    /// run of steps with a value. Let each run end as early as its last step allows, and then begin
+    /// as late as its first step allows without moving that end. Neither choice constrains another
+    /// run, so an answer that falls into the run now would fall into it always.
     fn check_absences(&self, earliest: &[Duration], latest: &[Duration]) -> Result<(), Violation> {
         let mut first = 0;
         for at in 0..self.steps.len() {

@@ -1,5 +1,5 @@
-//! The checker is checked: by histories that a reader can judge, and against a search that tries
-//! every order.
+//! The checker, tested with histories that a reader can judge, and against a search through all
+//! orders.
 
 use proptest::prelude::*;
 
@@ -65,10 +65,10 @@ fn bad(why: &str, operations: &[Operation], others: &[Elsewhere]) {
 fn what_can_have_happened_passes() {
     good(&[], &[]);
     good(&[nothing(0, 1), put(2, 3, 1), saw(4, 5, 1), swap(6, 7, 1, 2), saw(8, 9, 2)], &[]);
-    // at the same time, either way
+    // concurrent: both orders are possible
     good(&[put(0, 5, 1), put(0, 5, 2), saw(1, 2, 1), saw(3, 4, 2)], &[]);
     good(&[put(0, 9, 1), nothing(1, 2), saw(3, 4, 1)], &[]);
-    // a write whose answer is late is seen before
+    // a write can be seen before its answer arrives
     good(&[put(0, 9, 1), saw(1, 2, 1), swap(3, 4, 1, 2)], &[]);
     good(&[put(0, 1, 1), delete(2, 3, 2), nothing(4, 5), put(6, 7, 3)], &[]);
 }
@@ -77,7 +77,7 @@ fn what_can_have_happened_passes() {
 fn merges_are_writers_too() {
     let others = [elsewhere(0, 5, false), elsewhere(0, 7, true)];
     good(&[put(0, 1, 1), saw(2, 3, 5), swap(4, 5, 5, 6), nothing(6, 7)], &others);
-    // one that nobody saw as it passed by
+    // no read saw the merged write in between
     good(&[put(0, 1, 1), swap(2, 3, 5, 6)], &others);
     good(&[put(0, 1, 1), nothing(2, 3)], &[unknown(0, true)]);
     bad("nothing", &[put(0, 1, 1), nothing(2, 3)], &[unknown(4, true)]);
@@ -105,7 +105,7 @@ fn wrote_over(over: Over, number: u64) -> Did {
 #[test]
 fn two_swaps_of_one_version_are_rejected() {
     bad("expected", &[put(0, 1, 1), swap(2, 9, 1, 2), swap(2, 9, 1, 3)], &[]);
-    // also where a put would bring nothing back
+    // also if a put restores no value
     bad("expected", &[put(0, 1, 1), put(2, 3, 2), swap(4, 5, 1, 3)], &[]);
     bad("expected", &[put(0, 1, 1), delete(2, 3, 2), swap(4, 5, 1, 3)], &[]);
 }
@@ -124,7 +124,7 @@ fn versions_that_go_back_are_rejected() {
     bad("greater", &[put(0, 1, 2), put(2, 3, 1)], &[]);
     let others = [elsewhere(0, 1, false), elsewhere(0, 2, false)];
     bad("greater", &[saw(0, 1, 2), saw(2, 3, 1)], &others);
-    // each pair is in order, and the three are not
+    // each pair has an order, but all three have none
     bad(
         "greater",
         &[saw(0, 2, 2), saw(1, 4, 1), saw(3, 5, 0)],
@@ -132,7 +132,7 @@ fn versions_that_go_back_are_rejected() {
     );
 }
 
-/// Tries every order: operations that may come next, and merges in between.
+/// Tries every order of operations, with every possible merge in between.
 fn by_search(left: &[Operation], others: &[Elsewhere], state: Option<(Version, bool)>) -> bool {
     let Some(first_end) = left.iter().map(|op| op.to).min() else { return true };
     let greater = |version: Version| state.is_none_or(|(held, _)| version > held);
@@ -182,7 +182,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     (0..12_u64, 0..5_u64, did).prop_map(|(from, long, did)| op(from, from + long, did))
 }
 
-/// Operations of which no two wrote one version; and no write elsewhere is one of them.
+/// Operations with distinct written versions, which also differ from those of the writes elsewhere.
 fn any_history(deletes: bool) -> impl Strategy<Value = (Vec<Operation>, Vec<Elsewhere>)> {
     let others = (0..12_u64, 0..6_u64, any::<bool>())
         .prop_map(move |(from, number, gone)| elsewhere(from, number, gone && deletes));

@@ -1,7 +1,7 @@
-//! What the tests over real processes share: nodes and clusters of them, an HTTP client, the
-//! command line, a peer that can misbehave, and waiting.
+//! What tests over real processes share: nodes and clusters, an HTTP client, the command line, a
+//! peer that misbehaves, and waiting.
 //!
-//! Everything here speaks to the product from outside; what it promises is in the tests.
+//! All of it uses the product from outside. The tests state the promises.
 
 pub mod client;
 pub mod cluster;

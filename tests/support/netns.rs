@@ -1,10 +1,10 @@
-//! Network namespaces: a cluster whose nodes each have a network of their own, joined by a bridge,
-//! and links that the kernel cuts and loses packets on (nftables).
+//! Network namespaces: each node of a cluster gets its own network, joined by a bridge. The kernel
+//! cuts the links and loses packets on them (nftables).
 //!
-//! The whole test runs in namespaces of its own, made by `unshare`, in which it is root whoever
-//! started it: network, mounts and processes. So no name can clash with another test's, nothing of
-//! it is seen outside, and all of it ends with the test, however that ends: its first process takes
-//! everything with it.
+//! The whole test runs as root of new namespaces for network, mounts and processes (`unshare`),
+//! started by any user. So no name clashes with another test's, nothing is visible outside, and
+//! everything ends with the test, however that ends: when its first process ends, the kernel ends
+//! the others.
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -12,19 +12,19 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::wait::{SOON, ensure, eventually};
 
-/// Tells a test binary that it runs inside.
+/// Set in a test binary that runs inside.
 const INSIDE: &str = "KVS_TEST_INSIDE";
-/// What must work inside; the first that does not is named by the shell.
+/// The commands that must work inside. The shell names the first that fails.
 const NEEDED: &str = "set -e; ip link add hub type bridge; unshare --net true; \
     nsenter -t $$ -n true; mount -t tmpfs none /mnt; \
     echo 'table inet t { chain c { numgen random mod 10 < 1 drop; }; }' | nft -f -";
 
-/// Whether this process runs inside of namespaces that [`rerun`] made.
+/// Whether this process runs inside namespaces that [`rerun`] made.
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// `program` inside of new namespaces, which end with it.
+/// `program` in new namespaces that end with it.
 fn unshared(program: &str) -> Command {
     let mut command = Command::new("unshare");
     if run(Command::new("id").arg("-u"), "").is_ok_and(|id| id.trim() != "0") {
@@ -35,19 +35,19 @@ fn unshared(program: &str) -> Command {
     command
 }
 
-/// Why namespaces cannot be made here, if they cannot.
+/// Why this machine cannot make the namespaces; `None` if it can.
 pub fn missing() -> Option<String> {
     run(unshared("sh").args(["-c", NEEDED]), "").err()
 }
 
-/// Runs the test `name` of this binary again, inside; gives how it ended and all that it said.
+/// Runs the test `name` of this binary again, inside; returns its exit status and its output.
 pub fn rerun(name: &str) -> (ExitStatus, String) {
     let binary = std::env::current_exe().expect("the path of this binary");
     let mut command = unshared(binary.to_str().expect("a path of text"));
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("unshare starts");
-    // held until it ends: what runs inside watches it, see `end_with_the_outside`
+    // open until the test ends: the inner process watches it, see `end_with_the_outside`
     let _alive = child.stdin.take();
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let told = std::thread::scope(|scope| {
@@ -60,12 +60,12 @@ pub fn rerun(name: &str) -> (ExitStatus, String) {
 
 fn read_all(from: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
-    // what came until it broke off is of use too
+    // even incomplete output helps
     let _ = from.map(|mut from| from.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Ends this process, and so all that is inside, when the one outside is gone.
+/// Ends this process, and so everything inside, when the outer process ends.
 pub fn end_with_the_outside() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -73,12 +73,12 @@ pub fn end_with_the_outside() {
     });
 }
 
-/// Runs a command with `input`; an error is what it said.
+/// Runs a command with `input`; the error is its output.
 fn run(command: &mut Command, input: &str) -> Result<String, String> {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().map_err(|e| format!("{:?}: {e}", piped.get_program()))?;
     let mut stdin = child.stdin.take();
-    // a command that fails early need not take it
+    // fails if the command ended without reading it
     let _ = stdin.as_mut().map(|stdin| stdin.write_all(input.as_bytes()));
     drop(stdin);
     let ended = child.wait_with_output().map_err(|e| e.to_string())?;
@@ -89,7 +89,7 @@ fn run(command: &mut Command, input: &str) -> Result<String, String> {
     Err(format!("{:?} ({}): {said}", command.get_program(), ended.status))
 }
 
-/// Runs a line of shell that must work.
+/// Runs a line of shell; panics if it fails.
 #[track_caller]
 pub fn must(line: &str) {
     run(Command::new("sh").args(["-e", "-c", line]), "").unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -97,13 +97,13 @@ pub fn must(line: &str) {
 
 /// The networks of some nodes, each with one address.
 pub struct Networks {
-    /// Each keeps a network namespace until it is killed.
+    /// Each holds a network namespace open until killed.
     keepers: Vec<Child>,
 }
 
 impl Networks {
-    /// A network for each of `addresses`, on a bridge that this process reaches as `own`, and by
-    /// any of `faces`. All are of one network of 256 addresses.
+    /// One network per address in `addresses`, on a bridge that this process reaches from `own` and
+    /// `faces`. All belong to one network of 256 addresses.
     pub async fn new(own: Ipv4Addr, addresses: &[Ipv4Addr], faces: &[Ipv4Addr]) -> Self {
         must("ip link set lo up; ip link add hub type bridge; ip link set hub up");
         must(&format!("ip addr add {own}/24 dev hub"));
@@ -131,13 +131,13 @@ impl Networks {
         networks
     }
 
-    /// What to put before a command so that it runs in network `at`; it becomes that command.
+    /// The command prefix that executes a command in network `at`.
     pub fn enter(&self, at: usize) -> Vec<String> {
         let pid = self.keepers[at].id().to_string();
         ["nsenter", "-t", &pid, "-n"].map(str::to_owned).to_vec()
     }
 
-    /// Loses packets that come into network `at`: from each address the given part of them.
+    /// Loses packets that enter network `at`: for each address the given fraction of its packets.
     pub fn lose(&self, at: usize, losses: &[(Ipv4Addr, f64)]) {
         let rule = |(from, part): &(Ipv4Addr, f64)| match part {
             0.0 => String::new(),
@@ -147,7 +147,7 @@ impl Networks {
             }
         };
         let rules: String = losses.iter().map(rule).collect();
-        // replaced in one step: first there, so that it can be deleted
+        // nft replaces the table in one step; it must exist to be deleted
         let script = format!(
             "table inet links\ndelete table inet links\ntable inet links {{ chain arriving {{\n\
              type filter hook input priority 0; policy accept;\n{rules}}}\n}}\n"
@@ -162,7 +162,7 @@ impl Networks {
 impl Drop for Networks {
     fn drop(&mut self) {
         for keeper in &mut self.keepers {
-            // it may have ended with everything else
+            // fails if it has ended already
             let _ = keeper.kill();
             let _ = keeper.wait();
         }

@@ -1,4 +1,4 @@
-//! One node: a process of `kvs serve` with a configuration, a data directory and a log of its own.
+//! One node: a `kvs serve` process with its configuration, data directory and log.
 
 use std::fs::{self, File, OpenOptions};
 use std::net::SocketAddr;
@@ -14,35 +14,35 @@ use super::client::Client;
 use super::command::{self, Ended};
 use super::wait::{SOON, ensure, eventually};
 
-/// How much of a log is shown when a test fails.
+/// How much of a log to print when a test fails.
 const TAIL_LINES: usize = 60;
-/// How long an orderly stop may take where no request holds it up.
+/// How long an orderly stop may take when no request delays it.
 const STOP_WAIT: Duration = Duration::from_secs(30);
 
-/// Where a node lives and how it is configured; it need not run.
+/// The files and the configuration of a node, running or not.
 pub struct Place {
     pub name: String,
     pub dir: PathBuf,
     settings: toml::Table,
-    /// Where a development node makes its directory, if this is one.
+    /// The directory of a development node, if this is one.
     develops: Option<PathBuf>,
-    /// What its process is started through, and what its environment has besides.
+    /// How to start the process.
     surroundings: Surroundings,
-    /// What an error in its log may hold without failing the test.
+    /// Words that make an error in its log acceptable.
     bears: Vec<&'static str>,
-    /// Keeps the files until the last node is gone.
+    /// Keeps the files until the last node of the site is dropped.
     _home: Arc<TempDir>,
 }
 
-/// What a process is started through and its environment has besides.
+/// The command before the process, and variables added to its environment.
 #[derive(Clone, Default)]
 pub struct Surroundings {
-    /// A command that becomes the one that follows it.
+    /// A command that executes the one after it.
     pub through: Vec<String>,
     pub environment: Vec<(String, String)>,
 }
 
-/// A node that was started. Dropping it kills it.
+/// A started node. Dropping it kills the process.
 pub struct Node {
     pub place: Place,
     pub http: SocketAddr,
@@ -74,12 +74,12 @@ impl Place {
         place
     }
 
-    /// Sets one key of the configuration, as in `sync.interval`.
+    /// Sets one key of the configuration, such as `sync.interval`.
     pub fn set(&mut self, key: &str, value: impl Into<toml::Value>) {
         set(&mut self.settings, key, value);
     }
 
-    /// Makes it that of a development node, with its directory below `dir`.
+    /// Turns it into a development node, with its directory below `dir`.
     pub fn develop(&mut self, dir: &Path) {
         self.develops = Some(dir.to_owned());
     }
@@ -88,7 +88,7 @@ impl Place {
         self.surroundings = surroundings;
     }
 
-    /// Lets its log have errors that hold `words`: the test makes them happen.
+    /// Accepts log errors that contain `words`, because the test causes them.
     pub fn bear(&mut self, words: &'static str) {
         self.bears.push(words);
     }
@@ -100,7 +100,7 @@ impl Place {
         }
     }
 
-    /// Whether others reach it by another address than it listens on.
+    /// Whether other nodes reach it at another address than it listens on.
     fn advertises(&self, part: &str) -> bool {
         self.settings.get(part).is_some_and(|table| table.get("advertise").is_some())
     }
@@ -138,7 +138,7 @@ impl Place {
         command
     }
 
-    /// Starts a node that is expected to fail, and takes what it says.
+    /// Starts a node that must fail, and returns its output.
     pub fn start_in_vain(&self) -> Ended {
         command::finish(self.command(), b"")
     }
@@ -210,7 +210,7 @@ impl Node {
         self.client.url()
     }
 
-    /// Sends a signal, named as `kill` names it.
+    /// Sends a signal, named as for `kill`.
     pub fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &line]).status().expect("a shell");
@@ -225,13 +225,13 @@ impl Node {
         self.signal("CONT");
     }
 
-    /// Kills it (SIGKILL) and waits for its end; its place remains.
+    /// Kills the process (SIGKILL) and waits for its end. The place remains.
     pub fn kill(&mut self) {
         self.child.kill().expect("it is killed");
         self.child.wait().expect("it ends");
     }
 
-    /// Waits for its end and gives the exit status.
+    /// Waits for the end of the process and returns the exit status.
     pub async fn ended(&mut self, within: Duration) -> i32 {
         let what = format!("{} ends", self.place.name);
         let status = eventually(within, &what, async || {
@@ -240,14 +240,14 @@ impl Node {
         status.await.code().expect("no signal ended it")
     }
 
-    /// Stops it in order (SIGTERM) and checks that it says so.
+    /// Stops the node in order (SIGTERM) and asserts exit status 0.
     pub async fn stop(&mut self) {
         self.signal("TERM");
         assert_eq!(self.ended(STOP_WAIT).await, 0, "an orderly stop");
     }
 
-    /// Starts it again after it ended, with the gossip and peer addresses that it had. The HTTP
-    /// port is another one: a client's connection may have taken the old one.
+    /// Starts the node again after it ended, with the same gossip and peer addresses. The HTTP port
+    /// changes, because a client's connection may occupy the old one.
     pub async fn restart(mut self) -> Self {
         assert!(self.child.try_wait().expect("its status").is_some(), "it still runs");
         self.check_log();
@@ -269,18 +269,18 @@ impl Node {
         place.start().await
     }
 
-    /// Kills it and starts it again.
+    /// Kills the node and starts it again.
     pub async fn kill_and_restart(mut self) -> Self {
         self.kill();
         self.restart().await
     }
 
-    /// Everything that it logged, over all its starts.
+    /// The log of all its starts.
     pub fn log(&self) -> String {
         fs::read_to_string(self.place.log_file()).unwrap_or_default()
     }
 
-    /// Waits until its log has a line with all of `words`.
+    /// Waits until a line of the log contains all of `words`.
     pub async fn logs(&self, words: &[&str]) {
         eventually(SOON, &format!("{} logs {words:?}", self.place.name), async || {
             let log = self.log();
@@ -290,12 +290,12 @@ impl Node {
         .await;
     }
 
-    /// The largest amount of memory that it ever had, in bytes.
+    /// The peak memory of the process, in bytes.
     pub fn memory_peak(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// The memory that it has now, in bytes.
+    /// The current memory of the process, in bytes.
     #[allow(dead_code, reason = "for the benchmark")]
     pub fn memory_now(&self) -> u64 {
         self.memory("VmRSS:")
@@ -321,14 +321,14 @@ impl Node {
         }
     }
 
-    /// What the node `other` looks like from this one.
+    /// The state of the node `other` as this node sees it.
     pub async fn member(&self, other: &str) -> Option<Value> {
         let cluster = self.client.cluster().await;
         let members = cluster["members"].as_array().expect("members");
         members.iter().find(|member| member["id"] == other).cloned()
     }
 
-    /// Waits until this node shows the node with the id `other` in `state`.
+    /// Waits until this node sees the node with the id `other` in `state`.
     pub async fn shows(&self, other: &str, state: &str) {
         self.shows_within(SOON, other, state).await;
     }
@@ -344,7 +344,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // it may have ended before
+        // fails if the process has ended already
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

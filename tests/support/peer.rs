@@ -1,7 +1,7 @@
-//! A peer that holds a real certificate of the cluster and then sends what it likes.
+//! A peer that holds a real certificate of the cluster and sends arbitrary bytes.
 //!
-//! It speaks QUIC and the hello by itself, as the product's own endpoint would not send frames that
-//! are cut or too long.
+//! It implements QUIC and the hello itself, because the product's endpoint cannot send truncated or
+//! oversized frames.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const PUSH: u8 = 1;
 const SESSION: u8 = 2;
 const FRAME_BYTES_MAX: usize = 17 << 20;
 
-/// The hello, as `src/peer/hello.rs` decodes it behind its format byte.
+/// The hello, as `src/peer/hello.rs` decodes it after its format byte.
 #[derive(Serialize)]
 struct Hello {
     protocol: u16,
@@ -37,14 +37,14 @@ struct Hello {
     member: Member,
 }
 
-/// A connection to one node, on which the hellos have been exchanged.
+/// A connection to one node, after the exchange of hellos.
 pub struct Peer {
     connection: Connection,
     _endpoint: Endpoint,
 }
 
 impl Peer {
-    /// Connects to `to` as a node of `site` named `name`.
+    /// Connects to `to` as the node `name` of `site`.
     pub async fn connect(site: &Site, name: &str, to: &Node) -> Self {
         let peer = Self::dial(site, name, to).await.expect("the certificate is good");
         let answer = peer.says_hello(secret(site).cluster_id(), name).await;
@@ -52,13 +52,13 @@ impl Peer {
         peer
     }
 
-    /// Connects without a hello.
+    /// Connects without sending a hello.
     pub async fn dial(site: &Site, name: &str, to: &Node) -> Result<Self, String> {
         site.certify(name);
         Self::dial_certified_by(site, name, to).await
     }
 
-    /// The same with the certificate of `name` as it lies there.
+    /// Connects without sending a hello, with the existing certificate of `name`.
     pub async fn dial_certified_by(site: &Site, name: &str, to: &Node) -> Result<Self, String> {
         let mut endpoint =
             Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a UDP socket");
@@ -70,7 +70,7 @@ impl Peer {
         Ok(Self { connection, _endpoint: endpoint })
     }
 
-    /// Says a hello of that cluster under that name; gives the one that comes back.
+    /// Sends a hello with that cluster and name; returns the answer.
     pub async fn says_hello(&self, cluster_id: Uuid, name: &str) -> Option<Vec<u8>> {
         let hello = Hello { protocol: 1, cluster_id, member: stranger(name) };
         let config = bincode::config::standard();
@@ -79,16 +79,16 @@ impl Peer {
         self.first_stream(&framed(&bytes)).await
     }
 
-    /// Sends `bytes` as all of a first stream; gives the frame that comes back, if one does.
+    /// Sends `bytes` as the whole first stream; returns the frame that answers, if any.
     pub async fn first_stream(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let (mut to, mut from) = self.connection.open_bi().await.ok()?;
         to.write_all(bytes).await.ok()?;
-        // it may have been refused already
+        // fails if the node has refused the connection already
         let _ = to.finish();
         read_frame(&mut from).await
     }
 
-    /// Opens a stream with these bytes, of any meaning.
+    /// Opens a stream that begins with these arbitrary bytes.
     pub async fn open_with(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
         let opened = timeout(WAIT, self.connection.open_bi()).await.expect("it allows one");
         let (mut to, from) = opened.expect("the connection is open");
@@ -104,17 +104,17 @@ impl Peer {
         self.open_with(&framed(&[SESSION])).await
     }
 
-    /// Pushes records, and waits until the node has dealt with them or ended the stream.
+    /// Pushes records, and waits until the node has read them all or ended the stream.
     pub async fn push(&self, records: Vec<WireRecord>) {
         let (mut to, _from) = self.open_push().await;
         let frame = framed(&wire::encode(&Push::Records(records)));
         to.write_all(&frame).await.expect("it takes them");
         to.finish().expect("the stream is open");
-        // acknowledged, or stopped
+        // resolves when the node has acknowledged all, or stopped the stream
         let _ = timeout(WAIT, to.stopped()).await.expect("it takes note");
     }
 
-    /// One request of a session on a stream of its own, and the answer.
+    /// Sends one request of a session on a new stream, and returns the answer.
     pub async fn ask(&self, requests: &[Request]) -> Vec<Response> {
         let (mut to, mut from) = self.open_session().await;
         let mut answers = Vec::new();
@@ -126,12 +126,12 @@ impl Peer {
         answers
     }
 
-    /// Waits until the node has ended the connection, and gives the reason.
+    /// Waits until the node closes the connection, and returns the reason.
     pub async fn closed(&self) -> String {
         timeout(WAIT, self.connection.closed()).await.expect("it is closed").to_string()
     }
 
-    /// Whether the connection still serves.
+    /// Whether the connection is still open.
     pub fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
     }
@@ -152,7 +152,7 @@ fn stranger(name: &str) -> Member {
     }
 }
 
-/// The secret that the nodes of `site` share.
+/// The secret of the nodes of `site`.
 pub fn secret(site: &Site) -> Secret {
     let text = fs::read_to_string(site.file("secret")).expect("the secret is there");
     Secret::parse(&text).expect("a secret")

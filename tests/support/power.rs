@@ -1,7 +1,7 @@
-//! Losses of power: what a killed process had written and not synced is taken off its disk.
+//! Losses of power: takes the unsynced writes of a killed process off its disk.
 //!
-//! A library that is loaded into the process (`LD_PRELOAD`) notes what it syncs. Directories are
-//! taken to be safe at once, and bytes that were synced to stay as they are.
+//! A preloaded library (`LD_PRELOAD`) records the syncs. The model is mild: directories are durable
+//! immediately, and synced bytes never change.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use super::preload;
 
-/// Notes what one node syncs, over all its starts.
+/// The record of what one node has synced, over all its starts.
 pub struct Power {
     log: PathBuf,
     pub environment: Vec<(String, String)>,
 }
 
 impl Power {
-    /// Keeps its notes in `dir`.
+    /// Keeps the record in `dir`.
     ///
     /// # Errors
     /// When the library cannot be built.
@@ -31,8 +31,8 @@ impl Power {
         Ok(Self { log, environment })
     }
 
-    /// Cuts every file in `dir` to what was synced of it; gives how many bytes that took. The node
-    /// must have been killed before.
+    /// Cuts every file in `dir` to its synced length; returns the number of bytes lost. Kill the
+    /// node first.
     pub fn cut(&self, dir: &Path) -> u64 {
         let synced = self.synced();
         let dir = dir.canonicalize().expect("the directory is there");
@@ -52,7 +52,7 @@ impl Power {
         lost
     }
 
-    /// How many bytes of each file were synced.
+    /// The synced length of each file.
     fn synced(&self) -> HashMap<PathBuf, u64> {
         let mut synced = HashMap::new();
         let notes = fs::read_to_string(&self.log).expect("the process has synced something");

@@ -1,4 +1,4 @@
-//! Builds the small C libraries that tests load into a node (`LD_PRELOAD`).
+//! Builds the small C libraries that tests preload into a node (`LD_PRELOAD`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,10 +1,10 @@
-//! A proxy for datagrams between nodes, which delays, repeats, reorders, throttles, cuts and loses
-//! them, on each directed link as it is told.
+//! A proxy for datagrams between nodes. On each directed link it can delay, repeat, reorder,
+//! throttle, lose and cut.
 //!
-//! Each node has a *home*, the address that it listens on, and a *face*, the address that the
-//! others know. The proxy holds the faces: what arrives at the face of `j` from the home of `i` is
-//! on the link from `i` to `j`, and goes on to the home of `j` from the face of `i`, so that `j`
-//! sees who sent it and answers on the same way.
+//! A node has a *home*, the address that it listens on, and a *face*, the address that it
+//! advertises. The proxy listens on the faces. A datagram from the home of `i` to the face of `j`
+//! belongs to the link from `i` to `j`; the proxy sends it to the home of `j` from the face of `i`,
+//! so that `j` recognizes the sender and answers through the proxy.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,21 +17,21 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Larger than any datagram of the product.
+/// Larger than every datagram of the product.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
-/// How long a throttled link keeps what it cannot send yet; the rest is lost, as in a router.
+/// How long a throttled link queues; it loses the excess, as a router does.
 const QUEUE_MAX: Duration = Duration::from_millis(500);
 
-/// What happens to datagrams from one node to another.
+/// What happens to the datagrams from one node to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Link {
-    /// The part that is lost, 0 to 1.
+    /// The fraction to lose, 0 to 1.
     pub loss: f64,
-    /// The part that comes twice.
+    /// The fraction to deliver twice.
     pub twice: f64,
-    /// Each takes up to this longer, so that they overtake each other.
+    /// The maximum of each datagram's random delay, which also reorders them.
     pub delay_max: Duration,
-    /// How much goes through in a second, if that is limited.
+    /// The bytes per second that pass, if limited.
     pub bytes_per_second: Option<u32>,
 }
 
@@ -43,7 +43,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// For `count` nodes, with these first three bytes.
+    /// Addresses for `count` nodes, with these first three bytes.
     pub fn new([a, b, c]: [u8; 3], count: u8) -> Self {
         let address = |last| Ipv4Addr::new(a, b, c, last);
         Self {
@@ -61,16 +61,16 @@ pub struct Proxy {
 
 struct Board {
     links: Vec<Vec<Link>>,
-    /// When each throttled link will have sent all that it took.
+    /// When each throttled link will have sent its queue.
     free_at: Vec<Vec<Instant>>,
     rng: StdRng,
 }
 
 impl Proxy {
-    /// Carries datagrams to each of `ports` of each node.
+    /// Forwards datagrams to each of `ports` of each node.
     ///
     /// # Errors
-    /// When a face cannot be listened on.
+    /// When binding a face fails.
     pub async fn new(addresses: &Addresses, ports: &[u16], seed: u64) -> std::io::Result<Self> {
         let count = addresses.homes.len();
         let board = Arc::new(Mutex::new(Board {
@@ -89,14 +89,14 @@ impl Proxy {
         Ok(Self { board, _tasks: tasks })
     }
 
-    /// Sets what happens from one node to another.
+    /// Sets the link from one node to another.
     pub fn set(&self, from: usize, to: usize, link: Link) {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).links[from][to] = link;
     }
 }
 
 impl Board {
-    /// When copies of a datagram come out at the other end.
+    /// When the copies of a datagram arrive at the other end.
     fn fate(&mut self, from: usize, to: usize, bytes: usize) -> Vec<Instant> {
         let (link, now) = (self.links[from][to], Instant::now());
         if link.loss > 0.0 && self.rng.random_bool(link.loss) {
@@ -126,7 +126,7 @@ struct Gate {
     addresses: Addresses,
 }
 
-/// What came from one node: the way on, and where it came from last.
+/// A sender: the socket that forwards its datagrams, and its latest port.
 struct Way {
     on: Arc<UdpSocket>,
     back: Arc<Mutex<SocketAddr>>,
@@ -138,14 +138,14 @@ impl Gate {
         let mut answers = JoinSet::new();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {
-            // an error is what an earlier datagram met
+            // an error here belongs to an earlier datagram
             let Ok((length, source)) = self.face.recv_from(&mut buffer).await else { continue };
             let sender =
                 self.addresses.homes.iter().position(|home| IpAddr::V4(*home) == source.ip());
-            // of no node: not for us
+            // the sender is no node: drop it
             let Some(from) = sender else { continue };
             if ways[from].is_none() {
-                // no answers and no way: as good as lost
+                // without a socket the datagram is lost
                 let Ok(way) = self.way(from, source).await else { continue };
                 answers.spawn(self.answers(from, &way, board.clone()));
                 ways[from] = Some(way);
@@ -158,14 +158,14 @@ impl Gate {
         }
     }
 
-    /// A socket from the face of the sender to the home of this node.
+    /// A socket from the sender's face to this node's home.
     async fn way(&self, from: usize, source: SocketAddr) -> std::io::Result<Way> {
         let on = UdpSocket::bind((self.addresses.faces[from], 0)).await?;
         on.connect((self.addresses.homes[self.to], self.port)).await?;
         Ok(Way { on: Arc::new(on), back: Arc::new(Mutex::new(source)) })
     }
 
-    /// Carries answers back to where the sender was seen last.
+    /// Forwards answers to the sender's latest port.
     fn answers(
         &self,
         from: usize,
@@ -177,7 +177,7 @@ impl Gate {
         async move {
             let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
             loop {
-                // an error is what an earlier datagram met
+                // an error here belongs to an earlier datagram
                 let Ok(length) = on.recv(&mut buffer).await else { continue };
                 let target = *back.lock().unwrap_or_else(PoisonError::into_inner);
                 let face = face.clone();
@@ -188,7 +188,7 @@ impl Gate {
     }
 }
 
-/// Sends a datagram when and as often as its link lets it through.
+/// Sends a datagram when and as often as the link says.
 fn carry(
     board: &Mutex<Board>,
     (from, to): (usize, usize),

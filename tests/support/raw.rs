@@ -1,4 +1,4 @@
-//! HTTP byte by byte, for what no client library would send.
+//! HTTP byte by byte, for requests that no client library sends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use super::client::Answer;
 
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Sends `request` as it is and reads until the node closes the connection.
+/// Sends `request` unchanged and reads until the node closes the connection.
 pub async fn exchange(to: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
     stream.write_all(request).await.expect("the node takes it");
     parse(&read_all(&mut stream).await)
 }
 
-/// The same where `request` is one without a body, given as method and raw path.
+/// Sends a request without a body, given as method and raw path, and reads until the node closes.
 pub async fn ask(to: SocketAddr, method: &str, path: &str) -> Answer {
     exchange(to, head(method, path, &[]).as_bytes()).await
 }
 
-/// The head of a request after which the connection ends.
+/// The head of a request that asks to close the connection.
 pub fn head(method: &str, path: &str, headers: &[&str]) -> String {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")
 }
 
-/// Everything until the node closes the connection; a reset ends it too.
+/// Reads until the node closes or resets the connection.
 pub async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reading = async { while let Ok(1..) = stream.read_buf(&mut bytes).await {} };
@@ -39,7 +39,7 @@ pub async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// Reads one answer.
+/// Parses one answer.
 #[track_caller]
 pub fn parse(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");

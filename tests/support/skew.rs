@@ -1,5 +1,5 @@
-//! A wall clock of its own for a node: a library that the test builds and the node is started with
-//! (`LD_PRELOAD`), and a file that says how far off the clock is.
+//! A skewed wall clock for one node: a library that the test builds and preloads (`LD_PRELOAD`),
+//! and a file with the skew.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::preload;
 
-/// The built library; cheap to share among nodes.
+/// The built library. Cheap to share among nodes.
 pub struct Skew {
     library: PathBuf,
 }
@@ -19,7 +19,7 @@ pub struct SkewedClock {
 }
 
 impl Skew {
-    /// Builds it into `dir`.
+    /// Builds the library into `dir`.
     ///
     /// # Errors
     /// When there is no C compiler, or it fails.
@@ -27,7 +27,7 @@ impl Skew {
         Ok(Self { library: preload::build(dir, "skew.c")? })
     }
 
-    /// A clock that is right, told by the file `name`.
+    /// A clock without skew that reads its skew from the file `name`.
     pub fn clock(&self, name: &Path) -> SkewedClock {
         fs::write(name, [0; 8]).expect("a file for a clock");
         let file = fs::OpenOptions::new().write(true).open(name).expect("it is there");
@@ -41,9 +41,9 @@ impl Skew {
 }
 
 impl SkewedClock {
-    /// Puts it this far from the right time, at once.
+    /// Sets the skew, effective immediately.
     pub fn set(&self, millis: i64) {
-        // eight bytes at once, so that a reader never sees a mixture
+        // one write of eight bytes, so that a reader never sees a mixture
         let nanos = (millis * 1_000_000).to_ne_bytes();
         self.file.write_all_at(&nanos, 0).expect("the clock is set");
     }

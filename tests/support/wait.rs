@@ -1,16 +1,16 @@
-//! Waiting for conditions, never for a guess.
+//! Waiting for conditions, never for a guessed time.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Enough for anything that the product does by itself, on a machine that is busy.
+/// Long enough for everything that the product does unasked, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
+/// How often to check a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Waits until `condition` holds and gives what it gives. When it does not hold within `within`,
-/// fails with `what` was waited for and the last reason why not.
+/// Waits until `condition` holds and returns its value. Panics after `within` with `what` and the
+/// last reason why it did not hold.
 pub async fn eventually<T>(
     within: Duration,
     what: &str,
@@ -29,12 +29,12 @@ pub async fn eventually<T>(
     }
 }
 
-/// A condition with the reason why it does not hold.
+/// A condition and the reason why it does not hold.
 pub fn ensure(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(reason()) }
 }
 
-/// How many times longer than usual a test is to try, from `KVS_TEST_SCALE`; 1 without it.
+/// The factor by which tests run longer than usual, from `KVS_TEST_SCALE`; 1 without it.
 pub fn scale() -> usize {
     let given = std::env::var("KVS_TEST_SCALE").ok();
     given.map_or(1, |text| text.parse().expect("KVS_TEST_SCALE is a whole number"))
