@@ -29,8 +29,8 @@ pub enum NodeError {
     },
     /// The file with the cluster's secret cannot be read.
     #[error(
-        "gossip.key_file {path}: cannot read it: {error}; copy the cluster's file here, or make one \
-         for a new cluster with `kvs gossip-key new --file FILE`"
+        "gossip.key_file {path}: cannot read it: {error}; copy the cluster's file here, or make \
+         one for a new cluster with `kvs gossip-key new --file FILE`"
     )]
     SecretFile {
         /// The configured path.
