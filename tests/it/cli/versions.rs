@@ -131,7 +131,7 @@ async fn histories_and_the_way_back() {
 #[tokio::test]
 async fn a_large_and_a_binary_revision_come_back_whole() {
     let node = Site::alone().node("n1", &[]).await;
-    let large = super::values::noise(16 << 20, 3);
+    let large = crate::api::values::noise(16 << 20, 3);
     let first = on_with(&node, &["-o", "json", "put", "k", "-"], &large).expect(0).json();
     on(&node, &["put", "k", "small", "--ttl", "20ms"]).expect(0);
     let uuid = text(&first["uuid"]);
