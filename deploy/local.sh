@@ -41,7 +41,8 @@ peer_port() { printf '%d' "$((http_base + 1000 + 2 * ($1 - 1) + 1))"; }
 
 # --- what DIR remembers -----------------------------------------------------------------------
 
-remembered() { sed -n "s/^$1=//p" "$dir/cluster" 2>/dev/null | head -n 1; }
+# Prints what `up` was given as $1; nothing where there is no cluster yet.
+remembered() { sed -n "s/^$1=//p" "$dir/cluster" 2>/dev/null | head -n 1 || true; }
 
 remember() {
     printf 'nodes=%s\nhttp_base=%s\nbin=%s\n' "$nodes" "$http_base" "$bin" >"$dir/cluster.new"
