@@ -117,8 +117,7 @@ fn take_apart(readme: &str) -> Result<Text, String> {
 }
 
 fn is_command(line: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["$ ", "kvs ", "curl ", "cargo ", "deploy/", "tests/", "./", "KVS_"];
+    const WORDS: [&str; 8] = ["$ ", "kvs ", "curl ", "cargo ", "deploy/", "tests/", "./", "KVS_"];
     WORDS.iter().any(|word| line.trim_start().starts_with(word))
 }
 
@@ -143,7 +142,9 @@ fn unrun(readme: &str) -> Result<(), String> {
     for line in text.prose.iter().filter(|line| line.trim_start().starts_with("~~~")) {
         let _ = writeln!(found, "a block fenced with something else: {line}");
     }
-    for line in text.prose.iter().filter(|line| line.starts_with([' ', '>']) && line.contains("```")) {
+    for line in
+        text.prose.iter().filter(|line| line.starts_with([' ', '>']) && line.contains("```"))
+    {
         let _ = writeln!(found, "a block inside a list or a quotation: {line}");
     }
     if found.is_empty() { Ok(()) } else { Err(found) }
