@@ -7,14 +7,14 @@
 #   ```sh         commands, run from top to bottom in one shell, one a line. What ends in `# => TEXT`
 #                 must print TEXT, and every command must succeed. `kvs serve` stays in the
 #                 background and must stop in order at the end.
-#   ```sh gate    the gate, or what it runs: not run here, but what is called must exist
-#   ```sh long    what takes too long for the gate: likewise
+#   ```sh gate    the gate, or a part of it: not run here, but it must exist
+#   ```sh long    runs longer than the gate: not run here, but it must exist
 #   ```toml FILE  is written to FILE first, for the commands to use
 #
-# It works in a copy of the scripts, with an empty home directory. Ports, /etc/kvs and /var/lib/kvs
-# stand for this run's own. Takes the TCP ports from http-base to http-base + 3, and the UDP ports
-# from http-base + 1000 to http-base + 1007.
-# Exit status: 0 all as the README says, 1 not, 2 usage.
+# Works in a copy of the scripts, with an empty home directory. Replaces the ports of the README,
+# /etc/kvs and /var/lib/kvs by its own. Uses the TCP ports from http-base to http-base + 3 and the UDP
+# ports from http-base + 1000 to http-base + 1007.
+# Exit status: 0 all as the README says, 1 something differs, 2 usage.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -73,7 +73,7 @@ blocks() {
             -e "s|/etc/kvs|$work/etc/kvs|g; s|/var/lib/kvs|$work/var/lib/kvs|g"
 }
 
-# The options that a fresh machine does not need: this run's ports and binary.
+# Adds options that only this run needs: its ports and its binary.
 with_options() {
     case $1 in
         deploy/demo.sh*) printf '%s --no-install --bin %q --http-base %d' "$1" "$bin" "$http_base" ;;
@@ -83,7 +83,7 @@ with_options() {
     esac
 }
 
-# Starts a node in the background and waits until it serves.
+# Starts a node in the background and waits until it listens.
 serve() {
     local end=$((SECONDS + 60)) command
     [[ -z $serving ]] || stop_serving
@@ -115,10 +115,11 @@ run() {
     [[ -z ${2:-} ]] || grep -Fq -- "$2" "$work/printed" || fail "this command should print \"$2\": $1"
 }
 
-# A block that is not run calls what exists.
+# Checks that the blocks that are not run call something that exists.
 check_called() {
     local line word
     while IFS= read -r line; do
+        word=''
         for word in ${line%%  # *}; do
             case $word in *=*) continue ;; esac
             break
@@ -136,26 +137,28 @@ check_called() {
 }
 
 main() {
-    local line name names=() lines=() checked=0
+    local line name file names=() lines=() checked=0
     check_called
     mapfile -t names < <(sed -n 's/^```toml \(..*\)$/\1/p' "$readme")
     mapfile -t lines < <(blocks sh)
     readme=$(realpath "$readme")
-    # a copy of the binary: a build that runs meanwhile must not change what is tried here
+    # copy the binary, so that a concurrent build cannot change it
     mkdir -p "$work/clone" "$work/home/.cache/kvs/target/release"
     cp "$bin" "$work/home/.cache/kvs/target/release/kvs"
     bin=$work/home/.cache/kvs/target/release/kvs
     cp -r deploy "$work/clone"
     mkdir "$work/clone/certs"
     for name in "${names[@]}"; do
-        mkdir -p "$(dirname "$work$name")"
-        blocks "toml $name" >"$work$name"
+        file=$work$name
+        [[ $name == /* ]] || file=$work/clone/$name
+        mkdir -p "$(dirname "$file")"
+        blocks "toml $name" >"$file"
     done
     unset KVS_URL KVS_TOKEN KVS_LOG CARGO_TARGET_DIR XDG_STATE_HOME
-    # rustup and cargo live in the real one
+    # keep using the real toolchain
     export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
     export HOME=$work/home PATH="$work/home/.cache/kvs/target/release:$PATH"
-    # where `kvs serve --dev` of a README listens, which no option names
+    # `kvs serve --dev` listens here instead of on the default port
     export KVS_URL="http://127.0.0.1:$((http_base + 3))"
     local top=$PWD
     cd "$work/clone"
