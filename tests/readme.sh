@@ -42,7 +42,7 @@ work=$(mktemp -d)
 serving=''
 at_exit() {
     local status=$?
-    local cluster=$work/home/.local/state/kvs-local
+    local cluster=$work/user/.local/state/kvs-local
     if [[ -n $serving ]]; then kill -KILL "$serving" 2>/dev/null || true; fi
     if ((status != 0)); then tail -n 20 "$work"/serve.log "$cluster"/n*/log >&2 2>/dev/null || true; fi
     if [[ -f $cluster/cluster ]]; then deploy/local.sh wipe --dir "$cluster" >/dev/null || true; fi
@@ -143,9 +143,9 @@ main() {
     mapfile -t lines < <(blocks sh)
     readme=$(realpath "$readme")
     # copy the binary, so that a concurrent build cannot change it
-    mkdir -p "$work/clone" "$work/home/.cache/kvs/target/release"
-    cp "$bin" "$work/home/.cache/kvs/target/release/kvs"
-    bin=$work/home/.cache/kvs/target/release/kvs
+    mkdir -p "$work/clone" "$work/user/.cache/kvs/target/release"
+    cp "$bin" "$work/user/.cache/kvs/target/release/kvs"
+    bin=$work/user/.cache/kvs/target/release/kvs
     cp -r deploy "$work/clone"
     mkdir "$work/clone/certs"
     for name in "${names[@]}"; do
@@ -157,7 +157,7 @@ main() {
     unset KVS_URL KVS_TOKEN KVS_LOG CARGO_TARGET_DIR XDG_STATE_HOME
     # keep using the real toolchain
     export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
-    export HOME=$work/home PATH="$work/home/.cache/kvs/target/release:$PATH"
+    export HOME=$work/user PATH="$work/user/.cache/kvs/target/release:$PATH"
     # `kvs serve --dev` listens here instead of on the default port
     export KVS_URL="http://127.0.0.1:$((http_base + 3))"
     local top=$PWD

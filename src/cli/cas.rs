@@ -29,7 +29,8 @@ Examples:
   kvs cas app/limits '{\"n\": 5}' --json --expect-exists --ttl keep
   kvs cas jobs/7 --delete --expect-value mine
 
-A refused swap changes nothing, exits with status 1 and names the current version; `-o json` prints\nall of it.";
+A refused swap changes nothing, exits with status 1 and names the current version; `-o json` shows
+its value too.";
 
 /// `kvs cas`
 #[derive(Debug, Args)]

@@ -1,8 +1,8 @@
 //! The client of a node's HTTP API: builds paths, sends requests, reads answers and refusals.
 //!
 //! Bounds every answer and turns every failure into a [`CliError`] that says what to do. Sends
-//! requests straight to the node: uses no proxy and follows no redirect. Must not know which command
-//! it serves.
+//! requests straight to the node: uses no proxy and follows no redirect. Must not know which
+//! command it serves.
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -55,8 +55,8 @@ impl Envelope<'_> {
         self.size.filter(|_| !self.deleted).map_or_else(|| or_dash(None), output::size)
     }
 
-    /// The start of the content: at most `chars_max` characters, then `...` if there is more. Without
-    /// content, the reason in parentheses.
+    /// The start of the content: at most `chars_max` characters, then `...` if there is more.
+    /// Without content, the reason in parentheses.
     pub(super) fn preview(&self, chars_max: usize) -> String {
         let bytes = match (self.data, &self.data_base64) {
             _ if self.deleted => return "(deleted)".to_owned(),

@@ -38,8 +38,8 @@ pub fn make_dir(dir: &Path) -> Result<(), CliError> {
     made.map_err(|error| CliError::File { verb: "create the directory", path: dir.into(), error })
 }
 
-/// Fails if one of `paths` exists and `force` is not set, so that a certificate and its key are only
-/// ever written together.
+/// Fails if one of `paths` exists and `force` is not set, so that a certificate and its key are
+/// always written together.
 ///
 /// # Errors
 /// [`CliError::Usage`], which names the file and `--force`.

@@ -157,7 +157,7 @@ async fn restore(
     let text = uuid.to_string();
     if revisions.iter().any(|(envelope, _)| envelope.deleted && envelope.uuid == text) {
         return Err(CliError::Usage(format!(
-            "revision {uuid} is a delete and has no value to restore; to delete the key, use `kvs del`"
+            "revision {uuid} is a delete and has no value; to delete the key, use `kvs del`"
         )));
     }
     let expected = expect_unchanged(client, revisions)?;

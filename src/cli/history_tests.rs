@@ -23,7 +23,7 @@ fn listing() -> Value {
     ]})
 }
 
-/// A node with this history and `{ "n":1 }` under [`OLD`]. It answers swaps with `status` and `swap`.
+/// A node with this history and `{ "n":1 }` under [`OLD`]; `status` and `swap` answer swaps.
 fn node(listing: &Value, swap: &'static str, status: &'static str) -> Canned {
     let listing = listing.to_string();
     Canned::new(move |request| match request.line.as_str() {

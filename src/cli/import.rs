@@ -1,8 +1,8 @@
 //! `import`: stores a directory tree, or the records that `export` wrote, by ordinary writes.
 //!
 //! - A thread reads the source, so that a slow source does not delay writes in flight.
-//! - Many writes are in flight at once, bounded in number and bytes, but never two of one key: of two
-//!   lines with one key, the later wins.
+//! - Many writes are in flight at once, bounded in number and bytes, but never two of one key: of
+//!   two lines with one key, the later wins.
 //! - A record with an expiry gets the rest of its time to live, by this machine's clock.
 //! - The first refusal ends the import. Stored records stay; running the import again is harmless.
 
@@ -49,9 +49,12 @@ const SKIPPED_LINES_MAX: usize = 20;
 
 const AFTER_HELP: &str = "\
 Examples:
-  kvs import site/ --prefix www          every file below site/ that everybody may read
-  kvs import all.ndjson                  what `kvs export` wrote
+  kvs import site/ --prefix www          the files below site/, as keys below www/
+  kvs import all.ndjson                  the records that `kvs export` wrote
   echo '{\"key\": \"a\", \"data\": 1}' | kvs import -
+
+A directory becomes one key for each regular file. Links are skipped, and so is what not everybody
+may read, unless you add --private. Skipped files are listed.
 
 A line needs `key`, and `data` or `data_base64`; it may have `content_type` and `expires_at`. Other
 fields are ignored. A value with `expires_at` gets the rest of its time to live, by the clock of
@@ -336,9 +339,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Writes one record, with retries while the node is busy or the connection is lost. Repeating it is
-/// harmless: it stores the same value. `reached` is true once the node has answered; before that, a
-/// refused connection is final, so that a wrong URL fails at once.
+/// Writes one record, with retries while the node is busy or the connection is lost. A repeated
+/// write is harmless: it stores the same value. `reached` is true once the node has answered;
+/// before that a refused connection is final, so that a wrong URL fails at once.
 async fn store_one(
     client: &Client,
     clock: &Clock,

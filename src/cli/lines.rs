@@ -1,7 +1,7 @@
 //! Reads the lines of an export, for an import: one JSON object per line.
 //!
-//! Keeps `data` as its exact text instead of parsing and formatting it, so that an import stores the
-//! bytes that were exported. Bounds the length of a line.
+//! Keeps `data` as its exact text instead of parsing and formatting it, so that an import stores
+//! the bytes that were exported. Bounds the length of a line.
 
 use std::io::{self, BufRead, Read};
 

@@ -25,10 +25,10 @@ const PREVIEW_CHARS_MAX: usize = 60;
 /// `kvs scan`
 #[derive(Debug, Args)]
 pub struct Scan {
-    /// Whole leading segments, as in `app`; default: all keys
+    /// Whole path segments: `app` takes in `app/x`, but not `apple/x`; default: all keys
     #[arg(default_value = "", hide_default_value = true, value_parser = Prefix::parse)]
     prefix: Prefix,
-    /// Show the values too: their beginning as text, whole with `-o json`
+    /// Show the values too: shortened in a table, whole with `-o json`
     #[arg(long)]
     values: bool,
     /// List at most N keys; default: all
@@ -39,7 +39,7 @@ pub struct Scan {
 /// `kvs export`
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Whole leading segments, as in `app`; default: all keys
+    /// Whole path segments: `app` takes in `app/x`, but not `apple/x`; default: all keys
     #[arg(default_value = "", hide_default_value = true, value_parser = Prefix::parse)]
     prefix: Prefix,
 }

@@ -59,8 +59,7 @@ pub struct Txn {
 /// Sends a transaction and prints which branch ran, and its results.
 ///
 /// # Errors
-/// [`CliError::Usage`] if it is not JSON; else see [`Client::send`]. A compare that does not hold is
-/// no error.
+/// [`CliError::Usage`] if it is not JSON; else see [`Client::send`]. A failed compare is no error.
 pub async fn txn(client: &Client, args: &Txn, out: &mut Output<'_>) -> Result<(), CliError> {
     let text = Bytes::from(read(&args.from)?);
     let request = client
@@ -192,8 +191,8 @@ fn table(request: &Request, answer: &Answer<'_>) -> String {
     Grid::new(header, &[3]).page(rows.collect())
 }
 
-/// Operation, key, uuid, timestamp and result. A read that finds nothing has no key in the answer, so
-/// it takes `requested_key`.
+/// Operation, key, uuid, timestamp and result. The answer to a read that finds nothing has no key,
+/// so the row shows `requested_key`.
 fn row(done: &Done<'_>, requested_key: Option<String>) -> Vec<String> {
     let dash = || or_dash(None);
     let (operation, key, uuid, timestamp, result) = match done {
