@@ -58,7 +58,7 @@ fn quoted_after<'a>(text: &'a str, start: &'a str) -> Vec<&'a str> {
 
 fn missing_from(page: &str, names: &[&str], what: &str) -> Vec<String> {
     let gone = names.iter().filter(|name| !page.contains(*name));
-    gone.map(|name| format!("README.md:1: {what} `{name}` is not described")).collect()
+    gone.map(|name| format!("deploy/README.md:1: {what} `{name}` is not described")).collect()
 }
 
 fn read(path: &str) -> String {
@@ -66,22 +66,22 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_readme_describes_every_metric() {
+fn the_page_for_operators_describes_every_metric() {
     let telemetry = read("src/telemetry.rs");
     let names = quoted_after(&telemetry, "r.register(");
     assert!(names.len() > 5 && names.contains(&"http_requests"), "{names:?}");
     assert_eq!(missing_from("kvs_members", &["members", "pushes"], "metric").len(), 1);
-    report(missing_from(&read("README.md"), &names, "metric"));
+    report(missing_from(&read("deploy/README.md"), &names, "metric"));
 }
 
 #[test]
-fn the_readme_describes_every_limit() {
+fn the_page_for_operators_describes_every_limit() {
     let defaults = read("src/config/default.toml");
     let table = defaults.split("[limits]").nth(1).unwrap_or_default();
     let lines = table.lines().filter(|line| !line.starts_with(['#', '[']));
     let names: Vec<_> = lines.filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
     assert!(names.contains(&"value_bytes_max"), "{names:?}");
-    report(missing_from(&read("README.md"), &names, "limit"));
+    report(missing_from(&read("deploy/README.md"), &names, "limit"));
 }
 
 #[test]
