@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# From a fresh clone to a running cluster of three nodes, and a demonstration of what it does.
+# Builds kvs, starts a cluster of three nodes on this machine, and shows what it does.
 #
 #   deploy/demo.sh [--no-install] [--http-base 8081] [--dir DIR] [--bin PATH] [--down]
 #
 #   --no-install  install nothing: say what is missing and stop
-#   --http-base   the first of three HTTP ports; see deploy/local.sh for the others
-#   --dir         where keys, logs and data go (default: that of deploy/local.sh, whose commands
-#                 then work on these nodes without further options)
-#   --bin         use this kvs and build nothing
+#   --http-base   first of three HTTP ports; deploy/local.sh --help lists the other ports
+#   --dir         directory for keys, logs and data; default: that of deploy/local.sh, so that its
+#                 commands work on these nodes without options
+#   --bin         use this kvs instead of building one
 #   --down        stop the nodes at the end
 #
-# It writes below the keys etc/ and demo/. The first build takes up to 20 minutes on two cores, most of it RocksDB; later ones take seconds.
-# Exit status: 0 every step showed what it should, 1 one did not, 2 usage or something is missing.
+# Writes keys below etc/ and demo/. The first build takes up to 20 minutes on two cores, most of it
+# RocksDB; later builds take seconds.
+# Exit status: 0 every step showed what it should, 1 a step failed, 2 usage or something is missing.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -67,17 +68,17 @@ trap 'exit 143' TERM
 
 step() { printf '\n== %s\n' "$*"; }
 say() { printf '   %s\n' "$*"; }
-# Shows a command before its effect.
+# Shows a command before what it does.
 show() { printf '   $ %s\n' "$*"; }
 fail() {
-    printf '\ndemo.sh: this step did not show what it should: %s\n' "$*" >&2
-    printf 'demo.sh: the logs of the nodes are %s/n*/log\n' "$dir" >&2
+    printf '\ndemo.sh: this step failed: %s\n' "$*" >&2
+    printf 'demo.sh: the nodes logged to %s/n*/log\n' "$dir" >&2
     exit 1
 }
 
 cluster() { "$root/deploy/local.sh" "$@" --dir "$dir"; }
 url() { printf 'http://127.0.0.1:%d' "$((http_base + $1 - 1))"; }
-# kvs, asking node $1
+# at NODE COMMAND...: runs a client command against a node.
 at() {
     local node=$1
     shift
@@ -92,7 +93,7 @@ wait_for() {
     done
 }
 
-# The field $2 of node $1's own report; those of its members are left out.
+# Prints the field $2 of node $1's report, not of one of its members.
 cluster_field() {
     curl -fs -m 5 "$(url "$1")/cluster" | tr -d '\n' |
         sed -E 's/"members" *: *\[[^]]*\]//; s/"node" *: *\{[^}]*\}//' |
@@ -107,7 +108,7 @@ fingerprints_agree() {
 has_value() { [[ $(curl -fs -m 2 "$(url "$1")/kv/$2" 2>/dev/null) == "$3" ]]; }
 sees_one_down() { at "$1" members -o json | grep -qE '"state" *: *"down"'; }
 
-# The sum of a metric of node $1 over the lines that hold $2 and $3.
+# metric NODE NAME LABEL: prints the sum of a metric over all series with that label.
 metric() {
     curl -fs -m 5 "$(url "$1")/metrics" |
         awk -v name="$2" -v label="$3" '
@@ -125,14 +126,14 @@ show_fingerprints() {
     done
 }
 
-# Since $1, a time in milliseconds, as seconds: 1.2
+# Prints the seconds since $1 (in milliseconds), as in 1.2.
 since() { awk -v ms=$(($(now_ms) - $1)) 'BEGIN { printf "%.1f", ms / 1000 }'; }
 now_ms() { date +%s%3N; }
 
-# Prints a line now and then, so that a silent compiler is not taken for a dead one.
+# Prints a line now and then, so that nobody takes a silent compiler for a dead one.
 heartbeat() {
     local begin=$SECONDS
-    # the sleep that is left over holds no pipe open
+    # redirected, so that the last sleep does not hold a pipe open
     while sleep 30 >/dev/null 2>&1; do
         printf '   ... still building, %d min %02d s so far\n' \
             $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60))
@@ -149,7 +150,7 @@ build() {
     kill "$beat" 2>/dev/null || true
     wait "$beat" 2>/dev/null || true
     ((status == 0)) || {
-        printf 'demo.sh: the build failed, see above\n' >&2
+        printf 'demo.sh: the build failed; see the messages above\n' >&2
         exit 1
     }
     bin="$CARGO_TARGET_DIR/release/kvs"
@@ -157,11 +158,11 @@ build() {
 
 start_cluster() {
     step "Starting three nodes on this machine"
-    if [[ -f $dir/cluster ]]; then say "There is a cluster in $dir already: going on with it."; fi
+    if [[ -f $dir/cluster ]]; then say "$dir already holds a cluster: using it."; fi
     show "deploy/local.sh up"
     if ! cluster up --nodes 3 --http-base "$http_base" --bin "$bin"; then
-        printf '\ndemo.sh: the nodes could not be started, see above. To take other ports and another\n' >&2
-        printf 'directory: deploy/demo.sh --http-base 9081 --dir %s-9081\n' "$dir" >&2
+        printf '\ndemo.sh: the nodes did not start; see above. To use other ports and another\n' >&2
+        printf 'directory, run: deploy/demo.sh --http-base 9081 --dir %s-9081\n' "$dir" >&2
         exit 1
     fi
     started=1
@@ -169,7 +170,7 @@ start_cluster() {
 
 import_step() {
     local begin before
-    step "1. A directory becomes keys, and every node gets all of them"
+    step "1. A directory becomes keys, and every node gets them all"
     show "kvs import /etc --prefix etc        (asking node 2)"
     begin=$(now_ms)
     before=$(pushed_records 3)
@@ -179,13 +180,13 @@ import_step() {
     }
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
     sed 's/^/   /' "$work/import"
-    say "(Skipped: links, devices, and files that not everybody may read; --private takes those.)"
+    say "(Skipped: links, devices, and files that not everybody may read; --private imports those.)"
     (($(cluster_field 1 keys) > 0)) || fail "there are no keys"
-    say "After $(since "$begin") s, import included, all three nodes show one fingerprint:"
+    say "$(since "$begin") s after the import began, all three nodes show one fingerprint:"
     show_fingerprints
-    say "Only node 2 was asked. A fingerprint is a digest of all that a node holds, so equal ones mean"
-    say "equal content. Node 3 received $(($(pushed_records 3) - before)) records, pushed by node 2 as it \
-took them."
+    say "The import went to node 2 only. A fingerprint is a digest of everything a node holds, so equal"
+    say "fingerprints mean equal content. Node 2 pushed each record as it stored it: node 3 received"
+    say "$(($(pushed_records 3) - before)) of them."
 }
 
 swap_step() {
@@ -205,8 +206,8 @@ swap_step() {
     ((won == 1 && lost == clients - 1)) ||
         fail "expected one 200 and $((clients - 1)) times 412, got (how often, which status): \
 $(sort "$work/swaps" | uniq -c | tr -s ' \n' ' ')"
-    say "All expected the same version, so only one may succeed. A refusal (412) carries what is there"
-    say "now, so that a client can try again without another read:"
+    say "All expected the same version, so only one may succeed. A refusal (412) carries the current"
+    say "value, so that a client can try again without another read:"
     grep -l '"swapped" *: *false' "$work"/swap-* | head -n 1 | xargs cat |
         sed -E 's/.*("swapped")/     {..., \1/; s/"origin":.*("data")/..., \1/'
     printf '\n'
@@ -214,7 +215,7 @@ $(sort "$work/swaps" | uniq -c | tr -s ' \n' ' ')"
 
 pause_step() {
     local run=$1 i begin before bytes
-    step "3. A node is cut off, the others serve on, and it catches up when it is back"
+    step "3. A node is cut off; the others go on; it catches up when it returns"
     before=$(session_bytes 3)
     show "deploy/local.sh pause 3"
     cluster pause 3 >/dev/null
@@ -223,12 +224,12 @@ pause_step() {
     at 1 put demo/while-away "$run" >/dev/null || fail "node 1 refuses writes while node 3 is away"
     wait_for has_value 2 demo/while-away "$run" || fail "node 2 did not get the write"
     say "Written on node 1, read on node 2; neither waited for node 3."
-    if has_value 3 demo/while-away "$run"; then fail "node 3 answers though it is paused"; fi
+    if has_value 3 demo/while-away "$run"; then fail "node 3 answers although it is paused"; fi
     say "Node 3 does not answer. Waiting until gossip notices ..."
     for i in 1 2; do
-        wait_for sees_one_down "$i" || fail "node $i does not take node 3 for down in $deadline_s s"
+        wait_for sees_one_down "$i" || fail "node $i does not report node 3 as down within $deadline_s s"
     done
-    say "After $(since "$begin") s nodes 1 and 2 take node 3 for down. They go on with more writes:"
+    say "After $(since "$begin") s nodes 1 and 2 report node 3 as down, and accept more writes:"
     show "kvs import deploy --prefix demo/deploy; kvs del demo/lock        (asking node 2)"
     at 2 import "$root/deploy" --prefix demo/deploy >/dev/null || fail "node 2 refuses writes"
     at 2 del demo/lock >/dev/null || fail "node 2 refuses a delete"
@@ -236,17 +237,17 @@ pause_step() {
     show "deploy/local.sh resume 3"
     cluster resume 3 >/dev/null
     begin=$(now_ms)
-    wait_for has_value 3 demo/still-away "$run" || fail "node 3 did not catch up in $deadline_s s"
-    wait_for has_value 3 demo/while-away "$run" || fail "node 3 did not catch up in $deadline_s s"
+    wait_for has_value 3 demo/still-away "$run" || fail "node 3 did not catch up within $deadline_s s"
+    wait_for has_value 3 demo/while-away "$run" || fail "node 3 did not catch up within $deadline_s s"
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
-    say "Node 3 caught up within $(since "$begin") s of its return, the deletion included:"
+    say "Node 3 caught up within $(since "$begin") s of its return, deletion included:"
     show_fingerprints
     bytes=$(($(session_bytes 3) - before))
-    say "It compared digests with nodes 1 and 2 and took what it lacked: $bytes bytes, both ways"
-    say "together. All values of the store are $(values_bytes 1) bytes."
+    say "It compared digests with nodes 1 and 2 and fetched what it lacked: $bytes bytes, both"
+    say "directions together. All values in the store have $(values_bytes 1) bytes."
 }
 
-# The sizes of all values on node $1 together.
+# Prints the total size of all values on node $1.
 values_bytes() {
     at "$1" export | sed -nE 's/.*"content_type":"[^"]*","size":([0-9]+).*/\1/p' |
         awk '{ sum += $1 } END { printf "%d", sum }'
@@ -260,13 +261,13 @@ kill_step() {
     at 2 put demo/durable "$run" >/dev/null || fail "the value could not be written"
     for i in 2 1 3; do cluster kill "$i" >/dev/null; done
     show "deploy/local.sh start 2        (alone: no other node can give it the value)"
-    cluster start 2 >/dev/null || fail "node 2 does not start again"
+    cluster start 2 >/dev/null || fail "node 2 did not start again"
     has_value 2 demo/durable "$run" || fail "the acknowledged write is gone"
     show "kvs get demo/durable"
     say "$(at 2 get demo/durable)"
-    say "It is there: a write is answered only when it is on the disk."
+    say "It is there: a node acknowledges a write only when it is on the disk."
     show "deploy/local.sh start 1; deploy/local.sh start 3"
-    for i in 1 3; do cluster start "$i" >/dev/null || fail "node $i does not start again"; done
+    for i in 1 3; do cluster start "$i" >/dev/null || fail "node $i did not start again"; done
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
     say "All three agree again:"
     show_fingerprints
@@ -283,7 +284,7 @@ farewell() {
     say "  curl $(url 3)/kv/etc/hostname"
     say "  curl -X PUT -d hello $(url 1)/kv/greeting && curl $(url 2)/kv/greeting"
     say "  KVS_URL=$(url 1) $bin status"
-    say "README.md, \"A tour\", goes on from here."
+    say "Go on with \"A tour of eight commands\" in README.md."
     say ""
     say "Stop:              deploy/local.sh down$option"
     say "Stop and delete:   deploy/local.sh wipe$option"
@@ -293,7 +294,7 @@ main() {
     local run
     if [[ -n $bin ]]; then
         [[ -x $bin ]] || {
-            printf 'demo.sh: %s is not a program; name the kvs binary with --bin PATH\n' "$bin" >&2
+            printf 'demo.sh: %s is not executable; name the kvs binary with --bin PATH\n' "$bin" >&2
             exit 2
         }
         bin=$(realpath "$bin")
@@ -305,7 +306,7 @@ main() {
         build
     fi
     start_cluster
-    # no two runs write the same values, so that an earlier run cannot make a step look right
+    # unique to this run, so that values of an earlier run cannot make a step pass
     run="run-$(date +%s)-$$"
     import_step
     swap_step

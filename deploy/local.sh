@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# A kvs cluster on this machine, for trying, developing and testing.
+# Runs a kvs cluster on this machine, to try it, develop it and test it.
 #
 #   deploy/local.sh up [--nodes 3] [--dir DIR] [--http-base 8081] [--bin PATH]
 #   deploy/local.sh status | down | wipe | pause I | resume I | kill I | start I   [--dir DIR]
 #
-#   up       makes keys and certificates where they are missing, starts the nodes that do not run,
-#            and waits until all of them are ready and see each other
-#   status   shows each node, and what `kvs status` says
-#   down     stops the nodes in order; the data stays
-#   wipe     stops the nodes and deletes DIR
-#   pause I  stops node I in its tracks (SIGSTOP); resume I lets it go on (SIGCONT)
-#   kill I   kills node I at once (SIGKILL); start I starts it again
+#   up        make missing keys and certificates, start the nodes that do not run, and wait until
+#             all are ready and see each other
+#   status    show each node, and what `kvs status` says
+#   down      stop all nodes in order; their data stays
+#   wipe      stop all nodes and delete their data, keys and logs
+#   pause I   freeze node I (SIGSTOP)
+#   resume I  let node I go on (SIGCONT)
+#   kill I    kill node I at once (SIGKILL)
+#   start I   start node I again
 #
-# Node I serves HTTP on http-base + I - 1. Gossip and peers use the UDP ports from http-base + 1000
-# on, two for each node. Everything listens on 127.0.0.1 only.
-# DIR defaults to $XDG_STATE_HOME/kvs-local (~/.local/state/kvs-local), PATH to the release build,
-# else the kvs on PATH. Exit status: 0 done, 1 it did not work out, 2 usage.
+# Node I serves HTTP on port http-base + I - 1. Gossip and peers use two UDP ports per node, from
+# http-base + 1000 on. Everything listens on 127.0.0.1 only.
+# DIR defaults to $XDG_STATE_HOME/kvs-local (~/.local/state/kvs-local). --bin defaults to the release
+# build, else to the kvs on PATH.
+# Exit status: 0 done, 1 failed, 2 usage.
 set -euo pipefail
 
 ready_deadline_s=60
@@ -39,9 +42,10 @@ node_url() { printf 'http://127.0.0.1:%d' "$((http_base + $1 - 1))"; }
 gossip_port() { printf '%d' "$((http_base + 1000 + 2 * ($1 - 1)))"; }
 peer_port() { printf '%d' "$((http_base + 1000 + 2 * ($1 - 1) + 1))"; }
 
-# --- what DIR remembers -----------------------------------------------------------------------
+# --- the cluster in DIR -----------------------------------------------------------------------
 
-remembered() { sed -n "s/^$1=//p" "$dir/cluster" 2>/dev/null | head -n 1; }
+# Prints what `up` was given as $1; nothing where there is no cluster yet.
+remembered() { sed -n "s/^$1=//p" "$dir/cluster" 2>/dev/null | head -n 1 || true; }
 
 remember() {
     printf 'nodes=%s\nhttp_base=%s\nbin=%s\n' "$nodes" "$http_base" "$bin" >"$dir/cluster.new"
@@ -50,7 +54,7 @@ remember() {
 
 load_cluster() {
     [[ -f $dir/cluster ]] ||
-        fail "there is no cluster in $dir; start one with deploy/local.sh up (or name it with --dir)"
+        fail "$dir holds no cluster; start one with deploy/local.sh up, or name another with --dir"
     nodes=$(remembered nodes)
     http_base=$(remembered http_base)
     [[ -n $bin ]] || bin=$(remembered bin)
@@ -61,15 +65,15 @@ find_bin() {
     if [[ -z $bin ]]; then bin=$(remembered bin); fi
     if [[ -z $bin && -x $built ]]; then bin=$built; fi
     if [[ -z $bin ]]; then bin=$(command -v kvs || true); fi
-    [[ -n $bin ]] || fail "no kvs found; build one (deploy/demo.sh does) or name it with --bin PATH"
-    [[ -f $bin && -x $bin ]] || fail "$bin is not a program; name the kvs binary with --bin PATH"
+    [[ -n $bin ]] || fail "found no kvs binary; build it (deploy/demo.sh does) or name one with --bin PATH"
+    [[ -f $bin && -x $bin ]] || fail "$bin is not executable; name the kvs binary with --bin PATH"
     bin=$(realpath "$bin")
 }
 
 # --- processes ----------------------------------------------------------------------------------
 
-# Prints the pid of node $1 if it runs. The command line is checked, so that a pid that was given to
-# somebody else meanwhile is never signalled.
+# Prints the pid of node $1 if it runs. Checks the command line, because the system may have given the
+# pid to another process, which must not be signalled.
 node_pid() {
     local pid
     pid=$(cat "$(node_dir "$1")/pid" 2>/dev/null) || return 1
@@ -79,7 +83,7 @@ node_pid() {
     printf '%s' "$pid"
 }
 
-# running, paused or stopped
+# Prints running, paused or stopped.
 node_state() {
     local pid
     pid=$(node_pid "$1") || {
@@ -93,7 +97,7 @@ node_state() {
     fi
 }
 
-# Runs a command every tenth of a second until it succeeds; fails after $1 seconds.
+# wait_for SECONDS COMMAND...: repeats a command until it succeeds; fails after SECONDS.
 wait_for() {
     local end=$((SECONDS + $1))
     shift
@@ -103,12 +107,12 @@ wait_for() {
     done
 }
 
-# Whether somebody listens on a port: port_taken tcp|udp PORT.
+# port_taken tcp|udp PORT: succeeds if a process listens on the port.
 port_taken() {
     local hex tables=("/proc/net/$1")
     hex=$(printf ':%04X' "$2")
     if [[ -r /proc/net/${1}6 ]]; then tables+=("/proc/net/${1}6"); fi
-    # 0A: a TCP socket that listens
+    # 0A is the state of a listening TCP socket
     awk -v port="$hex" -v proto="$1" '
         FNR > 1 && substr($2, length($2) - 4) == port && (proto == "udp" || $4 == "0A") { found = 1 }
         END { exit !found }' "${tables[@]}"
@@ -119,21 +123,21 @@ check_ports() {
     for spec in "tcp $((http_base + $1 - 1))" "udp $(gossip_port "$1")" "udp $(peer_port "$1")"; do
         # shellcheck disable=SC2086 # two words on purpose
         if port_taken $spec; then
-            fail "port ${spec#* } (${spec% *}) is in use, and node $1 needs it; stop what uses it, or \
-take other ports with --http-base (another cluster may run: deploy/local.sh status --dir DIR)"
+            fail "node $1 needs port ${spec#* } (${spec% *}), which is in use; stop the process that uses \
+it (perhaps another cluster: deploy/local.sh status --dir DIR), or choose other ports with --http-base"
         fi
     done
 }
 
 show_log() {
-    printf -- '--- the end of %s:\n' "$(node_dir "$1")/log" >&2
+    printf -- '--- the last lines of %s:\n' "$(node_dir "$1")/log" >&2
     tail -n 15 "$(node_dir "$1")/log" >&2 || true
     printf -- '---\n' >&2
 }
 
 # --- files of a node ----------------------------------------------------------------------------
 
-# Makes what is missing: make_file FILE COMMAND... runs kvs COMMAND.
+# make_file FILE COMMAND...: runs kvs COMMAND to make FILE, unless it exists.
 make_file() {
     local file=$1
     shift
@@ -169,7 +173,7 @@ listen = "127.0.0.1:$((http_base + i - 1))"
 
 [gossip]
 listen = "127.0.0.1:$(gossip_port "$i")"
-# Every node knows all others, so that any of them finds back, the first one too.
+# All other nodes, so that any of them, the first included, finds back after a restart.
 seeds = [$seeds]
 key_file = '$dir/secrets/gossip.key'
 
@@ -180,8 +184,8 @@ cert = '$dir/secrets/n$i.pem'
 key = '$dir/secrets/n$i-key.pem'
 
 [sync]
-# An empty node with seeds waits this long for a peer that holds data before it serves. In a fresh
-# cluster all are empty, and on one machine the others answer at once: no need for the usual 10 s.
+# How long an empty node waits for a peer with data before it serves. In a fresh cluster all nodes are
+# empty, and on one machine they answer at once, so less than the usual 10 s is enough.
 bootstrap_wait = "2s"
 TOML
 }
@@ -192,11 +196,11 @@ spawn_node() {
     local home pid tries
     home=$(node_dir "$1")
     rm -f "$home/ready"
-    # its own session: a Ctrl-C in this terminal is not for the node; fd 9 is this script's lock
+    # setsid: a Ctrl-C in this terminal must not reach the node; fd 9 is this script's lock
     setsid "$bin" serve --config "$home/kvs.toml" </dev/null >"$home/ready" 2>>"$home/log" 9>&- &
     pid=$!
     printf '%s\n' "$pid" >"$home/pid"
-    # until the new process is the program, its command line is this script's
+    # until exec, the new process shows this script's command line, so node_pid does not find it
     for ((tries = 0; tries < 100; tries++)); do
         if node_pid "$1" >/dev/null || ! kill -0 "$pid" 2>/dev/null; then break; fi
         sleep 0.02
@@ -204,7 +208,7 @@ spawn_node() {
 }
 
 is_ready() {
-    # a node that died will never be ready: no use in waiting for the deadline
+    # a node that died will never be ready: stop waiting
     node_pid "$1" >/dev/null || return 0
     grep -q '^ready ' "$(node_dir "$1")/ready" 2>/dev/null &&
         curl -fs -m 2 -o /dev/null "$(node_url "$1")/health/ready"
@@ -213,15 +217,15 @@ is_ready() {
 wait_ready() {
     if ! wait_for "$ready_deadline_s" is_ready "$1"; then
         show_log "$1"
-        fail "node $1 is not ready after $ready_deadline_s s"
+        fail "node $1 did not get ready within $ready_deadline_s s; see its log above"
     fi
     if ! node_pid "$1" >/dev/null; then
         show_log "$1"
-        fail "node $1 ended while starting"
+        fail "node $1 exited while it started; see its log above"
     fi
 }
 
-# How many members node $1 sees alive, itself included.
+# Prints how many members node $1 sees as alive, itself included.
 members_alive() {
     KVS_URL=$(node_url "$1") timeout 5 "$bin" members -o json 2>/dev/null |
         grep -oE '"state" *: *"alive"' | wc -l
@@ -249,22 +253,23 @@ wait_members() {
         printf 'node %d sees %d alive\n' "$i" "$(members_alive "$i")" >&2
         show_log "$i"
     done
-    fail "the running nodes do not all see each other after $ready_deadline_s s"
+    fail "the running nodes do not all see each other after $ready_deadline_s s; see their logs above"
 }
 
-# Takes over what DIR remembers. The number of nodes stays; the ports may change while all are down.
+# Continues with the cluster in DIR, if there is one. It keeps its number of nodes; its ports may change
+# while all nodes are down.
 settle_cluster() {
     if [[ -f $dir/cluster ]]; then
         local given=$http_base i
         http_base=$(remembered http_base)
         [[ -z $nodes || $nodes == "$(remembered nodes)" ]] ||
-            fail "$dir holds a cluster of $(remembered nodes) nodes; wipe it, or use another --dir"
+            fail "$dir holds a cluster of $(remembered nodes) nodes; wipe it, or choose another --dir"
         nodes=$(remembered nodes)
         if [[ -n $given && $given != "$http_base" ]]; then
             for ((i = 1; i <= nodes; i++)); do
                 [[ $(node_state "$i") == stopped ]] ||
                     fail "the cluster in $dir runs on ports from $http_base; stop it first \
-(deploy/local.sh down), or use another --dir"
+(deploy/local.sh down), or choose another --dir"
             done
             http_base=$given
         fi
@@ -304,8 +309,8 @@ cmd_status() {
         if [[ -z $asked && $(node_state "$i") == running ]]; then asked=$i; fi
     done
     if [[ -z $asked ]]; then return; fi
-    printf '\nkvs status, asked at n%d:\n' "$asked"
-    KVS_URL=$(node_url "$asked") timeout 15 "$bin" status || say "n$asked gave no answer"
+    printf '\nkvs status of n%d:\n' "$asked"
+    KVS_URL=$(node_url "$asked") timeout 15 "$bin" status || say "n$asked did not answer"
 }
 
 is_stopped() { ! node_pid "$1" >/dev/null; }
@@ -320,7 +325,7 @@ cmd_down() {
     local i
     for ((i = 1; i <= nodes; i++)); do
         signal_node TERM "$i"
-        # a paused process takes the signal when it goes on
+        # a paused process receives the signal only when it goes on
         signal_node CONT "$i"
     done
     for ((i = 1; i <= nodes; i++)); do
@@ -328,11 +333,11 @@ cmd_down() {
             printf 'local.sh: node %d did not stop within %d s; killing it\n' "$i" "$stop_deadline_s" >&2
             show_log "$i"
             signal_node KILL "$i"
-            wait_for 5 is_stopped "$i" || fail "node $i cannot be killed"
+            wait_for 5 is_stopped "$i" || fail "node $i does not die"
         fi
         rm -f "$(node_dir "$i")/pid"
     done
-    say "all nodes are stopped ($nodes); their data is kept in $dir"
+    say "stopped all $nodes nodes; their data stays in $dir"
 }
 
 cmd_wipe() {
@@ -342,11 +347,11 @@ cmd_wipe() {
     rm -rf "$dir/secrets"
     rm -f "$dir/cluster"
     leave_nothing
-    [[ ! -d $dir ]] || say "$dir holds other files; they stay"
+    [[ ! -d $dir ]] || say "$dir holds other files, which stay"
     say "wiped the cluster in $dir"
 }
 
-# Without a cluster, DIR goes too, unless it holds files of somebody else.
+# Removes DIR if it holds no cluster and no other files.
 leave_nothing() {
     if [[ -f $dir/cluster ]]; then return; fi
     rm -f "$dir/lock"
@@ -357,35 +362,35 @@ is_paused() { [[ $(node_state "$1") == paused ]]; }
 
 cmd_pause() {
     local pid
-    pid=$(node_pid "$1") || fail "node $1 does not run"
+    pid=$(node_pid "$1") || fail "node $1 does not run; start it: deploy/local.sh start $1"
     kill -STOP "$pid"
     wait_for 5 is_paused "$1" || fail "node $1 does not pause"
-    say "node $1 is paused; the others notice within some seconds"
+    say "node $1 is paused; the others notice within seconds"
 }
 
 cmd_resume() {
     local pid
-    pid=$(node_pid "$1") || fail "node $1 does not run"
+    pid=$(node_pid "$1") || fail "node $1 does not run; start it: deploy/local.sh start $1"
     kill -CONT "$pid"
     say "node $1 goes on"
 }
 
 cmd_kill() {
     local pid
-    pid=$(node_pid "$1") || fail "node $1 does not run"
+    pid=$(node_pid "$1") || fail "node $1 does not run; start it: deploy/local.sh start $1"
     kill -KILL "$pid"
-    wait_for 5 is_stopped "$1" || fail "node $1 cannot be killed"
-    say "node $1 is killed; the others notice within some seconds"
+    wait_for 5 is_stopped "$1" || fail "node $1 does not die"
+    say "node $1 is killed; the others notice within seconds"
 }
 
 cmd_start() {
     find_bin
     case $(node_state "$1") in
         running) ;;
-        paused) fail "node $1 is paused; deploy/local.sh resume $1" ;;
+        paused) fail "node $1 is paused; run: deploy/local.sh resume $1" ;;
         *)
             check_ports "$1"
-            [[ -f $(node_dir "$1")/kvs.toml ]] || fail "node $1 was never started; deploy/local.sh up"
+            [[ -f $(node_dir "$1")/kvs.toml ]] || fail "node $1 was never started; run: deploy/local.sh up"
             spawn_node "$1"
             ;;
     esac
@@ -406,7 +411,7 @@ main() {
             exit 0
             ;;
         up | status | down | wipe | pause | resume | kill | start) shift ;;
-        '') usage "say what to do: up, status, down, wipe, pause, resume, kill or start" ;;
+        '') usage "which command? up, status, down, wipe, pause, resume, kill or start" ;;
         *) usage "unknown command \`$command\`" ;;
     esac
     while (($# > 0)); do
@@ -423,13 +428,13 @@ main() {
                 ;;
             -*) usage "unknown option \`$1\`" ;;
             *)
-                [[ -z $index ]] || usage "one node at a time, not \`$1\`"
+                [[ -z $index ]] || usage "$command takes one node; leave out \`$1\`"
                 index=$1
                 shift
                 ;;
         esac
     done
-    if [[ $command != up && -n $nodes$http_base ]]; then usage "--nodes and --http-base go with up"; fi
+    if [[ $command != up && -n $nodes$http_base ]]; then usage "only up takes --nodes and --http-base"; fi
     if [[ -n $nodes ]]; then
         whole_number --nodes "$nodes"
         ((nodes <= nodes_max)) || usage "--nodes takes at most $nodes_max"
@@ -441,9 +446,9 @@ main() {
     if [[ -z $dir ]]; then
         dir="${XDG_STATE_HOME:-${HOME:?must be set, or give --dir}/.local/state}/kvs-local"
     fi
-    case $dir in *[\'$'\n']*) usage "--dir may not hold a quote or a line break" ;; esac
+    case $dir in *[\'$'\n']*) usage "--dir must not hold a quote or a line break" ;; esac
     dir=$(realpath -m "$dir")
-    command -v curl >/dev/null || fail "curl is missing: apt-get install curl"
+    command -v curl >/dev/null || fail "curl is missing; install it: apt-get install curl"
 
     umask 077
     if [[ $command == up ]]; then
@@ -457,15 +462,15 @@ main() {
         pause | resume | kill | start)
             [[ -n $index ]] || usage "$command which node? 1 to $nodes"
             whole_number "$command" "$index"
-            ((index <= nodes)) || usage "there are $nodes nodes, no node $index"
+            ((index <= nodes)) || usage "there is no node $index; the cluster has $nodes"
             ;;
         *) [[ -z $index ]] || usage "$command takes no \`$index\`" ;;
     esac
-    # one command at a time changes a cluster; looking at it and stopping its nodes need not wait
+    # one command at a time starts or stops nodes; the others need not wait
     case $command in
         up | start | down | wipe)
             exec 9>"$dir/lock"
-            flock -w $((2 * ready_deadline_s)) 9 || fail "another local.sh works on $dir"
+            flock -w $((2 * ready_deadline_s)) 9 || fail "another local.sh works on $dir; wait until it ends"
             ;;
     esac
     "cmd_$command" ${index:+"$index"}

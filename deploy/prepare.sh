@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Makes a Debian or Ubuntu machine able to build kvs, and sets the environment of every build.
+# Prepares a Debian or Ubuntu machine to build kvs, and sets the environment of every build.
 #
 #   deploy/prepare.sh [--no-install] [--gate]
 #
-# Checks first and installs only what is missing; what is installed already stays as it is.
+# Installs only what is missing; leaves what is installed as it is.
 #   --no-install   install nothing: say what is missing and stop
-#   --gate         also what tests/gate.sh needs (rustfmt, clippy, shellcheck, nftables, iproute2)
+#   --gate         also prepare for tests/gate.sh (rustfmt, clippy, shellcheck, nftables, iproute2)
 # Other scripts source this file and call `prepare` with the same options.
 #
-# Exit status: 0 ready, 2 something is missing that may not or cannot be installed here.
+# Exit status: 0 ready, 2 something is missing and was not installed; says what to run.
 set -euo pipefail
 
 kvs_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 prepare_install=1
 prepare_gate=0
 prepare_updated=0
-# What --no-install found missing, and the commands that would install it: told together at the end.
+# With --no-install: what is missing, and the commands that install it, printed together at the end.
 prepare_missing=()
 prepare_commands=()
 
 prepare_say() { printf 'prepare: %s\n' "$*"; }
 
-# Says what is wrong and what to run, and ends the script that asked.
+# prepare_stop PROBLEM COMMAND...: prints both and ends the calling script.
 prepare_stop() {
     printf 'prepare: %s\n' "$1" >&2
     shift
@@ -32,15 +32,15 @@ prepare_stop() {
     exit 2
 }
 
-# Notes what is missing and what to run, for the end.
+# prepare_note MISSING COMMAND...: keeps both for the end.
 prepare_note() {
     prepare_missing+=("$1")
     shift
     prepare_commands+=("$@")
 }
 
-# The environment of every build. CC and CXX go through ccache, so that RocksDB is never compiled
-# twice; nothing here changes C flags, because each set of flags would compile it anew.
+# Sets the environment of every build. CC and CXX use ccache, so that RocksDB is compiled only once.
+# C flags stay unset, because each set of flags would compile it again.
 build_environment() {
     : "${HOME:?must be set: caches live below it}"
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kvs/target}"
@@ -52,8 +52,8 @@ build_environment() {
     fi
 }
 
-# Clones share what is built, and cargo tells their sources apart by time alone: what another clone
-# built later counts as built from these. So after another clone's turn, this crate is built anew.
+# Clones share one target directory, and cargo compares only the times of sources: it would take what
+# another clone built later for a build of these. So after another clone's build, rebuild this crate.
 mark_other_clone() {
     local mark="$CARGO_TARGET_DIR/.built-from"
     if [[ -f $mark && $(<"$mark") != "$kvs_root" ]]; then
@@ -63,7 +63,7 @@ mark_other_clone() {
     printf '%s\n' "$kvs_root" >"$mark"
 }
 
-# Runs a command as root, or fails when this user cannot become root.
+# Runs a command as root; fails if this user cannot become root.
 as_root() {
     if [[ $(id -u) == 0 ]]; then
         "$@"
@@ -85,7 +85,7 @@ can_compile() {
     return "$status"
 }
 
-# RocksDB's bindings are generated at build time: that needs libclang, and clang's own headers.
+# Generating RocksDB's bindings at build time needs libclang and clang's own headers.
 has_libclang() {
     compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*" >/dev/null ||
         [[ -f ${LIBCLANG_PATH:-/nonexistent} ]] ||
@@ -100,7 +100,7 @@ has_libclang() {
         compgen -G '/usr/local/lib/clang/*/include/stddef.h' >/dev/null
 }
 
-# The libclang packages that apt offers: the release's default version, else the newest.
+# Prints the libclang packages that apt offers: the release's default version, else the newest.
 libclang_packages() {
     local version lib
     version=$(apt-cache depends libclang-dev 2>/dev/null |
@@ -119,7 +119,7 @@ has_ca_certificates() {
     [[ -s ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]] || [[ -s /etc/pki/tls/cert.pem ]]
 }
 
-# Prints the names of the packages that are missing, `libclang` standing for its two.
+# Prints the missing packages; `libclang` stands for its two.
 missing_packages() {
     can_compile || echo build-essential
     has_libclang || echo libclang
@@ -130,7 +130,7 @@ missing_packages() {
     if ((prepare_gate)); then missing_conveniences; fi
 }
 
-# Those that the gate can do without, saying aloud what it skips then.
+# Prints the missing packages without which the gate still runs, but skips checks and says so.
 missing_conveniences() {
     local path="$PATH:/usr/sbin:/sbin"
     PATH=$path command -v shellcheck >/dev/null || echo shellcheck
@@ -142,7 +142,7 @@ apt_get() {
     DEBIAN_FRONTEND=noninteractive as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" </dev/null
 }
 
-# Replaces `libclang` by the packages that this release calls so.
+# Replaces `libclang` by the names that this release gives its packages.
 named_packages() {
     local name
     for name in "$@"; do
@@ -159,16 +159,16 @@ prepare_packages() {
     if [[ $(id -u) != 0 ]]; then root_note='    # as root'; fi
     mapfile -t missing < <(missing_packages)
     if ((${#missing[@]} == 0)); then
-        prepare_say "compiler, libclang, ccache, git, curl: here"
+        prepare_say "found compiler, libclang, ccache, git and curl"
         return
     fi
     if ((!prepare_install && prepare_gate)) &&
         [[ ${missing[*]} == "$(missing_conveniences | xargs)" ]]; then
-        prepare_say "--no-install was given: going on without ${missing[*]}"
+        prepare_say "continuing without ${missing[*]}, because of --no-install"
         return
     fi
     if ! command -v apt-get >/dev/null; then
-        prepare_stop "missing: ${missing[*]}; and there is no apt-get here. Install a C and C++ \
+        prepare_stop "missing: ${missing[*]}; and this system has no apt-get. Install a C and C++ \
 compiler, libclang with its headers, ccache, git and curl with your system's package manager"
     fi
     mapfile -t names < <(named_packages "${missing[@]}")
@@ -178,27 +178,27 @@ compiler, libclang with its headers, ccache, git and curl with your system's pac
         return
     fi
     if [[ $(id -u) != 0 ]] && ! as_root true; then
-        prepare_stop "missing: ${missing[*]}; installing needs root, and sudo cannot be used here" \
+        prepare_stop "missing: ${missing[*]}; installing them needs root, and sudo does not work here" \
             "apt-get update$root_note" "$command_line$root_note"
     fi
     if ((!prepare_updated)); then
-        prepare_say "asking apt what it offers (apt-get update)"
+        prepare_say "updating apt's package lists (apt-get update)"
         apt_get update -q >/dev/null ||
-            prepare_say "apt-get update failed; trying with the lists that are here"
+            prepare_say "apt-get update failed; continuing with the present lists"
         prepare_updated=1
         mapfile -t names < <(named_packages "${missing[@]}")
         command_line="apt-get install --no-install-recommends ${names[*]}"
     fi
     prepare_say "installing ${names[*]}"
     apt_get install -q -y --no-install-recommends "${names[@]}" >/dev/null ||
-        prepare_stop "apt-get could not install them (no network?)" "apt-get update$root_note" \
+        prepare_stop "apt-get install failed (no network?)" "apt-get update$root_note" \
             "$command_line$root_note"
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]} == 0)) ||
-        prepare_stop "installed, yet these are still not usable: ${missing[*]}" "$command_line"
+        prepare_stop "installed, but still not usable: ${missing[*]}" "$command_line"
 }
 
-# Whether the Rust in use is at least the rust-version of Cargo.toml.
+# Succeeds if the Rust in use is at least version $1.
 rust_is_new_enough() {
     local have
     have=$(cd "$kvs_root" && rustc --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1/p')
@@ -221,14 +221,14 @@ prepare_rust() {
         fi
         prepare_say "installing Rust (stable; kvs needs $wanted or newer) with rustup"
         bash -o pipefail -c "$install" </dev/null ||
-            prepare_stop "Rust could not be installed, see above (no network?). Install Rust $wanted or \
-newer, with rustup (https://rustup.rs) or otherwise, so that \`cargo\` is on the PATH" "$install"
+            prepare_stop "installing Rust failed; see above (no network?). Install Rust $wanted or newer, \
+with rustup (https://rustup.rs) or otherwise, so that \`cargo\` is on the PATH" "$install"
         build_environment
-        # an override or a default of the user may still name an older one
+        # an override or the user's default may still select an older one
         if ! rust_is_new_enough "$wanted"; then export RUSTUP_TOOLCHAIN=stable; fi
         rust_is_new_enough "$wanted" || prepare_stop "the Rust in use is still older than $wanted" "$install"
     fi
-    prepare_say "$(cd "$kvs_root" && rustc --version): here"
+    prepare_say "found $(cd "$kvs_root" && rustc --version)"
     if ((prepare_gate)); then prepare_rust_components; fi
 }
 
@@ -238,8 +238,8 @@ prepare_rust_components() {
     (cd "$kvs_root" && cargo clippy --version) >/dev/null 2>&1 || missing+=(clippy)
     ((${#missing[@]} > 0)) || return 0
     if ! command -v rustup >/dev/null; then
-        prepare_stop "missing: ${missing[*]}; this Rust was not installed with rustup: install them \
-with the package manager it came from, or take the Rust of https://rustup.rs"
+        prepare_stop "missing: ${missing[*]}; this Rust does not come from rustup: install them with \
+its package manager, or use the Rust from https://rustup.rs"
     fi
     if ((!prepare_install)); then
         prepare_note "${missing[*]}" "rustup component add ${missing[*]}"
@@ -247,10 +247,10 @@ with the package manager it came from, or take the Rust of https://rustup.rs"
     fi
     prepare_say "installing ${missing[*]}"
     (cd "$kvs_root" && rustup component add "${missing[@]}") ||
-        prepare_stop "rustup could not install them" "rustup component add ${missing[*]}"
+        prepare_stop "rustup component add failed; see above" "rustup component add ${missing[*]}"
 }
 
-# Makes the machine ready and sets the environment, or ends the script with status 2.
+# Prepares the machine and sets the environment, or ends the script with status 2.
 prepare() {
     while (($# > 0)); do
         case $1 in
@@ -266,7 +266,8 @@ prepare() {
     if ((${#prepare_missing[@]} > 0)); then
         local list
         printf -v list '; %s' "${prepare_missing[@]}"
-        prepare_stop "missing, and --no-install was given: ${list#; }" "${prepare_commands[@]}"
+        prepare_stop "missing, and not installed because of --no-install: ${list#; }" \
+            "${prepare_commands[@]}"
     fi
 }
 
@@ -278,6 +279,6 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
             ;;
     esac
     prepare "$@"
-    prepare_say "ready. To build by hand, set what the scripts set:"
+    prepare_say "ready. To build by hand, set the same environment as the scripts:"
     printf '    export CARGO_TARGET_DIR=%q CC=%q CXX=%q\n' "$CARGO_TARGET_DIR" "$CC" "$CXX"
 fi

@@ -22,7 +22,7 @@
 //! # Architecture invariants
 //! - Direction: `model <- proto <- shells <- node <- cli, main`. Between shells only `http ->
 //!   store` and `replication -> {store, peer}`; the rest crosses as a value over a bounded channel
-//!   or a watch that `node` wires. `tests/tidy.rs` holds the table.
+//!   or a watch that `node` wires. `tests/tidy` holds the table.
 //! - Every change of a record passes the one writer, and nothing is readable, nor sent to a peer,
 //!   before it is durable.
 //! - Decisions read a view and return effects; one place applies them.

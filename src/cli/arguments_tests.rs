@@ -1,4 +1,4 @@
-//! The command line as a whole: what parses, what does not, and what the help says.
+//! The command line as a whole: which lines parse, which do not, and that everything has help.
 
 use super::*;
 use clap::CommandFactory;
@@ -8,12 +8,12 @@ fn parse(line: &str) -> Result<Arguments, clap::Error> {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn clap_accepts_the_definition() {
     Arguments::command().debug_assert();
 }
 
 #[test]
-fn every_command_of_this_version_parses() {
+fn every_command_parses() {
     let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
     for line in [
         "kvs serve --dev --log json --set http.listen=127.0.0.1:0 --set node.name=n2",
@@ -109,13 +109,13 @@ fn contradictions_are_usage_errors() {
 }
 
 #[test]
-fn serve_without_a_source_of_settings_names_both() {
+fn serve_without_config_or_dev_names_both() {
     let text = parse("kvs serve").unwrap_err().to_string();
     assert!(text.contains("--config") && text.contains("--dev"), "{text}");
 }
 
 #[test]
-fn a_lifetime_that_is_none_says_how_one_is_written() {
+fn a_bad_ttl_explains_the_format() {
     let text = parse("kvs put k v --ttl 1w").unwrap_err().to_string();
     for words in ["`1w` is not a duration", "ms, s, m, h or d", "from 1ms to 36500d", "`keep`"] {
         assert!(text.contains(words), "{words}: {text}");
@@ -123,7 +123,7 @@ fn a_lifetime_that_is_none_says_how_one_is_written() {
 }
 
 #[test]
-fn every_command_and_every_flag_says_what_it_does() {
+fn every_command_and_every_flag_has_help() {
     fn walk(command: &clap::Command, path: &str) {
         let path = format!("{path} {}", command.get_name());
         assert!(command.get_about().is_some(), "{path}");

@@ -1,4 +1,4 @@
-//! A tiny HTTP/1.1 server for the tests of the client commands: real sockets, answers as given.
+//! A tiny HTTP/1.1 server for the tests of client commands: real sockets, canned answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,32 +8,32 @@ use super::client::{Client, Connection};
 use super::error::CliError;
 use super::output::{Format, Output};
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct Request {
     pub line: String,
     pub headers: Vec<String>,
     pub body: String,
 }
 
-impl Asked {
+impl Request {
     pub fn has(&self, header: &str) -> bool {
         self.headers.iter().any(|h| h.eq_ignore_ascii_case(header))
     }
 }
 
-/// Answers each request, one a connection, with the bytes that `answer` gives, and hangs up.
+/// Answers one request per connection with the bytes that `answer` returns, then hangs up.
 pub struct Canned {
     pub url: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Canned {
-    pub fn new(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub fn new(answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (kept, answer) = (asked.clone(), Arc::new(answer));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (kept, answer) = (requests.clone(), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (kept, answer) = (kept.clone(), answer.clone());
@@ -45,15 +45,15 @@ impl Canned {
                 });
             }
         });
-        Self { url, asked }
+        Self { url, requests }
     }
 
     pub fn client(&self) -> Client {
         open(&self.url)
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -61,7 +61,7 @@ pub fn open(url: &str) -> Client {
     Client::open(&Connection { url: url.to_owned(), token: Some("t1".to_owned()) }).unwrap()
 }
 
-fn read(stream: &TcpStream) -> Option<Asked> {
+fn read(stream: &TcpStream) -> Option<Request> {
     let mut from = BufReader::new(stream);
     let mut line = String::new();
     from.read_line(&mut line).ok().filter(|&n| n > 0)?;
@@ -83,10 +83,10 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     from.read_exact(&mut body).ok()?;
     let body = String::from_utf8_lossy(&body).into_owned();
     let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
-    Some(Asked { line, headers, body })
+    Some(Request { line, headers, body })
 }
 
-/// A whole answer with a status, further header lines and a body.
+/// Builds an answer. `headers` holds further header lines, each ending in `\r\n`.
 pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -95,7 +95,7 @@ pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Runs a client command and gives what it printed and how it ended.
+/// Runs a client command; returns its output and its result.
 pub fn run<F>(format: Format, work: F) -> (String, Result<(), CliError>)
 where
     F: AsyncFnOnce(&mut Output<'_>) -> Result<(), CliError>,

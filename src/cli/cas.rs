@@ -1,6 +1,6 @@
 //! `cas`: compare-and-swap of one key.
 //!
-//! Whether the key is as expected is the node's to decide, in one step with the write.
+//! The node compares and writes in one step. Nothing is compared here.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -18,32 +18,33 @@ use uuid::Uuid;
 use super::client::{Client, key_path};
 use super::error::CliError;
 use super::output::Output;
-use super::write::{Life, Retry, Ttl, value_or_stdin, written};
+use super::write::{Life, Retry, Ttl, send_write, value_or_stdin};
 use crate::model::{ContentType, Key, Timestamp, json};
 
 const AFTER_HELP: &str = "\
 Examples:
-  kvs cas jobs/7 mine --expect-value free          take it, unless somebody was faster
-  kvs cas locks/a me --expect-absent --ttl 30s     a lock that ends by itself
-  kvs cas locks/a me --expect-uuid U --ttl 30s     the same lock for longer; U as printed before
+  kvs cas jobs/7 mine --expect-value free          take a job, unless somebody else has
+  kvs cas locks/a me --expect-absent --ttl 30s     take a lock that ends by itself
+  kvs cas locks/a me --expect-uuid UUID --ttl 30s  extend it; UUID as the command above printed it
   kvs cas app/limits '{\"n\": 5}' --json --expect-exists --ttl keep
   kvs cas jobs/7 --delete --expect-value mine
 
-A refused swap changes nothing, exits 1 and names the current version; `-o json` prints it whole.";
+A refused swap changes nothing, exits with status 1 and names the current version; `-o json` shows
+its value too.";
 
 /// `kvs cas`
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch on the command line")]
 #[command(group = ArgGroup::new("expected").required(true).multiple(true), after_help = AFTER_HELP)]
 pub struct Cas {
     /// The key, as in `app/name`
     #[arg(value_parser = Key::parse)]
     key: Key,
-    /// The new value; `-` or nothing: standard input, at most 16 MiB. After `--` it may
-    /// start with a hyphen
+    /// The new value, at most 16 MiB; without it, or with `-`, standard input. Put `--` before a
+    /// value that starts with a hyphen
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
-    /// Swap only if the current version has this uuid; may go with --expect-timestamp
+    /// Swap only if the current version has this uuid; may be combined with --expect-timestamp
     #[arg(long, value_name = "UUID", group = "expected")]
     expect_uuid: Option<Uuid>,
     /// Swap only if the current version has this timestamp, in microseconds since 1970
@@ -61,7 +62,7 @@ pub struct Cas {
     /// Swap only if the key has no live value
     #[arg(long, group = "expected", conflicts_with_all = ["expect_uuid", "expect_timestamp"])]
     expect_absent: bool,
-    /// Swap only if the key has a live value, whichever it is
+    /// Swap only if the key has a live value, no matter which
     #[arg(
         long,
         group = "expected",
@@ -71,10 +72,10 @@ pub struct Cas {
     /// Delete the key instead of storing a value
     #[arg(long, conflicts_with_all = ["value", "json", "content_type", "expect_absent", "ttl"])]
     delete: bool,
-    /// Store the value as JSON, kept exactly as written
+    /// Store the value as JSON, exactly as written
     #[arg(long, conflicts_with = "content_type")]
     json: bool,
-    /// Media type of the value; default: application/octet-stream
+    /// Content type of the value; default: application/octet-stream
     #[arg(long, value_name = "TYPE", value_parser = ContentType::parse)]
     content_type: Option<ContentType>,
     #[command(flatten)]
@@ -84,22 +85,23 @@ pub struct Cas {
 }
 
 fn timestamp(text: &str) -> Result<Timestamp, String> {
-    let micros = text.parse().map_err(|_| "not a whole number of microseconds".to_owned())?;
+    let micros = text.parse().map_err(|_| "expected a whole number of microseconds".to_owned())?;
     Timestamp::new(micros).map_err(|e| e.to_string())
 }
 
-/// Swaps a value if the key is as expected.
+/// Sends the swap and prints the answer.
 ///
 /// # Errors
-/// What stopped it; [`CliError::Refused`] with the current version if the key was otherwise.
+/// [`CliError::Refused`] with the current version if the key is not as expected; else see
+/// [`Client::send`].
 pub async fn cas(client: &Client, args: Cas, out: &mut Output<'_>) -> Result<(), CliError> {
     let key = args.key.clone();
-    let word = if args.delete { "swapped for nothing:" } else { "swapped" };
+    let verb = if args.delete { "deleted" } else { "swapped" };
     let swap = Swap::from_arguments(args, &mut io::stdin().lock())?;
-    swap.send(client, &key, word, out).await
+    swap.send(client, &key, verb, out).await
 }
 
-/// What a swap expects.
+/// The expectation of a swap, as the API takes it.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Expected {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +116,7 @@ pub(super) struct Expected {
     pub exists: bool,
 }
 
-/// The body of a swap.
+/// The body of `POST /cas/{key}`.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Swap {
     expected: Expected,
@@ -133,7 +135,7 @@ pub(super) struct Swap {
 }
 
 impl Swap {
-    /// A swap for these bytes, that never expire.
+    /// A swap for `value`, which never expires.
     pub(super) fn of_bytes(expected: Expected, value: &[u8], content_type: ContentType) -> Self {
         let data_base64 = Some(BASE64_STANDARD.encode(value));
         Self { expected, data_base64, content_type: Some(content_type), ..Self::default() }
@@ -166,28 +168,28 @@ impl Swap {
             .map_err(|e| CliError::Usage(format!("cannot send this value: {e}")))
     }
 
-    /// Swaps the value of `key` and prints the answer, with `word` for what was done.
+    /// Sends the swap of `key` and prints the answer, beginning with `verb`.
     ///
     /// # Errors
-    /// As [`cas`].
+    /// See [`cas`].
     pub(super) async fn send(
         &self,
         client: &Client,
         key: &Key,
-        word: &str,
+        verb: &str,
         out: &mut Output<'_>,
     ) -> Result<(), CliError> {
         let request = client
             .request(Method::POST, &key_path("cas", key))
             .header(CONTENT_TYPE, ContentType::json().as_str())
             .body(self.body()?);
-        written(client, request, word, out).await
+        send_write(client, request, verb, out).await
     }
 }
 
 fn json_value(value: Vec<u8>) -> Result<Box<RawValue>, CliError> {
     let not_json = |e: &dyn std::fmt::Display| {
-        CliError::Usage(format!("the value is not JSON: {e}; leave --json out to store any bytes"))
+        CliError::Usage(format!("the value is not JSON: {e}; to store any bytes, leave out --json"))
     };
     json::check(&value).map_err(|e| not_json(&e))?;
     let text = String::from_utf8(value).map_err(|e| not_json(&e))?;

@@ -1,4 +1,4 @@
-//! Requests that `cas` sends, and what it makes of the answers.
+//! The requests that `cas` sends, and how it shows the answers.
 
 use super::*;
 use crate::cli::canned::{Canned, answer, run};
@@ -31,7 +31,7 @@ fn body(args: Cas) -> Value {
 }
 
 #[test]
-fn the_bodies_of_a_swap_are_those_of_the_contract() {
+fn the_body_of_a_swap_follows_the_contract() {
     let octets = "application/octet-stream";
     let uuid = Some(UUID.parse().unwrap());
     let both = Cas { expect_uuid: uuid, expect_timestamp: Timestamp::new(7).ok(), ..swap() };
@@ -59,7 +59,7 @@ fn the_bodies_of_a_swap_are_those_of_the_contract() {
 }
 
 #[test]
-fn json_is_sent_as_it_was_written() {
+fn json_is_sent_exactly_as_written() {
     let json = |text: &str| {
         let args = Cas { expect_absent: true, json: true, value: Some(text.into()), ..swap() };
         let swap = Swap::from_arguments(args, &mut std::io::empty());
@@ -74,7 +74,7 @@ fn json_is_sent_as_it_was_written() {
 }
 
 #[test]
-fn a_failed_condition_is_told_with_the_current_version() {
+fn a_refused_swap_shows_the_current_version() {
     let problem = format!(
         r#"{{"code":"precondition_failed","detail":"no","swapped":false,
         "current":{{"uuid":"{UUID}","timestamp":9}}}}"#

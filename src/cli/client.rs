@@ -1,8 +1,8 @@
-//! The connection to a node's HTTP API: where it is, how keys become paths, what its answers mean.
+//! The client of a node's HTTP API: builds paths, sends requests, reads answers and refusals.
 //!
-//! Every answer is bounded, every failure becomes a [`CliError`] that says what to do. Requests go
-//! straight to the node, through no proxy, and are not redirected. Must not know what a command
-//! wants.
+//! Bounds every answer and turns every failure into a [`CliError`] that says what to do. Sends
+//! requests straight to the node: uses no proxy and follows no redirect. Must not know which
+//! command it serves.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -20,52 +20,52 @@ use crate::model::{Key, Prefix};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a node may be silent within an answer.
+/// The longest silence before an answer and within it.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long a node may take before it answers a request that makes it work, as sessions do.
+/// The longest silence before an answer that takes work, such as sessions with all peers.
 pub const WORK_MAX: Duration = Duration::from_secs(3600);
-/// The longest JSON answer that is read whole: the largest page of a scan, in base64.
+/// The longest JSON answer to read: the largest page of a scan, in base64.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
-/// The longest refusal that is read: `current` holds up to 64 KiB of data.
+/// The longest refusal to read; its `current` holds up to 64 KiB of data.
 const REFUSAL_BYTES_MAX: usize = 1 << 20;
-/// How many characters of a refusal that is no problem document are shown.
+/// How much to show of a refusal that is no problem document.
 const STRANGE_CHARS_MAX: usize = 200;
 
-/// All that stays readable in a path: the unreserved characters of RFC 3986 and the separator.
+/// Escapes everything but the unreserved characters of RFC 3986 and the separator `/`.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// Where the node is and who asks.
+/// The options that say which node to ask, and with which token.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Client options")]
 pub struct Connection {
     /// URL of the node to ask
     #[arg(long, global = true, env = "KVS_URL", value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
-    /// Token to present to the node; default: none
+    /// Bearer token to send; default: none
     #[arg(long, global = true, env = "KVS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 }
 
-/// The path of a key below `route`, as in `/kv/app/name`.
+/// The encoded path of a key below `route`, as in `/kv/app/name`.
 #[must_use]
 pub fn key_path(route: &str, key: &Key) -> String {
     format!("/{route}/{}", utf8_percent_encode(key.as_str(), PATH))
 }
 
-/// The path of a prefix below `route`; that of the empty prefix ends in `/`.
+/// The encoded path of a prefix below `route`. The empty prefix gives `/route/`.
 #[must_use]
 pub fn prefix_path(route: &str, prefix: &Prefix) -> String {
     format!("/{route}/{}", utf8_percent_encode(prefix.as_str(), PATH))
 }
 
-/// A text as a value in a query.
+/// Encodes `text` as a value in a query.
 #[must_use]
 pub fn query_value(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// An open door to one node.
+/// Sends requests to one node.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -73,16 +73,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares for requests to the node at `connection`; sends nothing.
+    /// Prepares requests to the node at `connection`. Sends nothing yet.
     ///
     /// # Errors
-    /// [`CliError::Usage`] for a URL or a token that cannot be one.
+    /// [`CliError::Usage`] if the URL or the token is malformed.
     pub fn open(connection: &Connection) -> Result<Self, CliError> {
         let base = check_url(&connection.url)?;
         let mut headers = HeaderMap::new();
         if let Some(token) = connection.token.as_deref().filter(|token| !token.is_empty()) {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-                CliError::Usage("--token (or KVS_TOKEN) holds what no token can hold".to_owned())
+                CliError::Usage("--token (or KVS_TOKEN) holds a character that no token has".into())
             })?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
@@ -93,30 +93,30 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
-            .map_err(|e| CliError::Usage(format!("cannot prepare for requests: {e}")))?;
+            .map_err(|e| CliError::Usage(format!("cannot start the HTTP client: {e}")))?;
         Ok(Self { http, base })
     }
 
-    /// The node's URL.
+    /// The node's URL, without a trailing `/`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.base
     }
 
-    /// A request for `path`, which is encoded and may have a query.
+    /// Builds a request. `path` is already encoded and may have a query.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
-    /// Sends and waits for a successful answer; its body is yet to be read.
+    /// Sends a request and waits for the head of a successful answer. Leaves the body unread.
     ///
     /// # Errors
-    /// [`CliError::Unreachable`], or [`CliError::Refused`] with what the node says.
+    /// [`CliError::Unreachable`], or [`CliError::Refused`] with the node's reason.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
         self.send_within(request, SILENCE_MAX).await
     }
 
-    /// The same, with another bound on the wait.
+    /// Like [`Self::send`], but waits up to `wait_max`.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -145,11 +145,11 @@ impl Client {
         }
     }
 
-    /// The next piece of an answer, `None` at its end. `so_far` describes what came before, for the
-    /// error.
+    /// Reads the next piece of an answer, `None` at its end. `so_far` says how much came before,
+    /// for the error.
     ///
     /// # Errors
-    /// [`CliError::Cut`] when the answer ends before its end.
+    /// [`CliError::Cut`] if the answer breaks off.
     pub async fn chunk(
         &self,
         response: &mut Response,
@@ -163,33 +163,33 @@ impl Client {
         Err(CliError::Cut { url: self.base.clone(), so_far: so_far(), reason })
     }
 
-    /// The whole answer.
+    /// Reads the whole answer.
     ///
     /// # Errors
-    /// [`CliError::Cut`], or [`CliError::Answer`] when it is longer than any answer should be.
+    /// [`CliError::Cut`], or [`CliError::Answer`] if it is longer than any node's answer.
     pub async fn body(&self, mut response: Response) -> Result<Vec<u8>, CliError> {
         let mut body = Vec::new();
         while let Some(chunk) =
             self.chunk(&mut response, || output::size(body.len() as u64)).await?
         {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(self.strange("its answer is longer than any answer should be"));
+                return Err(self.bad_answer("its answer is too long"));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    /// The whole answer, parsed.
+    /// Parses an answer that was read whole.
     ///
     /// # Errors
-    /// As [`Self::body`], and [`CliError::Answer`] when it is not what it should be.
+    /// [`CliError::Answer`] if it is not JSON of the expected shape.
     pub fn parse<'a, T: serde::Deserialize<'a>>(&self, body: &'a [u8]) -> Result<T, CliError> {
         serde_json::from_slice(body)
-            .map_err(|e| self.strange(&format!("its answer is not the expected JSON ({e})")))
+            .map_err(|e| self.bad_answer(&format!("its answer is not the expected JSON ({e})")))
     }
 
-    /// Copies an answer to the output as it comes.
+    /// Copies an answer to the output as it arrives.
     ///
     /// # Errors
     /// [`CliError::Cut`] or [`CliError::Output`].
@@ -202,9 +202,9 @@ impl Client {
         Ok(())
     }
 
-    /// The error for an answer that no node gives.
+    /// The error for an answer that no node gives. `problem` says what is wrong with it.
     #[must_use]
-    pub fn strange(&self, problem: &str) -> CliError {
+    pub fn bad_answer(&self, problem: &str) -> CliError {
         CliError::Answer { url: self.base.clone(), problem: problem.to_owned() }
     }
 
@@ -220,7 +220,7 @@ impl Client {
         let status = response.status().as_u16();
         let retry_after = retry_after(&response);
         let mut body = Vec::new();
-        // a refusal that is cut or too long is still a refusal
+        // a refusal that breaks off or is too long is still a refusal
         while let Ok(Some(chunk)) = self.chunk(&mut response, String::new).await {
             body.extend_from_slice(&chunk);
             if body.len() > REFUSAL_BYTES_MAX {
@@ -245,7 +245,7 @@ fn read_refusal(status: u16, retry_after: Option<Duration>, body: Vec<u8>) -> Re
     let detail = problem.detail.or(problem.title).unwrap_or_else(|| {
         let start: String =
             String::from_utf8_lossy(&body).trim().chars().take(STRANGE_CHARS_MAX).collect();
-        if start.is_empty() { "no reason given; is this a kvs node?".to_owned() } else { start }
+        if start.is_empty() { "it gave no reason; is this a kvs node?".to_owned() } else { start }
     });
     let current = match problem.current.map(|raw| serde_json::from_str(raw.get())) {
         Some(Ok(Some(CurrentVersion { uuid, timestamp }))) => Current::Version { uuid, timestamp },
@@ -255,8 +255,8 @@ fn read_refusal(status: u16, retry_after: Option<Duration>, body: Vec<u8>) -> Re
     Refusal { status, code: problem.code, detail, current, retry_after, body }
 }
 
-/// What matters of a problem document (RFC 9457). The rest is skipped and not parsed: `current` may
-/// hold any JSON, numbers included that no machine type holds.
+/// The fields of a problem document (RFC 9457) that the client uses. `current` stays unparsed at
+/// first, because it may hold any JSON, even numbers that fit no machine type.
 #[derive(Default, Deserialize)]
 struct Problem<'a> {
     code: Option<String>,
@@ -272,7 +272,7 @@ struct CurrentVersion {
     timestamp: u64,
 }
 
-/// What lies at the bottom of a failed request, as in `Connection refused (os error 111)`.
+/// The deepest cause of a failed request, as in `Connection refused (os error 111)`.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -283,22 +283,22 @@ fn root_cause(error: &reqwest::Error) -> String {
     text
 }
 
-/// Checks a node's URL and takes the trailing `/` off it.
+/// Checks a node's URL and removes a trailing `/`.
 fn check_url(text: &str) -> Result<String, CliError> {
     let text = if text.is_empty() { DEFAULT_URL } else { text };
     let fail = |problem: &str| {
-        let message = format!("--url (or KVS_URL) `{text}` {problem}; it looks like {DEFAULT_URL}");
+        let message = format!("--url (or KVS_URL) `{text}` {problem}; use one like {DEFAULT_URL}");
         Err(CliError::Usage(message))
     };
     let Ok(url) = Url::parse(text) else { return fail("is not a URL") };
     if url.scheme() == "https" {
-        return fail("asks for https, which this version does not speak");
+        return fail("uses https, which this version does not speak");
     }
     if url.scheme() != "http" || !url.has_host() {
         return fail("is not an http:// URL");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return fail("has a query or a fragment, which a node's URL has not");
+        return fail("has a query or a fragment");
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

@@ -1,4 +1,4 @@
-//! Paths, URLs, refusals, and what a client makes of nodes that are not there or answer oddly.
+//! Paths, URLs, refusals, and nodes that are unreachable or answer oddly.
 
 use super::*;
 use crate::cli::canned::{Canned, answer, open, run};
@@ -37,11 +37,11 @@ fn an_encoded_key_reaches_the_wire_unchanged() {
         client.send(client.request(Method::GET, &key(&text))).await.map(|_| ())
     });
     assert!(ended.is_ok(), "{ended:?}");
-    let asked = &node.asked()[0];
-    let path = asked.line.strip_prefix("GET /kv/").unwrap();
+    let request = &node.requests()[0];
+    let path = request.line.strip_prefix("GET /kv/").unwrap();
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8().unwrap();
     assert_eq!(decoded, text);
-    assert!(asked.has("authorization: Bearer t1"), "{asked:?}");
+    assert!(request.has("authorization: Bearer t1"), "{request:?}");
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn urls_are_checked_before_anything_is_sent() {
 }
 
 #[test]
-fn nobody_there_is_status_3_and_names_the_url() {
-    // the port was free a moment ago, and nobody else is told of it
+fn an_unreachable_node_gives_status_3_and_its_url() {
+    // the listener is dropped at once, so nobody listens on its port
     let url = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
@@ -76,7 +76,7 @@ fn nobody_there_is_status_3_and_names_the_url() {
 }
 
 #[test]
-fn a_refusal_is_read_whatever_its_form() {
+fn every_form_of_refusal_is_read() {
     let read = |status, body: &str| {
         read_refusal(status, Some(Duration::from_secs(1)), body.as_bytes().to_vec())
     };
@@ -100,11 +100,11 @@ fn a_redirect_is_not_followed() {
         client.send(client.request(Method::PUT, "/kv/a")).await.map(|_| ())
     });
     assert_eq!(ended.map_err(|e| e.exit_code()), Err(1));
-    assert_eq!(node.asked().len(), 1);
+    assert_eq!(node.requests().len(), 1);
 }
 
 #[test]
-fn a_refusal_is_understood_whatever_the_current_value_is() {
+fn a_refusal_is_understood_with_any_current_value() {
     for data in [r#"{"$serde_json::private::Number":"x"}"#, "1E400", r#"{"a":[null]}"#] {
         let current = format!(r#"{{"uuid":"u","timestamp":5,"data":{data}}}"#);
         let body = format!(r#"{{"code":"precondition_failed","current":{current}}}"#);

@@ -1,7 +1,7 @@
-//! `status`, `members` and `sync`: how a node and its cluster are, as that node sees them.
+//! `status`, `members` and `sync`: a node and its cluster, as that node sees them.
 //!
-//! Judges nothing by itself: what the node reports is put into words. Fields that a node leaves out
-//! are shown as unknown, so that a newer or older node can be asked too.
+//! Puts the node's report into words and judges nothing itself. Shows fields that the report lacks
+//! as unknown, so that it works with newer and older nodes too.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::note;
 use super::output::{Grid, Output, printable, size, span};
 use crate::model::Timestamp;
 
-/// How many digits of a fingerprint are shown: enough to tell two apart.
+/// How many digits of a fingerprint to show: enough to distinguish two.
 const FINGERPRINT_CHARS_MAX: usize = 12;
 
 /// `kvs status`
@@ -80,10 +80,10 @@ async fn ask(client: &Client, method: Method, path: &str) -> Result<Vec<u8>, Cli
     client.body(client.send_within(request, client::WORK_MAX).await?).await
 }
 
-/// Prints how the node and its cluster are. A cluster that has not converged is no failure.
+/// Prints the state of the node and its cluster. Succeeds even if the cluster has not converged.
 ///
 /// # Errors
-/// What stopped it.
+/// See [`Client::send`] and [`Client::body`].
 pub async fn status(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
     let body = client.body(client.send(client.request(Method::GET, "/cluster")).await?).await?;
     if out.is_json() {
@@ -121,7 +121,7 @@ fn short(fingerprint: &str) -> String {
     fingerprint.chars().take(FINGERPRINT_CHARS_MAX).collect()
 }
 
-/// `3: 2 alive, 1 down`, in the order of the states' weight.
+/// `3: 2 alive, 1 down`, the healthiest state first.
 fn member_counts(members: &[Member]) -> String {
     let known = ["alive", "suspect", "down", "left"];
     let count = |state: &str| members.iter().filter(|m| m.state.as_deref() == Some(state)).count();
@@ -157,10 +157,10 @@ fn convergence(cluster: &Cluster, own: &str) -> String {
     }
 }
 
-/// Prints the members as the node knows them.
+/// Prints the members as the node sees them.
 ///
 /// # Errors
-/// What stopped it.
+/// See [`Client::send`] and [`Client::body`].
 pub async fn members(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
     let body = client.body(client.send(client.request(Method::GET, "/cluster")).await?).await?;
     let cluster: Cluster = client.parse(&body)?;
@@ -182,7 +182,7 @@ pub async fn members(client: &Client, out: &mut Output<'_>) -> Result<(), CliErr
     out.line(&Grid::new(header, &[8]).page(rows))
 }
 
-/// The members as the node wrote them.
+/// The members, unparsed, for `-o json`.
 #[derive(Deserialize)]
 struct MembersOnly<'a> {
     #[serde(borrow)]
@@ -229,17 +229,17 @@ struct Session {
     error: Option<String>,
 }
 
-/// Holds a session with every alive peer and prints what each took.
+/// Makes the node hold a session with every alive peer, and prints the result of each.
 ///
 /// # Errors
-/// [`CliError::Sessions`] when some failed; the others are done.
+/// [`CliError::Sessions`] if some failed; the others have finished.
 pub async fn sync(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
     let body = ask(client, Method::POST, "/cluster/sync").await?;
     let answer: SyncAnswer = client.parse(&body)?;
     if out.is_json() {
         out.json(&body)?;
     } else if answer.peers.is_empty() {
-        note("there is no alive peer to sync with");
+        note("this node has no alive peer to sync with");
     } else {
         let header = vec![
             "PEER",

@@ -1,4 +1,4 @@
-//! What `status`, `members` and `sync` make of a node's report.
+//! How `status`, `members` and `sync` show a node's report.
 
 use super::*;
 use crate::cli::canned::{Canned, answer, run};
@@ -39,7 +39,7 @@ fn status_says_what_is_missing_for_convergence() {
     assert_eq!(words(&report, "members"), "4: 3 alive, 1 down");
     assert_eq!(words(&report, "fingerprint"), "abababababab");
     let lines = status_lines(&cluster(&report));
-    assert!(lines.iter().all(|(name, _)| *name != "in sync through"), "not told, not shown");
+    assert!(lines.iter().all(|(name, _)| *name != "in sync through"), "not reported, not shown");
     let no = "no: n2 differs, n\\u{1b}3 has not reported yet";
     assert_eq!(words(&report, "converged"), no);
     report["converged"] = json!(true);
@@ -52,7 +52,7 @@ fn status_says_what_is_missing_for_convergence() {
 }
 
 #[test]
-fn a_cluster_that_has_not_converged_is_no_failure() {
+fn status_succeeds_when_the_cluster_has_not_converged() {
     let body = report().to_string();
     let node = Canned::new(move |_| answer("200 OK", "", &body));
     let (text, ended) = run(Format::Text, async |out| status(&node.client(), out).await);
@@ -64,7 +64,7 @@ fn a_cluster_that_has_not_converged_is_no_failure() {
     let (json, ended) = run(Format::Json, async |out| status(&node.client(), out).await);
     assert!(ended.is_ok());
     assert_eq!(json, format!("{}\n", report()));
-    assert_eq!(node.asked()[0].line, "GET /cluster");
+    assert_eq!(node.requests()[0].line, "GET /cluster");
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn sync_shows_each_session_and_fails_when_one_did() {
     let node = Canned::new(move |_| answer("200 OK", "", &body));
     let (text, ended) = run(Format::Text, async |out| sync(&node.client(), out).await);
     let error = ended.expect_err("one failed");
-    assert_eq!(error.to_string(), "1 of 2 sessions failed; the table says why");
+    assert_eq!(error.to_string(), "1 of 2 sessions failed; see RESULT in the table");
     assert_eq!(error.exit_code(), 1);
     let rows: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(rows[1], ["i2", "3", "2.0", "KiB", "10", "B", "4", "5", "1.20", "s", "done"]);
     assert_eq!(rows[2].last(), Some(&"unreachable"));
-    assert_eq!(node.asked()[0].line, "POST /cluster/sync");
+    assert_eq!(node.requests()[0].line, "POST /cluster/sync");
 }

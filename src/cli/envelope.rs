@@ -1,7 +1,7 @@
-//! What a node tells of a value, as tables show it: scans, histories and the reads of transactions.
+//! Envelopes as tables show them: in scans, histories and the reads of transactions.
 //!
-//! Fields that a node leaves out are shown as `-`. Content is never printed whole, and nothing that
-//! could control a terminal is.
+//! Shows fields that a node leaves out as `-`. Shortens content, and escapes what could control a
+//! terminal.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,7 +10,7 @@ use super::lines::{self, present};
 use super::output::{self, printable};
 use crate::model::Timestamp;
 
-/// An envelope, or a revision, which is one without its key.
+/// An envelope (a value with its version and metadata), or a revision, which has no `key`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Envelope<'a> {
@@ -18,7 +18,7 @@ pub(super) struct Envelope<'a> {
     pub uuid: String,
     pub timestamp: u64,
     pub expires_at: Option<String>,
-    /// Said of a revision that is the record of a delete.
+    /// True for a revision that records a delete.
     pub deleted: bool,
     origin: Option<String>,
     size: Option<u64>,
@@ -50,13 +50,13 @@ impl Envelope<'_> {
         Timestamp::saturating(self.timestamp).rfc3339()
     }
 
-    /// How much there is of it; a delete has no size.
+    /// The size of the content; `-` for a delete.
     pub(super) fn size(&self) -> String {
         self.size.filter(|_| !self.deleted).map_or_else(|| or_dash(None), output::size)
     }
 
-    /// The start of the content, at most `chars_max` and a mark that there is more; or in brackets
-    /// why there is none.
+    /// The start of the content: at most `chars_max` characters, then `...` if there is more.
+    /// Without content, the reason in parentheses.
     pub(super) fn preview(&self, chars_max: usize) -> String {
         let bytes = match (self.data, &self.data_base64) {
             _ if self.deleted => return "(deleted)".to_owned(),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preview_is_short_and_honest() {
+    fn a_preview_is_short_and_says_why_content_is_missing() {
         for (content, shown) in [
             (r#","data_base64":"aGVsbG8=""#, "hello"),
             (r#","data_base64":"/w==""#, "(not text)"),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_a_dash() {
+    fn missing_fields_are_shown_as_a_dash() {
         let nothing = Envelope::default();
         assert_eq!([nothing.origin(), nothing.size(), nothing.expires()], ["-", "-", "-"]);
         let deleted = Envelope { deleted: true, size: Some(0), ..Envelope::default() };

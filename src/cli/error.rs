@@ -1,19 +1,20 @@
-//! What can go wrong in a command, and the exit status that says so.
+//! Why a command fails, and the exit status for each reason.
 //!
-//! Every text is one line in plain words and says what to do. Must not know how an error is shown.
+//! Every text is one line and says what to do. Must not know how an error is shown.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::output::count;
 use crate::config::ConfigError;
 use crate::node::NodeError;
 
-/// Why a command did not do its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The arguments or what was read cannot be used. Nothing was changed; correct them.
+    /// The arguments or the input cannot be used. Nothing was changed; correct them.
     #[error("{0}")]
     Usage(String),
     /// The configuration cannot be used. Nothing was changed; correct it.
@@ -22,78 +23,78 @@ pub enum CliError {
     /// A file cannot be read or written. Files written before it are whole.
     #[error("cannot {verb} {}: {error}", path.display())]
     File {
-        /// What was tried: `read`, `write` and the like.
+        /// The action, for "cannot {verb} {path}".
         verb: &'static str,
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// What the system reported.
         error: io::Error,
     },
-    /// The node said no. Nothing was changed by this request.
+    /// The node refused. Nothing was changed by this request.
     #[error(transparent)]
     Refused(#[from] Box<Refusal>),
-    /// A revision was not restored, because the key was written, or its value expired, meanwhile.
-    /// Nothing was changed by this request.
+    /// The key changed (was written or expired) between reading its history and restoring a
+    /// revision. Nothing was changed by this request.
     #[error(
-        "nothing was restored, because key {key} changed meanwhile: {refusal}; see what there \
-         is now with `kvs history`, and run the same again to put the revision in its place"
+        "nothing was restored, because key {key} changed meanwhile: {refusal}; look at it with \
+         `kvs history`, then run this command again to restore the revision anyway"
     )]
     Overtaken {
-        /// The key.
+        /// The key, for the message.
         key: String,
-        /// What the node said.
+        /// The node's answer to the swap.
         refusal: Box<Refusal>,
     },
-    /// No answer came. Whether a write was done is unknown unless `connected` is false.
+    /// No answer came. Unless `connected` is false, a write may have taken place.
     #[error(
-        "cannot reach {url}: {reason}; is `kvs serve` running there? --url or KVS_URL names \
-         another node"
+        "cannot reach {url}: {reason}; is `kvs serve` running there? Name another node with --url \
+         or KVS_URL"
     )]
     Unreachable {
         /// The URL that was tried.
         url: String,
-        /// Why.
+        /// What the system reported, or how long the client waited.
         reason: String,
-        /// Whether there was a connection, so that the request may have arrived.
+        /// True if there was a connection, so that the request may have arrived.
         connected: bool,
     },
-    /// The answer ended before its end. What was printed of it is incomplete; ask again.
-    #[error("the answer of {url} was cut short after {so_far}: {reason}; try again")]
+    /// The answer broke off. The output so far is incomplete; ask again.
+    #[error("the answer from {url} was cut short after {so_far}: {reason}; try again")]
     Cut {
-        /// Who was answering.
+        /// The node that was answering.
         url: String,
-        /// How much of it had come.
+        /// How much had arrived, for the message.
         so_far: String,
-        /// Why.
+        /// What ended it.
         reason: String,
     },
-    /// The answer is not that of a kvs node. Look at the URL.
-    #[error("{url} does not answer as a kvs node does: {problem}; check --url or KVS_URL")]
+    /// No kvs node answers like this. Check the URL.
+    #[error("{url} does not answer like a kvs node: {problem}; check --url or KVS_URL")]
     Answer {
-        /// Who answered.
+        /// The server that answered.
         url: String,
-        /// What is odd about it.
+        /// What is wrong with the answer.
         problem: String,
     },
-    /// Standard output cannot be written. A request made before has been done.
+    /// Standard output cannot be written. The request itself was done.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
-    /// An import ended early. What was stored before stays; the same import can be run again.
-    #[error("import stopped {at}, {stored} records stored: {cause}")]
+    /// An import ended early. Stored records stay, and running the import again is harmless.
+    #[error("import stopped {at}, {} stored: {cause}", count(*stored, "record"))]
     Stopped {
-        /// Which key or line.
+        /// The place: "at key K" or "at line N".
         at: String,
         /// How many records were stored.
         stored: u64,
-        /// Why.
+        /// What stopped it.
         cause: Box<CliError>,
     },
-    /// Some peers of a `sync` did not finish their session. The others did.
-    #[error("{failed} of {all} sessions failed; the table says why")]
+    /// Some sessions of a `sync` failed. The others finished.
+    #[error("{failed} of {all} sessions failed; see RESULT in the table")]
     Sessions {
-        /// How many failed.
+        /// Failed sessions.
         failed: usize,
-        /// How many were held.
+        /// All sessions of this `sync`.
         all: usize,
     },
     /// The node did not start, or failed while it ran.
@@ -102,7 +103,7 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// The exit status of the contract.
+    /// The exit status that the contract assigns to this error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -115,25 +116,25 @@ impl CliError {
         }
     }
 
-    /// Whether the reader of standard output has read enough, as `head` does: nothing to report.
+    /// True if the reader of standard output closed it early, as `head` does. That is no failure.
     #[must_use]
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// The current version that a failed condition met.
+/// The version that a failed condition found instead of the expected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Current {
-    /// The answer does not say.
+    /// The refusal does not say.
     Unknown,
-    /// There is no live value.
+    /// The key has no live value.
     None,
-    /// This version.
+    /// The key has this version.
     Version {
-        /// Its uuid.
+        /// Uuid of the write.
         uuid: String,
-        /// Its timestamp.
+        /// Microseconds since the Unix epoch.
         timestamp: u64,
     },
 }
@@ -143,15 +144,15 @@ pub enum Current {
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// The stable code, if the answer has one.
+    /// The stable code; `None` if the answer is no problem document.
     pub code: Option<String>,
-    /// What the node says about it.
+    /// The node's explanation.
     pub detail: String,
-    /// What a failed condition met.
+    /// For a failed condition: the version that the key has.
     pub current: Current,
-    /// When to try again.
+    /// How long the node asks to wait before the next attempt.
     pub retry_after: Option<Duration>,
-    /// The whole answer.
+    /// The answer as it came, for `-o json`.
     pub body: Vec<u8>,
 }
 
@@ -163,7 +164,7 @@ impl fmt::Display for Refusal {
         }
         match &self.current {
             Current::Unknown => {}
-            Current::None => f.write_str("; there is no current version")?,
+            Current::None => f.write_str("; the key has no live value")?,
             Current::Version { uuid, timestamp } => {
                 write!(f, "; the current version is uuid={uuid} timestamp={timestamp}")?;
             }
@@ -229,7 +230,7 @@ mod tests {
             "precondition_failed: no; the current version is uuid=u1 timestamp=7"
         );
         let absent = text(refusal(Some("precondition_failed"), Current::None));
-        assert!(absent.ends_with("; there is no current version"), "{absent}");
+        assert!(absent.ends_with("; the key has no live value"), "{absent}");
         let mut later = refusal(None, Current::Unknown);
         later.retry_after = Some(Duration::from_secs(2));
         assert_eq!(text(later), "refused with HTTP status 412: no; try again in 2 s");

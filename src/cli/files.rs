@@ -1,5 +1,5 @@
-//! Writing the files that make a node what it is: private from the first byte on, and nothing is
-//! overwritten unless that is asked for.
+//! Reads and writes certificates, keys and secrets. Private files are private from their first byte
+//! on, and no file is overwritten without `--force`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 
-/// The longest file that is read: far more than any certificate or key takes.
+/// Reads no more than this of a file, far more than any certificate or key has.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Who may read a file.
@@ -29,19 +29,20 @@ impl Access {
     }
 }
 
-/// Makes `dir` and what leads to it, for the owner alone where it is missing.
+/// Creates `dir` and its missing parents, with mode 0700.
 ///
 /// # Errors
 /// [`CliError::File`].
 pub fn make_dir(dir: &Path) -> Result<(), CliError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| CliError::File { verb: "make the directory", path: dir.into(), error })
+    made.map_err(|error| CliError::File { verb: "create the directory", path: dir.into(), error })
 }
 
-/// Fails when one of `paths` is there already, so that files that go together stay together.
+/// Fails if one of `paths` exists and `force` is not set, so that a certificate and its key are
+/// always written together.
 ///
 /// # Errors
-/// [`CliError::Usage`] that names the file and `--force`.
+/// [`CliError::Usage`], which names the file and `--force`.
 pub fn refuse_existing(paths: &[&Path], force: bool) -> Result<(), CliError> {
     match paths.iter().find(|path| !force && fs::symlink_metadata(path).is_ok()) {
         Some(path) => Err(exists(path)),
@@ -50,13 +51,13 @@ pub fn refuse_existing(paths: &[&Path], force: bool) -> Result<(), CliError> {
 }
 
 fn exists(path: &Path) -> CliError {
-    CliError::Usage(format!("{} exists; --force overwrites it", path.display()))
+    CliError::Usage(format!("{} exists; overwrite it with --force", path.display()))
 }
 
-/// Writes `text` to `path` and to the disk.
+/// Writes `text` to `path` and syncs it to the disk.
 ///
 /// # Errors
-/// [`CliError::File`], or [`CliError::Usage`] when the file exists and `force` is not given.
+/// [`CliError::File`], or [`CliError::Usage`] if the file exists and `force` is not set.
 pub fn write(path: &Path, text: &str, access: Access, force: bool) -> Result<(), CliError> {
     let fail = |error| CliError::File { verb: "write", path: path.into(), error };
     if !force {
@@ -65,7 +66,7 @@ pub fn write(path: &Path, text: &str, access: Access, force: bool) -> Result<(),
             written => written.map_err(fail),
         };
     }
-    // a new file in its place: the old one's permissions and readers do not carry over
+    // rename a new file over the old one, so that its mode and its open readers do not carry over
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new: PathBuf = path.with_file_name(name);
@@ -73,7 +74,7 @@ pub fn write(path: &Path, text: &str, access: Access, force: bool) -> Result<(),
     create(&new, text, access).and_then(|()| fs::rename(&new, path)).map_err(fail)
 }
 
-/// Creates a file that must not exist, and takes it away again if it cannot be written whole.
+/// Creates a file that must not exist. Removes it again if it cannot be written whole.
 fn create(path: &Path, text: &str, access: Access) -> io::Result<()> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(path)?;
@@ -84,7 +85,7 @@ fn create(path: &Path, text: &str, access: Access) -> io::Result<()> {
     written
 }
 
-/// Reads a text file of a bounded size.
+/// Reads a text file, at most its first MiB.
 ///
 /// # Errors
 /// [`CliError::File`].
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn private_files_stay_private_and_nothing_is_overwritten_unasked() {
+    fn private_files_stay_private_and_overwriting_takes_force() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
         make_dir(&inner).unwrap();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn force_puts_a_private_file_in_the_place_of_a_readable_one() {
+    fn force_replaces_a_readable_file_with_a_private_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         fs::write(&path, "old").unwrap();

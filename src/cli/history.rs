@@ -1,8 +1,7 @@
-//! `history`: the revisions of a key as one node saw them, their bytes, and the way back to one.
+//! `history`: lists the revisions of a key that one node saw, prints one, or restores one.
 //!
-//! A revision is restored by an ordinary swap that expects the version that was current when the
-//! history was read: whoever wrote in between keeps what they wrote. Must not decide anything that
-//! a node decides.
+//! Restoring is an ordinary swap. It expects the version that was current when the history was
+//! read, so it never overwrites a later write. The node decides; nothing is decided here.
 
 use clap::Args;
 use reqwest::Method;
@@ -19,24 +18,28 @@ use super::note;
 use super::output::{Grid, Output};
 use crate::model::{ContentType, Key};
 
-/// How much of a value a table shows.
+/// How much of a value to show in the table.
 const PREVIEW_CHARS_MAX: usize = 40;
-/// The greatest limit that a node takes, far beyond what it keeps of a key.
+/// The greatest `limit` that a node accepts. No key has as many revisions.
 const LIMIT_MAX: u64 = 1000;
 
 const AFTER_HELP: &str = "\
 Examples:
-  kvs history app/name                     what there was, newest first
-  kvs history app/name --get U > old       the bytes of the revision with uuid U
-  kvs history app/name --restore U         the same bytes become the value again
+  kvs history app/name                     list the revisions, newest first
+  kvs history app/name --get UUID > old    save the bytes of one revision
+  kvs history app/name --restore UUID      store those bytes again
 
-The outcome of a revision: `current` is what the key has now; `replaced`: the write with the uuid
-under BY took its place; `expired`: its time was up; `superseded`: it lost against a write that did
-not know of it. A node keeps the last `revision_history_depth` (8) of a key, as it saw them: another
-node may have seen others.
+OUTCOME of a revision:
+  current     the key has it now
+  replaced    the write under BY replaced it
+  expired     its time to live ended
+  superseded  it lost against a write that did not know of it
 
---restore writes a new version, with the bytes and the content type of the old one and without an
-expiry, and only if the key still has the version that it had when the history was read.";
+A node keeps the last `revision_history_depth` (8) revisions of a key that it saw. Other nodes may
+have seen others.
+
+--restore writes a new version with the old bytes and content type, and without an expiry. It writes
+only if the key has not changed since the command read its history.";
 
 /// `kvs history`
 #[derive(Debug, Args)]
@@ -45,7 +48,7 @@ pub struct History {
     /// The key, as in `app/name`
     #[arg(value_parser = Key::parse)]
     key: Key,
-    /// List at most N revisions; default: all that the node has
+    /// List at most N revisions; default: all that the node keeps
     #[arg(
         long,
         value_name = "N",
@@ -53,10 +56,10 @@ pub struct History {
         conflicts_with_all = ["get", "restore"]
     )]
     limit: Option<u64>,
-    /// Write the value of this revision to standard output, byte for byte
+    /// Print the value of this revision, byte for byte
     #[arg(long, value_name = "UUID", conflicts_with = "restore")]
     get: Option<Uuid>,
-    /// Store the value of this revision again, if nobody writes the key meanwhile
+    /// Store the value of this revision again, unless the key changes meanwhile
     #[arg(long, value_name = "UUID")]
     restore: Option<Uuid>,
 }
@@ -67,17 +70,18 @@ struct Answer<'a> {
     revisions: Vec<&'a RawValue>,
 }
 
-/// What a revision has beyond an envelope.
+/// The fields of a revision that an envelope lacks.
 #[derive(Deserialize)]
-struct Fate {
+struct Ending {
     outcome: String,
     by: Option<String>,
 }
 
-/// Prints the revisions, or the bytes of one; or restores one.
+/// Lists the revisions, prints one, or restores one.
 ///
 /// # Errors
-/// What stopped it; [`CliError::Overtaken`] when somebody wrote before the restored value could be.
+/// [`CliError::Overtaken`] if the key changed before the revision was restored; else see
+/// [`Client::send`] and [`Client::body`].
 pub async fn history(
     client: &Client,
     args: &History,
@@ -102,7 +106,7 @@ fn revision_path(key: &Key, uuid: Uuid) -> String {
     format!("{}?uuid={uuid}", key_path("history", key))
 }
 
-type Revision<'a> = (Envelope<'a>, Fate);
+type Revision<'a> = (Envelope<'a>, Ending);
 
 fn revisions<'a>(client: &Client, body: &'a [u8]) -> Result<Vec<Revision<'a>>, CliError> {
     let answer: Answer<'_> = client.parse(body)?;
@@ -115,7 +119,7 @@ fn revisions<'a>(client: &Client, body: &'a [u8]) -> Result<Vec<Revision<'a>>, C
 
 fn table(revisions: &[Revision<'_>], out: &mut Output<'_>) -> Result<(), CliError> {
     if revisions.is_empty() {
-        note("this node has no revision of the key");
+        note("this node keeps no revision of this key");
         return Ok(());
     }
     let expiring = revisions.iter().any(|(envelope, _)| envelope.expires_at.is_some());
@@ -124,13 +128,13 @@ fn table(revisions: &[Revision<'_>], out: &mut Output<'_>) -> Result<(), CliErro
         header.push("EXPIRES");
     }
     header.push("VALUE");
-    let row = |(envelope, fate): &Revision<'_>| {
+    let row = |(envelope, ending): &Revision<'_>| {
         let mut row = vec![
             envelope.uuid.clone(),
             envelope.time(),
             envelope.origin(),
-            fate.outcome.clone(),
-            or_dash(fate.by.as_deref()),
+            ending.outcome.clone(),
+            or_dash(ending.by.as_deref()),
             envelope.size(),
         ];
         if expiring {
@@ -142,7 +146,7 @@ fn table(revisions: &[Revision<'_>], out: &mut Output<'_>) -> Result<(), CliErro
     out.line(&Grid::new(header, &[5]).page(revisions.iter().map(row).collect()))
 }
 
-/// Writes the bytes of revision `uuid` in the place of the first of `revisions`.
+/// Stores the bytes of revision `uuid` again. `revisions` is the history, the current one first.
 async fn restore(
     client: &Client,
     key: &Key,
@@ -153,17 +157,17 @@ async fn restore(
     let text = uuid.to_string();
     if revisions.iter().any(|(envelope, _)| envelope.deleted && envelope.uuid == text) {
         return Err(CliError::Usage(format!(
-            "revision {uuid} is a delete and has no value; `kvs del` deletes the key"
+            "revision {uuid} is a delete and has no value; to delete the key, use `kvs del`"
         )));
     }
-    let expected = current(client, revisions)?;
+    let expected = expect_unchanged(client, revisions)?;
     let response = client.send(client.request(Method::GET, &revision_path(key, uuid))).await?;
     let content_type = match response.headers().get(CONTENT_TYPE) {
         Some(value) => value.to_str().ok().and_then(|text| ContentType::parse(text).ok()),
         None => Some(ContentType::octet_stream()),
     };
     let content_type = content_type
-        .ok_or_else(|| client.strange("its revision has an impossible content type"))?;
+        .ok_or_else(|| client.bad_answer("its revision has an impossible content type"))?;
     let value = client.body(response).await?;
     let swap = Swap::of_bytes(expected, &value, content_type);
     match swap.send(client, key, "restored", out).await {
@@ -174,12 +178,12 @@ async fn restore(
     }
 }
 
-/// The version that is to be still there when the restored value is written.
-fn current(client: &Client, revisions: &[Revision<'_>]) -> Result<Expected, CliError> {
+/// The expectation that the key still has the version that its history begins with.
+fn expect_unchanged(client: &Client, revisions: &[Revision<'_>]) -> Result<Expected, CliError> {
     match revisions.first() {
-        Some((envelope, fate)) if !envelope.deleted && fate.outcome == "current" => {
+        Some((envelope, ending)) if !envelope.deleted && ending.outcome == "current" => {
             let uuid = envelope.uuid.parse::<Uuid>();
-            let uuid = uuid.map_err(|_| client.strange("its current version has no uuid"))?;
+            let uuid = uuid.map_err(|_| client.bad_answer("its current version has no uuid"))?;
             Ok(Expected { uuid: Some(uuid), ..Expected::default() })
         }
         _ => Ok(Expected { absent: true, ..Expected::default() }),

@@ -1,7 +1,7 @@
-//! Histories as tables, the bytes of a revision, and the swap that restores one.
+//! Histories as tables, the bytes of one revision, and the swap that restores it.
 
 use super::*;
-use crate::cli::canned::{Asked, Canned, answer, run};
+use crate::cli::canned::{Canned, Request, answer, run};
 use crate::cli::output::Format;
 use serde_json::{Value, json};
 
@@ -23,10 +23,10 @@ fn listing() -> Value {
     ]})
 }
 
-/// A node with this history, `{ "n":1 }` under [`OLD`], and what it says to swaps.
+/// A node with this history and `{ "n":1 }` under [`OLD`]; `status` and `swap` answer swaps.
 fn node(listing: &Value, swap: &'static str, status: &'static str) -> Canned {
     let listing = listing.to_string();
-    Canned::new(move |asked| match asked.line.as_str() {
+    Canned::new(move |request| match request.line.as_str() {
         "GET /history/a%20b" | "GET /history/a%20b?limit=2" => answer("200 OK", "", &listing),
         line if line == format!("GET /history/a%20b?uuid={OLD}") => {
             answer("200 OK", "Content-Type: application/json\r\n", "{ \"n\":1 }")
@@ -48,9 +48,9 @@ fn restoring(node: &Canned, uuid: &str, format: Format) -> (String, Result<(), C
 }
 
 fn swaps(node: &Canned) -> Vec<Value> {
-    let swap = |asked: &Asked| asked.line.starts_with("POST");
-    let asked = node.asked();
-    asked.iter().filter(|a| swap(a)).map(|a| serde_json::from_str(&a.body).unwrap()).collect()
+    let swap = |request: &Request| request.line.starts_with("POST");
+    let requests = node.requests();
+    requests.iter().filter(|a| swap(a)).map(|a| serde_json::from_str(&a.body).unwrap()).collect()
 }
 
 #[test]
@@ -67,11 +67,11 @@ fn a_history_is_a_table_for_people() {
     assert_eq!(rows[1], first);
     assert_eq!(rows[2], [GONE, &time(1), "o1", "replaced", NOW, "-", "-", "(deleted)"]);
     assert_eq!(rows[3], [OLD, &time(0), "o2", "replaced", GONE, "68.3", "KiB", "-", "(omitted)"]);
-    assert_eq!(node.asked()[0].line, "GET /history/a%20b?limit=2");
+    assert_eq!(node.requests()[0].line, "GET /history/a%20b?limit=2");
 }
 
 #[test]
-fn json_is_the_answer_as_it_is_and_an_empty_history_is_no_failure() {
+fn json_is_the_unchanged_answer_and_an_empty_history_succeeds() {
     let node = node(&listing(), "", "");
     let (json, ended) = run(Format::Json, async |out| history(&node.client(), &args(), out).await);
     assert!(ended.is_ok());
@@ -96,7 +96,7 @@ fn a_revision_is_printed_byte_for_byte() {
 }
 
 #[test]
-fn a_revision_is_restored_with_its_exact_bytes_over_the_version_that_was_read() {
+fn a_restore_swaps_the_exact_bytes_for_the_version_that_was_read() {
     let node = node(&listing(), SWAPPED, "200 OK");
     let (text, ended) = restoring(&node, OLD, Format::Text);
     assert!(ended.is_ok(), "{ended:?}");
@@ -107,7 +107,7 @@ fn a_revision_is_restored_with_its_exact_bytes_over_the_version_that_was_read() 
 }
 
 #[test]
-fn over_a_deleted_or_expired_key_a_revision_is_restored_as_a_new_one() {
+fn a_restore_over_a_dead_key_expects_it_absent() {
     let mut deleted = listing();
     deleted["revisions"].as_array_mut().unwrap().remove(0);
     let mut expired = listing();
@@ -120,7 +120,7 @@ fn over_a_deleted_or_expired_key_a_revision_is_restored_as_a_new_one() {
 }
 
 #[test]
-fn whoever_was_faster_keeps_what_they_wrote() {
+fn a_restore_never_overwrites_a_later_write() {
     let problem = concat!(
         r#"{"code":"precondition_failed","detail":"no","swapped":false,"#,
         r#""current":{"uuid":"u9","timestamp":9}}"#
@@ -139,7 +139,7 @@ fn whoever_was_faster_keeps_what_they_wrote() {
 }
 
 #[test]
-fn what_has_no_value_is_not_restored() {
+fn a_revision_without_a_value_is_not_restored() {
     let node = node(&listing(), SWAPPED, "200 OK");
     let error = restoring(&node, GONE, Format::Text).1.expect_err("a delete");
     assert!(error.exit_code() == 2 && error.to_string().contains("kvs del"), "{error}");

@@ -1,7 +1,6 @@
-//! `cert` and `gossip-key`: the files by which nodes know that they belong together.
+//! `cert` and `gossip-key`: make the files that prove which nodes belong to a cluster.
 //!
-//! What stands in the files is decided by the parts that read them; here they are only written,
-//! private where they must be.
+//! `peer::certificate` and `proto::secret` decide the contents. This file decides names and modes.
 
 use std::path::{Path, PathBuf};
 
@@ -19,21 +18,21 @@ use crate::proto::secret::Secret;
 /// `kvs cert`
 #[derive(Debug, Subcommand)]
 pub enum Cert {
-    /// Make the cluster's certificate authority: ca.pem and ca-key.pem
+    /// Make the certificate authority of a cluster: ca.pem and ca-key.pem
     Ca(Ca),
     /// Make a node's certificate, signed by the authority: NAME.pem and NAME-key.pem
     Node(Node),
-    /// Say what stands in a certificate
+    /// Show the contents of a certificate
     Show(Show),
 }
 
 /// `kvs cert ca`
 #[derive(Debug, Args)]
 pub struct Ca {
-    /// Directory for the files; made when missing
+    /// Directory for the files; created if missing
     #[arg(long)]
     dir: PathBuf,
-    /// Overwrite an authority: certificates that the old one signed are then refused by new nodes
+    /// Overwrite an authority: nodes with the new ca.pem refuse certificates of the old one
     #[arg(long)]
     force: bool,
 }
@@ -41,12 +40,12 @@ pub struct Ca {
 /// `kvs cert node`
 #[derive(Debug, Args)]
 pub struct Node {
-    /// The node's name, as in its node.name
+    /// The node's name, equal to its node.name
     name: String,
-    /// Directory that holds the authority, and for the new files
+    /// Directory that holds the authority; receives the new files
     #[arg(long)]
     dir: PathBuf,
-    /// A further host name or IP address of the node; may be given again. Default: none
+    /// Another host name or IP address of the node; repeatable
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// Overwrite the node's certificate and key
@@ -57,24 +56,24 @@ pub struct Node {
 /// `kvs cert show`
 #[derive(Debug, Args)]
 pub struct Show {
-    /// A certificate in PEM
+    /// Certificate in PEM
     file: PathBuf,
 }
 
 /// `kvs gossip-key`
 #[derive(Debug, Subcommand)]
 pub enum GossipKey {
-    /// Make a new secret, for every node of one cluster
+    /// Make the secret of a new cluster
     New(New),
 }
 
 /// `kvs gossip-key new`
 #[derive(Debug, Args)]
 pub struct New {
-    /// File to write; its directory is made when missing
+    /// File to write; its directory is created if missing
     #[arg(long)]
     file: PathBuf,
-    /// Overwrite the file: nodes with the old secret are then another cluster
+    /// Overwrite the file: nodes with the new secret form another cluster
     #[arg(long)]
     force: bool,
 }
@@ -82,7 +81,7 @@ pub struct New {
 /// Makes or shows certificates.
 ///
 /// # Errors
-/// What stopped it; no file is then half written.
+/// [`CliError::Usage`] or [`CliError::File`]; no file is half written.
 pub fn cert(command: Cert, out: &mut Output<'_>) -> Result<(), CliError> {
     match command {
         Cert::Ca(args) => ca(&args, out),
@@ -91,10 +90,10 @@ pub fn cert(command: Cert, out: &mut Output<'_>) -> Result<(), CliError> {
     }
 }
 
-/// Makes the cluster's secret.
+/// Makes the secret of a cluster.
 ///
 /// # Errors
-/// What stopped it; no file is then half written.
+/// [`CliError::Usage`] or [`CliError::File`]; no file is half written.
 pub fn gossip_key(command: &GossipKey, out: &mut Output<'_>) -> Result<(), CliError> {
     let GossipKey::New(args) = command;
     if let Some(dir) = args.file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -102,7 +101,7 @@ pub fn gossip_key(command: &GossipKey, out: &mut Output<'_>) -> Result<(), CliEr
     }
     files::write(&args.file, &new_secret(), Access::Private, args.force)?;
     wrote(out, &[&args.file])?;
-    next(out, "copy it to every node of the cluster, nowhere else, and name it in gossip.key_file")
+    next(out, "copy it to every node, and to nobody else; set gossip.key_file to it")
 }
 
 fn ca(args: &Ca, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -112,7 +111,10 @@ fn ca(args: &Ca, out: &mut Output<'_>) -> Result<(), CliError> {
     write_pair((&cert, &key), &made, args.force)?;
     wrote(out, &[&cert, &key])?;
     let dir = args.dir.display();
-    next(out, &format!("`kvs cert node NAME --dir {dir}` for each node; keep ca-key.pem off them"))
+    next(
+        out,
+        &format!("`kvs cert node NAME --dir {dir}` for each node; keep ca-key.pem off the nodes"),
+    )
 }
 
 fn node(args: &Node, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -120,7 +122,7 @@ fn node(args: &Node, out: &mut Output<'_>) -> Result<(), CliError> {
     let ca = |name: &str| {
         files::read(&args.dir.join(name)).map_err(|error| {
             let dir = args.dir.display();
-            CliError::Usage(format!("{error}; `kvs cert ca --dir {dir}` makes an authority"))
+            CliError::Usage(format!("{error}; make an authority with `kvs cert ca --dir {dir}`"))
         })
     };
     let made = make_node(&ca("ca.pem")?, &ca("ca-key.pem")?, args)?;
@@ -128,7 +130,7 @@ fn node(args: &Node, out: &mut Output<'_>) -> Result<(), CliError> {
     let key = args.dir.join(format!("{}-key.pem", args.name));
     write_pair((&cert, &key), &made, args.force)?;
     wrote(out, &[&cert, &key])?;
-    next(out, "copy them and ca.pem to the node, and name them in peer.cert, peer.key and peer.ca")
+    next(out, "copy both and ca.pem to the node; set peer.cert, peer.key and peer.ca to them")
 }
 
 fn show(args: &Show, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -143,7 +145,7 @@ fn show(args: &Show, out: &mut Output<'_>) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A field of a description for people.
+/// Formats a field of a description for people.
 fn words(value: &Value) -> String {
     match value {
         Value::String(text) => printable(text),
@@ -155,7 +157,7 @@ fn words(value: &Value) -> String {
     }
 }
 
-/// The key before the certificate, so that there is never a certificate without its key.
+/// Writes the key before the certificate, so that no certificate ever lacks its key.
 fn write_pair(
     (cert, key): (&Path, &Path),
     made: &(String, String),
@@ -178,14 +180,14 @@ fn next(out: &mut Output<'_>, what: &str) -> Result<(), CliError> {
     if out.is_json() { Ok(()) } else { out.line(&format!("next: {what}")) }
 }
 
-/// A node's name must be one that the configuration takes, and its files must not be those of the
+/// Refuses names that `node.name` refuses, and names whose files would overwrite those of the
 /// authority or of another node.
 fn check_name(name: &str) -> Result<(), CliError> {
     let mut config = Config::defaults()?;
     name.clone_into(&mut config.node.name);
     config.validate()?;
     if name == "ca" || name.ends_with("-key") {
-        let problem = "would take the place of another file; choose another name";
+        let problem = "would overwrite other files; choose another name";
         return Err(CliError::Usage(format!("the files of a node named `{name}` {problem}")));
     }
     Ok(())
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_private_and_never_the_same() {
+    fn secrets_are_private_and_differ() {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| {
             let file = dir.path().join("keys").join(name);

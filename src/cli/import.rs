@@ -1,10 +1,10 @@
-//! `import`: a directory tree, or the lines that `export` writes, becomes ordinary writes.
+//! `import`: stores a directory tree, or the records that `export` wrote, by ordinary writes.
 //!
-//! Reading happens on a thread of its own, so that a slow source does not hold up writes under way;
-//! writes go out together, bounded in number and bytes, two writes of one key never at once, so
-//! that of two lines with one key the later wins. What is to expire is given the rest of its life,
-//! by this machine's clock. The first refusal ends the import; what was stored stays, and running
-//! it again is harmless.
+//! - A thread reads the source, so that a slow source does not delay writes in flight.
+//! - Many writes are in flight at once, bounded in number and bytes, but never two of one key: of
+//!   two lines with one key, the later wins.
+//! - A record with an expiry gets the rest of its time to live, by this machine's clock.
+//! - The first refusal ends the import. Stored records stay; running the import again is harmless.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,7 +24,7 @@ use super::client::{Client, key_path};
 use super::error::CliError;
 use super::lines::{Line, Lines};
 use super::note;
-use super::output::Output;
+use super::output::{Output, count};
 use super::progress::Counter;
 use super::tree;
 use super::write::Ttl;
@@ -32,39 +32,44 @@ use crate::clock::Clock;
 use crate::model::duration::{DURATION_MAX, DURATION_MIN};
 use crate::model::{ContentType, Key, Prefix, Timestamp};
 
-/// How many writes may be under way.
+/// The most writes in flight.
 const WRITES_MAX: usize = 64;
-/// How many bytes of values may be under way, unless one value alone has more.
+/// The most bytes of values in flight, unless a single value is larger.
 const WRITE_BYTES_MAX: usize = 32 << 20;
-/// How many records are read ahead.
+/// Records to read ahead.
 const READ_AHEAD_MAX: usize = 4;
-/// How often a write is tried again when the node is busy or the connection was lost.
+/// How often to retry a write when the node is busy or the connection is lost.
 const RETRIES_MAX: u32 = 6;
-/// The first wait before another try; it doubles, and a node's Retry-After wins if it is longer.
+/// The wait before the first retry. It doubles each time; a longer Retry-After of the node wins.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait before another try, whatever the node asks for.
+/// The longest wait before a retry, even if the node asks for more.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How many skipped entries are listed.
+/// How many skipped entries to list; the rest is only counted.
 const SKIPPED_LINES_MAX: usize = 20;
 
 const AFTER_HELP: &str = "\
 Examples:
-  kvs import site/ --prefix www          every file below site/ that everybody may read
-  kvs import all.ndjson                  what `kvs export` wrote
+  kvs import site/ --prefix www          the files below site/, as keys below www/
+  kvs import all.ndjson                  the records that `kvs export` wrote
   echo '{\"key\": \"a\", \"data\": 1}' | kvs import -
 
-Of an envelope, `key` and `data` or `data_base64` suffice; `content_type` and `expires_at` are
-kept. A value with `expires_at` is stored for the rest of its life, by the clock of this machine;
-one that has expired is skipped, and said to be.";
+A directory becomes one key for each regular file. Links are skipped, and so is what not everybody
+may read, unless you add --private. Skipped files are listed.
+
+A line needs `key`, and `data` or `data_base64`; it may have `content_type` and `expires_at`. Other
+fields are ignored. A value with `expires_at` gets the rest of its time to live, by the clock of
+this machine; one that has expired is skipped and listed.
+
+An import stops at the first failure. What it stored stays; to go on, run it again.";
 
 /// `kvs import`
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Import {
-    /// A directory, a file as `export` writes it, or `-` for such lines on standard input
+    /// A directory, a file that `export` wrote, or `-` for such lines on standard input
     #[arg(value_name = "DIR|FILE|-")]
     from: PathBuf,
-    /// Put these segments and a `/` before every key; default: nothing
+    /// Segments to put before every key; default: none
     #[arg(
         long,
         value_name = "PREFIX",
@@ -73,19 +78,19 @@ pub struct Import {
         value_parser = Prefix::parse
     )]
     prefix: Prefix,
-    /// Take files of a directory that not everybody may read, too
+    /// Import also files and directories that not everybody may read
     #[arg(long)]
     private: bool,
 }
 
-/// What the reading thread found.
+/// An item from the reading thread.
 enum Found {
     Record { at: String, record: Record },
     Skipped(String),
     Failed { at: String, cause: CliError },
 }
 
-/// A write to come.
+/// A record to write.
 #[derive(Clone)]
 struct Record {
     key: Key,
@@ -94,10 +99,11 @@ struct Record {
     expires_at: Option<Timestamp>,
 }
 
-/// Stores everything that the source holds.
+/// Imports everything from the source.
 ///
 /// # Errors
-/// [`CliError::Stopped`] with the first failure and how many records were stored.
+/// [`CliError::File`] if the source cannot be opened; [`CliError::Stopped`] with the first failure
+/// after that.
 pub async fn import(
     client: &Client,
     args: &Import,
@@ -109,17 +115,18 @@ pub async fn import(
     let mut run = Run::new(client, clock);
     run.all(found).await;
     run.counter.end();
-    run.tell_skipped();
+    run.report_skipped();
     if let Some((at, cause)) = run.failure {
         return Err(CliError::Stopped { at, stored: run.stored, cause: Box::new(cause) });
     }
     if out.is_json() {
         return out.line(&format!(r#"{{"imported":{},"skipped":{}}}"#, run.stored, run.skipped));
     }
-    out.line(&format!("imported {} records, {} skipped", run.stored, run.skipped))
+    out.line(&format!("imported {}, {} skipped", count(run.stored, "record"), run.skipped))
 }
 
-/// Opens the source and reads it on a thread that nobody waits for: standard input may never end.
+/// Opens the source and starts a thread that reads it. Nothing joins the thread, because standard
+/// input may never end.
 fn start_reading(args: &Import, to: mpsc::Sender<Found>) -> Result<(), CliError> {
     let path = args.from.clone();
     let fail = |error| CliError::File { verb: "read", path: path.clone(), error };
@@ -141,7 +148,7 @@ fn read_tree(root: &Path, private: bool, prefix: &Prefix, to: &mpsc::Sender<Foun
         let found = match item {
             Ok(line) => {
                 let at = format!("{}", line.key);
-                match under(prefix, line) {
+                match with_prefix(prefix, line) {
                     Ok(record) => Found::Record { at: at_key(&record.key), record },
                     Err(reason) => Found::Skipped(format!("{at}: {reason}")),
                 }
@@ -163,7 +170,7 @@ fn read_lines(from: impl BufRead, prefix: &Prefix, to: &mpsc::Sender<Found>) {
             Err(error) => Err(error.to_string()),
         };
         let found = match line {
-            Ok(line) => match under(prefix, line) {
+            Ok(line) => match with_prefix(prefix, line) {
                 Ok(record) => {
                     Found::Record { at: format!("{at} ({})", at_key(&record.key)), record }
                 }
@@ -186,7 +193,7 @@ fn at_key(key: &Key) -> String {
     format!("at key {key}")
 }
 
-fn under(prefix: &Prefix, line: Line) -> Result<Record, String> {
+fn with_prefix(prefix: &Prefix, line: Line) -> Result<Record, String> {
     let key = if prefix.as_str().is_empty() {
         line.key
     } else {
@@ -204,20 +211,20 @@ struct Ended {
     result: Result<Done, CliError>,
 }
 
-/// What became of a record.
+/// How a write ended, unless it failed.
 enum Done {
     Stored,
-    /// It was not stored, because its time was up.
+    /// Not sent, because the record has expired.
     Expired(Timestamp),
 }
 
-/// An import under way.
+/// The state of a running import.
 struct Run<'a> {
     client: &'a Client,
     clock: &'a Clock,
     counter: Counter,
-    under_way: FuturesUnordered<LocalBoxFuture<'a, Ended>>,
-    /// The keys under way: two writes of one key would race.
+    in_flight: FuturesUnordered<LocalBoxFuture<'a, Ended>>,
+    /// Keys of the writes in flight: two writes of one key would race.
     keys: BTreeSet<Key>,
     bytes: usize,
     stored: u64,
@@ -232,7 +239,7 @@ impl<'a> Run<'a> {
             client,
             clock,
             counter: Counter::new("imported"),
-            under_way: FuturesUnordered::new(),
+            in_flight: FuturesUnordered::new(),
             keys: BTreeSet::new(),
             bytes: 0,
             stored: 0,
@@ -242,7 +249,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes everything, or stops at the first failure, and waits for the writes under way.
+    /// Stores all items, or stops at the first failure; then waits for the writes in flight.
     async fn all(&mut self, mut found: mpsc::Receiver<Found>) {
         while self.failure.is_none() {
             match self.next(&mut found).await {
@@ -252,27 +259,27 @@ impl<'a> Run<'a> {
                 Some(Found::Skipped(reason)) => self.skip(reason),
             }
         }
-        while let Some(ended) = self.under_way.next().await {
+        while let Some(ended) = self.in_flight.next().await {
             self.ended(ended);
         }
     }
 
-    /// The next thing found, while writes under way go on.
+    /// Waits for the next item while writes in flight go on.
     async fn next(&mut self, found: &mut mpsc::Receiver<Found>) -> Option<Found> {
         while self.failure.is_none() {
             tokio::select! {
                 biased;
-                Some(ended) = self.under_way.next() => self.ended(ended),
+                Some(ended) = self.in_flight.next() => self.ended(ended),
                 next = found.recv() => return next,
             }
         }
         None
     }
 
-    /// Begins a write as soon as there is room for it.
+    /// Starts a write as soon as there is room for it.
     async fn store(&mut self, at: String, record: Record) {
         while self.failure.is_none() && !self.has_room(&record) {
-            match self.under_way.next().await {
+            match self.in_flight.next().await {
                 Some(ended) => self.ended(ended),
                 None => break,
             }
@@ -284,15 +291,15 @@ impl<'a> Run<'a> {
         self.keys.insert(record.key.clone());
         let (client, clock) = (self.client, self.clock);
         let reached = self.stored > 0;
-        self.under_way.push(Box::pin(async move {
+        self.in_flight.push(Box::pin(async move {
             let result = store_one(client, clock, &record, reached).await;
             Ended { at, key: record.key, bytes: record.value.len(), result }
         }));
     }
 
     fn has_room(&self, record: &Record) -> bool {
-        self.under_way.is_empty()
-            || (self.under_way.len() < WRITES_MAX
+        self.in_flight.is_empty()
+            || (self.in_flight.len() < WRITES_MAX
                 && self.bytes + record.value.len() <= WRITE_BYTES_MAX
                 && !self.keys.contains(&record.key))
     }
@@ -321,7 +328,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tell_skipped(&self) {
+    fn report_skipped(&self) {
         for line in &self.skipped_lines {
             note(&format!("skipped {line}"));
         }
@@ -332,9 +339,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// One write, tried again while the node is busy or the connection gets lost. A repeated write is
-/// harmless: it stores the same value. `reached` says whether the node has answered before; if not,
-/// a refused connection is final at once.
+/// Writes one record, with retries while the node is busy or the connection is lost. A repeated
+/// write is harmless: it stores the same value. `reached` is true once the node has answered;
+/// before that a refused connection is final, so that a wrong URL fails at once.
 async fn store_one(
     client: &Client,
     clock: &Clock,
@@ -346,9 +353,9 @@ async fn store_one(
     let mut tries = 0;
     loop {
         let life = match record.expires_at.map(|at| (at, at.since(clock.now()))) {
-            // a shorter one cannot be given
+            // less than the shortest time to live: it has expired
             Some((at, left)) if left < DURATION_MIN => return Ok(Done::Expired(at)),
-            // nor a longer one, which no node has given either
+            // no node gives more than the longest one
             Some((_, left)) => Ttl::For(left.min(DURATION_MAX)).query(),
             None => String::new(),
         };
@@ -358,15 +365,17 @@ async fn store_one(
             .body(record.value.clone());
         let sent = async { client.body(client.send(request).await?).await };
         let Err(error) = sent.await else { return Ok(Done::Stored) };
-        let asked = match &error {
+        let retry_after = match &error {
             CliError::Refused(refusal) if refusal.status == 503 => refusal.retry_after,
             CliError::Unreachable { connected, .. } if *connected || reached => Some(wait),
             CliError::Cut { .. } => Some(wait),
             _ => None,
         };
-        let Some(asked) = asked.filter(|_| tries < RETRIES_MAX) else { return Err(error) };
+        let Some(retry_after) = retry_after.filter(|_| tries < RETRIES_MAX) else {
+            return Err(error);
+        };
         tries += 1;
-        tokio::time::sleep(asked.max(wait).min(RETRY_WAIT_MAX)).await;
+        tokio::time::sleep(retry_after.max(wait).min(RETRY_WAIT_MAX)).await;
         wait *= 2;
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::cli::canned::{Asked, Canned, answer, run};
+use crate::cli::canned::{Canned, Request, answer, run};
 use crate::cli::output::Format;
 use crate::clock::Fixed;
 
@@ -37,28 +37,28 @@ fn clock() -> Clock {
     Clock::from_source(Fixed::new(NOW, 1))
 }
 
-fn stored(asked: &[Asked]) -> BTreeMap<String, String> {
-    asked.iter().map(|a| (a.line.clone(), a.body.clone())).collect()
+fn stored(requests: &[Request]) -> BTreeMap<String, String> {
+    requests.iter().map(|a| (a.line.clone(), a.body.clone())).collect()
 }
 
 #[test]
-fn lines_become_writes_with_their_types_and_exact_bytes() {
+fn lines_are_written_with_their_types_and_exact_bytes() {
     let node = Canned::new(|_| ok());
     let text = "{\"key\":\"a\",\"data\":{\"x\" : 1.0}}\n\n\
                 {\"key\":\"b c\",\"data_base64\":\"aGk=\",\"content_type\":\"text/plain\"}";
     let (text, ended) = import_text(&node, text, "p/q/");
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(text, "imported 2 records, 0 skipped\n");
-    let asked = node.asked();
-    let stored = stored(&asked);
+    let requests = node.requests();
+    let stored = stored(&requests);
     assert_eq!(stored["PUT /kv/p/q/a"], "{\"x\" : 1.0}");
     assert_eq!(stored["PUT /kv/p/q/b%20c"], "hi");
-    assert!(asked.iter().any(|a| a.has("content-type: application/json")));
-    assert!(asked.iter().any(|a| a.has("content-type: text/plain")));
+    assert!(requests.iter().any(|a| a.has("content-type: application/json")));
+    assert!(requests.iter().any(|a| a.has("content-type: text/plain")));
 }
 
 #[test]
-fn what_is_to_expire_keeps_the_rest_of_its_life_and_what_has_expired_is_skipped() {
+fn records_keep_the_rest_of_their_time_to_live_and_expired_ones_are_skipped() {
     let node = Canned::new(|_| ok());
     let line = |key: &str, at: &str| format!(r#"{{"key":"{key}","data":1,"expires_at":"{at}"}}"#);
     let lines = [
@@ -73,10 +73,10 @@ fn what_is_to_expire_keeps_the_rest_of_its_life_and_what_has_expired_is_skipped(
     let (text, ended) = import_text(&node, &lines.join("\n"), "");
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(text, "imported 5 records, 2 skipped\n");
-    let mut asked: Vec<_> = node.asked().into_iter().map(|asked| asked.line).collect();
-    asked.sort();
+    let mut requests: Vec<_> = node.requests().into_iter().map(|request| request.line).collect();
+    requests.sort();
     assert_eq!(
-        asked,
+        requests,
         [
             "PUT /kv/far?ttl=36500d",
             "PUT /kv/millis?ttl=2ms",
@@ -88,7 +88,7 @@ fn what_is_to_expire_keeps_the_rest_of_its_life_and_what_has_expired_is_skipped(
 }
 
 #[test]
-fn a_write_that_is_tried_again_has_less_of_its_life_left() {
+fn a_retry_sends_the_time_to_live_that_is_left() {
     let time = Fixed::new(NOW, 1);
     let (later, tries) = (time.clone(), AtomicUsize::new(0));
     let node = Canned::new(move |_| {
@@ -99,13 +99,13 @@ fn a_write_that_is_tried_again_has_less_of_its_life_left() {
     let line = |at: &str| format!(r#"{{"key":"a","data":1,"expires_at":"{at}"}}"#);
     let (text, ended) = import_at(&node, &line("2023-11-14T22:13:23Z"), "", &clock);
     assert!(ended.is_ok(), "{ended:?}");
-    assert_eq!(text, "imported 1 records, 0 skipped\n");
-    let asked: Vec<_> = node.asked().into_iter().map(|asked| asked.line).collect();
-    assert_eq!(asked, ["PUT /kv/a?ttl=3s", "PUT /kv/a?ttl=2s"]);
-    // and when nothing is left of it, it has expired
+    assert_eq!(text, "imported 1 record, 0 skipped\n");
+    let requests: Vec<_> = node.requests().into_iter().map(|request| request.line).collect();
+    assert_eq!(requests, ["PUT /kv/a?ttl=3s", "PUT /kv/a?ttl=2s"]);
+    // with nothing left, it has expired
     let (text, ended) = import_at(&node, &line("2023-11-14T22:13:21Z"), "", &clock);
     assert!(ended.is_ok(), "{ended:?}");
-    assert_eq!((text.as_str(), node.asked().len()), ("imported 0 records, 1 skipped\n", 2));
+    assert_eq!((text.as_str(), node.requests().len()), ("imported 0 records, 1 skipped\n", 2));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn of_two_lines_with_one_key_the_later_wins() {
     let lines: Vec<_> = (0..40).map(|n| format!(r#"{{"key":"k","data":{n}}}"#)).collect();
     let (_, ended) = import_text(&node, &lines.join("\n"), "");
     assert!(ended.is_ok(), "{ended:?}");
-    let bodies: Vec<_> = node.asked().iter().map(|a| a.body.clone()).collect();
+    let bodies: Vec<_> = node.requests().iter().map(|a| a.body.clone()).collect();
     assert_eq!(bodies, (0..40).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
@@ -124,13 +124,13 @@ fn a_bad_line_stops_with_its_number() {
     let (text, ended) = import_text(&node, "{\"key\":\"a\",\"data\":1}\n\n{\"key\":\"b\"}\n", "");
     let error = ended.expect_err("a bad line");
     assert_eq!((text.as_str(), error.exit_code()), ("", 2));
-    let words = "import stopped at line 3, 1 records stored: neither data";
+    let words = "import stopped at line 3, 1 record stored: neither data";
     assert!(error.to_string().starts_with(words), "{error}");
 }
 
 #[test]
 fn the_first_refusal_stops_and_names_the_key() {
-    let node = Canned::new(|asked| match asked.line.as_str() {
+    let node = Canned::new(|request| match request.line.as_str() {
         "PUT /kv/b" => {
             let problem = r#"{"code":"value_too_large","detail":"at most 1 byte"}"#;
             answer("413 Content Too Large", "", problem)
@@ -143,16 +143,19 @@ fn the_first_refusal_stops_and_names_the_key() {
     let (_, ended) = import_text(&node, &lines.join("\n"), "");
     let error = ended.expect_err("refused");
     assert_eq!(error.exit_code(), 1);
-    let told = error.to_string();
-    assert!(told.contains("at line 2 (at key b)"), "{told}");
-    assert!(told.ends_with("value_too_large: at most 1 byte"), "{told}");
-    let sent = node.asked().len();
-    assert!(told.contains(&format!(", {} records stored", sent - 1)), "{sent} sent: {told}");
+    let text = error.to_string();
+    assert!(text.contains("at line 2 (at key b)"), "{text}");
+    assert!(text.ends_with("value_too_large: at most 1 byte"), "{text}");
+    let sent = node.requests().len();
+    assert!(
+        text.contains(&format!(", {} stored", count(sent as u64 - 1, "record"))),
+        "{sent} sent: {text}"
+    );
     assert!(sent < 2000, "{sent}");
 }
 
 #[test]
-fn a_busy_node_and_a_lost_connection_are_tried_again() {
+fn a_write_is_retried_when_the_node_is_busy_or_the_connection_is_lost() {
     let tries = AtomicUsize::new(0);
     let node = Canned::new(move |_| match tries.fetch_add(1, Ordering::SeqCst) {
         0 => answer("503 Service Unavailable", "Retry-After: 0\r\n", r#"{"code":"overloaded"}"#),
@@ -161,18 +164,18 @@ fn a_busy_node_and_a_lost_connection_are_tried_again() {
     });
     let (text, ended) = import_text(&node, "{\"key\":\"a\",\"data\":1}", "");
     assert!(ended.is_ok(), "{ended:?}");
-    assert_eq!((text.as_str(), node.asked().len()), ("imported 1 records, 0 skipped\n", 3));
+    assert_eq!((text.as_str(), node.requests().len()), ("imported 1 record, 0 skipped\n", 3));
 }
 
 #[test]
-fn a_node_without_a_promise_to_come_back_is_not_tried_again() {
+fn a_refusal_without_retry_after_is_final() {
     let node = Canned::new(|_| answer("503 Service Unavailable", "", r#"{"code":"read_only"}"#));
     let (_, ended) = import_text(&node, "{\"key\":\"a\",\"data\":1}", "");
-    assert_eq!((ended.map_err(|e| e.exit_code()), node.asked().len()), (Err(1), 1));
+    assert_eq!((ended.map_err(|e| e.exit_code()), node.requests().len()), (Err(1), 1));
 }
 
 #[test]
-fn a_directory_is_stored_and_what_is_left_out_is_counted() {
+fn a_directory_is_stored_and_skipped_entries_are_counted() {
     let node = Canned::new(|_| ok());
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("etc")).unwrap();
@@ -183,11 +186,11 @@ fn a_directory_is_stored_and_what_is_left_out_is_counted() {
         run(Format::Json, async |out| import(&node.client(), &args, &clock(), out).await);
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(json, "{\"imported\":1,\"skipped\":1}\n");
-    assert_eq!(stored(&node.asked())["PUT /kv/etc/hosts"], "h");
+    assert_eq!(stored(&node.requests())["PUT /kv/etc/hosts"], "h");
 }
 
 #[test]
-fn a_source_that_is_not_there_is_a_usage_error() {
+fn a_missing_source_is_a_usage_error() {
     let node = Canned::new(|_| ok());
     let args = Import { from: "no/such/file".into(), prefix: Prefix::all(), private: false };
     let (_, ended) =

@@ -1,7 +1,7 @@
-//! The lines of an export, as an import reads them: one JSON object a line.
+//! Reads the lines of an export, for an import: one JSON object per line.
 //!
-//! `data` is kept as the text that it is, never parsed and written anew, so that a record comes out
-//! of an import with the bytes that went into the export. A line is bounded.
+//! Keeps `data` as its exact text instead of parsing and formatting it, so that an import stores
+//! the bytes that were exported. Bounds the length of a line.
 
 use std::io::{self, BufRead, Read};
 
@@ -15,20 +15,20 @@ use crate::model::{ContentType, Key, Timestamp};
 /// The longest line: the largest value in base64, its key and its versions.
 pub const LINE_BYTES_MAX: usize = 24 << 20;
 
-/// A record to store.
+/// A record to import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Its key.
+    /// Key, before the import's `--prefix`.
     pub key: Key,
-    /// Its media type.
+    /// Given, or else by the field that held the value: `data` is JSON, `data_base64` is bytes.
     pub content_type: ContentType,
-    /// Its value.
+    /// The exact bytes to store.
     pub value: Vec<u8>,
-    /// When it expires.
+    /// The instant from which on it is dead; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The fields of an envelope that matter here; the others are let pass.
+/// The fields of an envelope that an import uses; it ignores the others.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     key: Key,
@@ -39,27 +39,27 @@ struct Envelope<'a> {
     expires_at: Option<String>,
 }
 
-/// Reads a member that is there, `null` included: JSON `null` is a value like others.
+/// Reads a field that is present, even `null`: JSON `null` is a value like any other.
 pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 
-/// Base64 as the API gives it (RFC 4648 section 4, padded).
+/// Decodes base64 as the API writes it (RFC 4648 section 4, padded).
 pub(super) fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64_STANDARD.decode(text)
 }
 
 impl Line {
-    /// Reads one line, without its end.
+    /// Parses one line, without its line end.
     ///
     /// # Errors
-    /// What is wrong with it, in words for whoever wrote it.
+    /// What is wrong with the line, for the user.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|e| {
             let text = e.to_string();
-            // the parser counts lines from the start of this one
+            // drop the parser's line number: it counts from the start of this line
             let words = text.rsplit_once(" at line ").map_or(text.as_str(), |(words, _)| words);
             format!("{words} at column {}", e.column())
         })?;
@@ -69,19 +69,19 @@ impl Line {
                 let bytes = decode(&text).map_err(|e| format!("bad data_base64: {e}"))?;
                 (bytes, ContentType::octet_stream())
             }
-            (Some(_), Some(_)) => return Err("both data and data_base64; keep one".to_owned()),
-            (None, None) => return Err("neither data nor data_base64; give one".to_owned()),
+            (Some(_), Some(_)) => return Err("both data and data_base64; remove one".to_owned()),
+            (None, None) => return Err("neither data nor data_base64; add one".to_owned()),
         };
         let content_type = envelope.content_type.unwrap_or(default_type);
         let expires_at = envelope.expires_at.map(|text| {
             let time = Timestamp::from_rfc3339(&text);
-            time.ok_or("bad expires_at; it looks like 2026-11-25T23:00:00.000000Z")
+            time.ok_or("bad expires_at; write it like 2026-11-25T23:00:00.000000Z")
         });
         Ok(Self { key: envelope.key, content_type, value, expires_at: expires_at.transpose()? })
     }
 }
 
-/// Takes lines off a stream, one at a time.
+/// Reads a stream line by line.
 pub struct Lines<R> {
     from: R,
     buffer: Vec<u8>,
@@ -94,15 +94,15 @@ impl<R: BufRead> Lines<R> {
         Self { from, buffer: Vec::new(), number: 0 }
     }
 
-    /// The number of the line that came last, from 1.
+    /// The number of the latest line, from 1, blank lines included.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line that is not blank, without its end; `None` at the end of the stream.
+    /// Reads the next line that is not blank, trimmed; `None` at the end of the stream.
     ///
     /// # Errors
-    /// What the stream says, or `InvalidData` for a line over [`LINE_BYTES_MAX`].
+    /// Errors of the stream, and `InvalidData` for a line above [`LINE_BYTES_MAX`].
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             self.buffer.clear();
@@ -112,7 +112,7 @@ impl<R: BufRead> Lines<R> {
                 return Ok(None);
             }
             if self.buffer.len() > LINE_BYTES_MAX {
-                let text = format!("longer than {} MiB", LINE_BYTES_MAX >> 20);
+                let text = format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             if !self.buffer.trim_ascii().is_empty() {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn data_keeps_its_text_byte_for_byte() {
+    fn data_keeps_its_exact_text() {
         for data in
             ["1.0e0", "18446744073709551617", "{ \"b\":1, \"a\" : \"\\u00fc\" }", "null", "\"\""]
         {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_problem() {
         for (line, words) in [
             ("", "EOF"),
             ("[1]", "invalid"),

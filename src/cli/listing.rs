@@ -1,7 +1,7 @@
 //! `scan` and `export`: many keys, in key order.
 //!
-//! Both hold at most one page or one piece of the answer, whatever the size of the store. An export
-//! that did not come to its end is an error, never a short file.
+//! Holds at most one page or one piece of the answer in memory. An export that breaks off is an
+//! error, never a file that looks complete.
 
 use clap::Args;
 use reqwest::Method;
@@ -13,22 +13,22 @@ use super::client::{Client, prefix_path, query_value};
 use super::envelope::Envelope;
 use super::error::CliError;
 use super::note;
-use super::output::{Grid, Output};
+use super::output::{Grid, Output, count};
 use super::progress::Counter;
 use crate::model::Prefix;
 
-/// The most items that a node puts into one page.
+/// The most items in one page, by the contract.
 const PAGE_ITEMS_MAX: u64 = 1000;
-/// How much of a value a table shows.
+/// How much of a value to show in the table.
 const PREVIEW_CHARS_MAX: usize = 60;
 
 /// `kvs scan`
 #[derive(Debug, Args)]
 pub struct Scan {
-    /// Whole leading segments, as in `app`; default: all keys
+    /// Whole path segments: `app` takes in `app/x`, but not `apple/x`; default: all keys
     #[arg(default_value = "", hide_default_value = true, value_parser = Prefix::parse)]
     prefix: Prefix,
-    /// Show the values too: their beginning in text, all of them in json
+    /// Show the values too: shortened in a table, whole with `-o json`
     #[arg(long)]
     values: bool,
     /// List at most N keys; default: all
@@ -39,7 +39,7 @@ pub struct Scan {
 /// `kvs export`
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Whole leading segments, as in `app`; default: all keys
+    /// Whole path segments: `app` takes in `app/x`, but not `apple/x`; default: all keys
     #[arg(default_value = "", hide_default_value = true, value_parser = Prefix::parse)]
     prefix: Prefix,
 }
@@ -50,10 +50,10 @@ struct Page {
     next: Option<String>,
 }
 
-/// Prints the keys below a prefix: a table, or with JSON one envelope a line.
+/// Prints the keys below a prefix: a table, or with `-o json` one envelope per line.
 ///
 /// # Errors
-/// What stopped it; the keys before have been printed.
+/// See [`Client::send`] and [`Client::body`]. Earlier pages have been printed.
 pub async fn scan(client: &Client, args: &Scan, out: &mut Output<'_>) -> Result<(), CliError> {
     let mut listing = Listing::new(args, false);
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -70,20 +70,20 @@ pub async fn scan(client: &Client, args: &Scan, out: &mut Output<'_>) -> Result<
             None => break,
             Some(next) if left > 0 => {
                 if after.as_ref() == Some(&next) {
-                    return Err(client.strange("its pages go round in a circle"));
+                    return Err(client.bad_answer("it returned the same page twice"));
                 }
                 after = Some(next);
             }
             Some(_) if out.is_json() => break,
             Some(_) => {
                 out.flush()?;
-                note("there are more keys; a greater --limit shows them");
+                note("there are more keys; raise --limit to see them");
                 break;
             }
         }
     }
     if empty && !out.is_json() {
-        note("no live keys there");
+        note("no live keys below this prefix");
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn page_path(args: &Scan, limit: u64, after: Option<&str>) -> String {
     path
 }
 
-/// The table of a scan. It has a column for the expiry only from the first page on that has one.
+/// The table of a scan. It gets a column for the expiry with the first page that has one.
 struct Listing<'a> {
     args: &'a Scan,
     expiring: bool,
@@ -149,10 +149,10 @@ fn row(item: &Envelope<'_>, args: &Scan, expiring: bool) -> Vec<String> {
     row
 }
 
-/// Prints every live record below a prefix, one envelope a line.
+/// Prints every live record below a prefix, one envelope per line.
 ///
 /// # Errors
-/// [`CliError::Cut`] when the node stopped early: what was printed is then incomplete.
+/// [`CliError::Cut`] if the answer broke off: the output is incomplete.
 pub async fn export(client: &Client, args: &Export, out: &mut Output<'_>) -> Result<(), CliError> {
     let path = format!("{}?values=true", prefix_path("scan", &args.prefix));
     let request = client.request(Method::GET, &path).header(ACCEPT, "application/x-ndjson");
@@ -161,13 +161,13 @@ pub async fn export(client: &Client, args: &Export, out: &mut Output<'_>) -> Res
         value.as_bytes().starts_with(b"application/x-ndjson")
     };
     if !response.headers().get(CONTENT_TYPE).is_some_and(is_ndjson) {
-        return Err(client.strange("it did not send its records one a line"));
+        return Err(client.bad_answer("it did not answer with one record per line"));
     }
     let counter = Counter::unless_printing("exported");
     let (mut records, mut last) = (0_u64, b'\n');
-    let so_far = |records| format!("{records} records, so the export is incomplete");
+    let so_far = |records| format!("{}, so the export is incomplete", count(records, "record"));
     while let Some(chunk) = client.chunk(&mut response, || so_far(records)).await? {
-        // one piece more than there are line ends
+        // `split` gives one piece more than there are line ends
         records += chunk.split(|&b| b == b'\n').count() as u64 - 1;
         last = chunk.last().copied().unwrap_or(last);
         out.raw(&chunk)?;

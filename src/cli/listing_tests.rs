@@ -1,7 +1,7 @@
-//! Pages of a scan, and exports that come whole or not.
+//! Pages of a scan, and exports that arrive whole or break off.
 
 use super::*;
-use crate::cli::canned::{Asked, Canned, answer, run};
+use crate::cli::canned::{Canned, Request, answer, run};
 use crate::cli::output::Format;
 
 fn item(key: &str, content: &str) -> String {
@@ -10,8 +10,8 @@ fn item(key: &str, content: &str) -> String {
 }
 
 /// Two pages: `a`, then `b`.
-fn two_pages(asked: &Asked) -> Vec<u8> {
-    let page = if asked.line.contains("after=n%2B1") {
+fn two_pages(request: &Request) -> Vec<u8> {
+    let page = if request.line.contains("after=n%2B1") {
         format!(r#"{{"prefix":"app","items":[{}]}}"#, item("b", r#","data":null"#))
     } else {
         let first = item("a", r#","content_type":"text/plain","data_base64":"aGVsbG8=""#);
@@ -34,11 +34,11 @@ fn pages_are_followed_to_the_end() {
     assert_eq!(lines[0], ["KEY", "SIZE", "TYPE", "TIME", "ORIGIN", "VALUE"]);
     assert_eq!(lines[1], ["a", "5", "B", "text/plain", time, "o", "hello"]);
     assert_eq!(lines[2], ["b", "5", "B", "-", time, "o", "null"]);
-    assert_eq!(node.asked()[0].line, "GET /scan/app?limit=1000&values=true");
+    assert_eq!(node.requests()[0].line, "GET /scan/app?limit=1000&values=true");
 }
 
 #[test]
-fn json_is_one_envelope_a_line_and_a_limit_ends_it() {
+fn json_is_one_envelope_per_line_up_to_the_limit() {
     let node = Canned::new(two_pages);
     let scan = |limit| {
         run(Format::Json, async |out| super::scan(&node.client(), &args(limit), out).await).0
@@ -46,13 +46,13 @@ fn json_is_one_envelope_a_line_and_a_limit_ends_it() {
     assert_eq!(scan(None).lines().count(), 2);
     let first = item("a", r#","content_type":"text/plain","data_base64":"aGVsbG8=""#);
     assert_eq!(scan(Some(1)), format!("{first}\n"));
-    assert_eq!(node.asked().last().unwrap().line, "GET /scan/app?limit=1&values=true");
+    assert_eq!(node.requests().last().unwrap().line, "GET /scan/app?limit=1&values=true");
 }
 
 #[test]
-fn expiry_has_a_column_from_the_first_page_on_that_has_one() {
-    let node = Canned::new(|asked| {
-        let page = if asked.line.contains("after=2") {
+fn the_first_expiry_adds_a_column() {
+    let node = Canned::new(|request| {
+        let page = if request.line.contains("after=2") {
             let at = r#","expires_at":"2026-11-25T23:00:00.000000Z""#;
             format!(r#"{{"items":[{},{}]}}"#, item("b", at), item("c", r#","expires_at":null"#))
         } else {
@@ -88,9 +88,9 @@ fn exported(pieces: &'static str) -> (String, Result<(), CliError>) {
     let node = Canned::new(move |_| chunked(pieces));
     let args = Export { prefix: Prefix::all() };
     let ended = run(Format::Text, async |out| export(&node.client(), &args, out).await);
-    let asked = &node.asked()[0];
-    assert_eq!(asked.line, "GET /scan/?values=true");
-    assert!(asked.has("accept: application/x-ndjson"));
+    let request = &node.requests()[0];
+    assert_eq!(request.line, "GET /scan/?values=true");
+    assert!(request.has("accept: application/x-ndjson"));
     ended
 }
 
@@ -104,17 +104,17 @@ fn an_export_is_copied_byte_for_byte() {
 }
 
 #[test]
-fn an_export_that_was_cut_is_an_error() {
+fn an_export_that_breaks_off_is_an_error() {
     for cut in ["4\r\n{ }\n\r\n", "5\r\n{ }\n{\r\n0\r\n\r\n", "9\r\n{ }\n"] {
         let (text, ended) = exported(cut);
         let error = ended.expect_err(cut);
         assert_eq!(error.exit_code(), 3, "{cut}");
-        assert!(text.starts_with("{ }\n") && error.to_string().contains("1 records"), "{error}");
+        assert!(text.starts_with("{ }\n") && error.to_string().contains("1 record,"), "{error}");
     }
 }
 
 #[test]
-fn an_export_must_come_one_a_line() {
+fn an_export_must_have_one_record_per_line() {
     let node = Canned::new(|_| answer("200 OK", "Content-Type: application/json\r\n", "{}"));
     let args = Export { prefix: Prefix::all() };
     let (text, ended) = run(Format::Text, async |out| export(&node.client(), &args, out).await);

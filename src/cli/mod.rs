@@ -1,9 +1,9 @@
-//! The command line: what the binary understands, and which file does it.
+//! The command line: parses arguments and hands them to the file that implements the command.
 //!
-//! One file a command family. The exit status is the contract's: 0 done, 1 refused by the server,
-//! 2 usage or configuration, 3 cannot reach the server. Results go to standard output and
-//! everything else to standard error, so that every command can stand in a pipe. The commands of a
-//! client know a node only by its HTTP API, never by its store.
+//! Each command family has one file. The exit status is part of the contract: 0 done, 1 refused by
+//! the server, 2 usage or configuration, 3 cannot reach the server. Results go to standard output,
+//! everything else to standard error, so every command works in a pipe. Client commands reach a
+//! node only through its HTTP API, never through its store.
 
 use std::future::Future;
 use std::io::{self, BufWriter, Write};
@@ -45,30 +45,30 @@ Examples:
   kvs serve --dev                            one node, temporary data, http://127.0.0.1:8080
   kvs put app/name hello
   kvs get app/name
-  kvs cas app/name new --expect-value hello  swaps only if nobody was faster
-  kvs scan app                               what lies below app/
-  kvs history app/name                       what it was before; --restore U brings it back
-  kvs txn changes.json                       several keys, all or nothing
+  kvs cas app/name new --expect-value hello  writes only if the value is still `hello`
+  kvs scan app                               lists the keys below app/
+  kvs history app/name                       lists earlier values; --restore UUID brings one back
+  kvs txn changes.json                       changes several keys, all or nothing
   kvs export > all.ndjson; kvs import all.ndjson
 
 Exit status: 0 done, 1 refused by the server, 2 usage or configuration, 3 cannot reach the server.
-`kvs COMMAND --help` tells more about a command.";
+`kvs COMMAND --help` explains a command.";
 
 /// A masterless key-value store: every node holds all data, serves it locally and merges with the
-/// others.
+/// other nodes
 #[derive(Debug, Parser)]
 #[command(name = "kvs", bin_name = "kvs", version, after_help = AFTER_HELP, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// Form of what is printed: text for people, json for programs
+    /// Output format: text for people, json for programs
     #[arg(
         short,
         long,
         global = true,
         value_enum,
-        value_name = "FORM",
+        value_name = "FORMAT",
         default_value_t,
         help_heading = "Client options"
     )]
@@ -81,33 +81,33 @@ pub struct Arguments {
 enum Command {
     /// Run a node until SIGTERM or SIGINT
     Serve(serve::Serve),
-    /// Write the value of a key to standard output, byte for byte
+    /// Print the value of a key, byte for byte
     ///
-    /// With `-o json`: its envelope, with the version, the expiry and the content type.
+    /// With `-o json`, print its envelope: the value with its version, expiry and content type.
     Get(values::Get),
     /// Store a value under a key
     Put(values::Put),
     /// Delete a key
     Del(values::Del),
-    /// Compare and swap: write only if the key still is as expected
+    /// Compare and swap: write a key only if it is as expected
     Cas(cas::Cas),
-    /// Show what a key was before, or bring it back
+    /// List earlier values of a key, print one, or restore one
     History(history::History),
-    /// Compare, write and read several keys in one step: all or nothing
+    /// Compare, write and read several keys in one step, all or nothing
     Txn(txn::Txn),
     /// List the keys below a prefix, in key order
     Scan(listing::Scan),
-    /// Say how a node and its cluster are
+    /// Show the state of a node and its cluster
     Status(cluster::Status),
-    /// List the members of the cluster as a node knows them
+    /// List the members of the cluster as a node sees them
     Members(cluster::Members),
-    /// Compare and exchange with every alive peer now, and say what it took
+    /// Compare and exchange records with every alive peer now, and show each result
     Sync(cluster::Sync),
-    /// Store a directory tree, or the lines that `export` writes
+    /// Store a directory tree, or the records that `export` wrote
     Import(import::Import),
-    /// Write all live records to standard output, one JSON object a line, in key order
+    /// Print all live records in key order, one JSON object per line
     Export(listing::Export),
-    /// Make and show the certificates by which the nodes of a cluster know each other
+    /// Make and show the certificates that identify the nodes of a cluster
     #[command(subcommand)]
     Cert(identity::Cert),
     /// Make the secret that the nodes of a cluster share
@@ -118,18 +118,17 @@ enum Command {
     Config(serve::ConfigCommand),
 }
 
-/// Does what the arguments ask for, reports what went wrong in one line on standard error, and
-/// gives the exit status.
+/// Runs the command, reports a failure in one line on standard error, and returns the exit status.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
-    // not locked: a node prints its ready line from any thread
+    // not locked, because a node prints its ready line from another thread
     let mut stdout = BufWriter::new(io::stdout());
     let mut out = Output::new(&mut stdout, arguments.output);
     let done = dispatch(arguments, &mut out).and_then(|()| out.flush());
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // what was printed before the failure still belongs to the caller
+            // output from before the failure still reaches the caller
             let flushed = out.flush();
             if !error.is_closed_output() {
                 note(&error.to_string());
@@ -140,7 +139,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// One line on standard error. Nothing can be done when that is closed.
+/// Prints one line on standard error; ignores a closed one, where nobody could read the failure.
 fn note(text: &str) {
     let _ = writeln!(io::stderr(), "kvs: {}", output::printable(text));
 }
@@ -170,7 +169,7 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
     }
 }
 
-/// A client does one thing at a time: one thread is enough.
+/// Runs a client command. It does one thing at a time, so one thread is enough.
 fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

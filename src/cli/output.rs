@@ -1,7 +1,7 @@
-//! What commands print: lines, bytes, JSON, tables, and numbers for people.
+//! Output of commands: lines, bytes, JSON, tables, and numbers for people.
 //!
-//! Text from a node is made printable before it reaches a terminal, so that a key cannot carry
-//! control sequences there. Tables are never wrapped. Must not know what is printed.
+//! Escapes control characters in text from a node, so that a key cannot control the terminal. Never
+//! wraps tables. Must not know what it prints.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -11,12 +11,12 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 
 use super::error::CliError;
 
-/// The longest cell of a table: more than any key takes, and far from what column widths can count.
+/// Longer cells are cut: longer than any key, and far below what a column width (`u16`) can count.
 const CELL_CHARS_MAX: usize = 8192;
 /// Spaces between the columns of a table.
 const GAP: u16 = 2;
 
-/// The form of what is printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
@@ -26,7 +26,7 @@ pub enum Format {
     Json,
 }
 
-/// Where results go.
+/// Where results go, and in which format.
 pub struct Output<'a> {
     to: &'a mut dyn Write,
     format: Format,
@@ -38,13 +38,13 @@ impl<'a> Output<'a> {
         Self { to, format }
     }
 
-    /// Whether a program reads it.
+    /// True if the caller asked for JSON.
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes unchanged.
     ///
     /// # Errors
     /// [`CliError::Output`].
@@ -61,8 +61,8 @@ impl<'a> Output<'a> {
         self.raw(b"\n")
     }
 
-    /// Prints one JSON text as one line. Line ends in JSON are white space, never content: a string
-    /// cannot hold a bare one.
+    /// Prints one JSON text as one line. A bare line break in JSON is always white space, because
+    /// strings must escape it; so it becomes a space.
     ///
     /// # Errors
     /// [`CliError::Output`].
@@ -76,7 +76,7 @@ impl<'a> Output<'a> {
         self.raw(b"\n")
     }
 
-    /// Hands everything on.
+    /// Writes everything that is still buffered.
     ///
     /// # Errors
     /// [`CliError::Output`].
@@ -85,7 +85,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// `text` with control characters escaped.
+/// Escapes the control characters of `text`.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -99,7 +99,7 @@ pub fn printable(text: &str) -> String {
     safe
 }
 
-/// A table that may be printed page by page: columns keep at least the width that they had.
+/// A table that is printed page by page. Columns never get narrower from one page to the next.
 pub struct Grid {
     header: Vec<&'static str>,
     right: Vec<usize>,
@@ -107,13 +107,13 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A table with these columns; those whose index stands in `right` hold numbers.
+    /// Makes a table. Columns whose index is in `right` are aligned right, for numbers.
     #[must_use]
     pub fn new(header: Vec<&'static str>, right: &[usize]) -> Self {
         Self { header, right: right.to_vec(), widths: Vec::new() }
     }
 
-    /// The next rows as lines without a trailing line end; the first time below the header.
+    /// Formats the next rows, without a trailing line end. The first page begins with the header.
     #[must_use]
     pub fn page(&mut self, rows: Vec<Vec<String>>) -> String {
         let mut table = Table::new();
@@ -147,7 +147,7 @@ fn cut(cell: String) -> String {
     }
 }
 
-/// A number of bytes for people: `812 B`, `1.5 KiB`, `16.0 MiB`.
+/// Formats bytes for people: `812 B`, `1.5 KiB`, `16.0 MiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let mut unit = "B";
@@ -163,7 +163,13 @@ pub fn size(bytes: u64) -> String {
     if unit == "B" { format!("{whole} B") } else { format!("{whole}.{tenths} {unit}") }
 }
 
-/// A span for people: `7 ms`, `1.25 s`.
+/// Formats a count for people: `1 record`, `2 records`.
+#[must_use]
+pub fn count(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Formats a duration for people: `7 ms`, `1.25 s`.
 #[must_use]
 pub fn span(span: Duration) -> String {
     if span < Duration::from_secs(1) {
@@ -206,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_formatted_for_people() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),
@@ -217,6 +223,7 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+        assert_eq!([0, 1, 2].map(|n| count(n, "record")), ["0 records", "1 record", "2 records"]);
         assert_eq!(span(Duration::from_millis(7)), "7 ms");
         assert_eq!(span(Duration::from_millis(1257)), "1.25 s");
     }

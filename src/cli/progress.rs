@@ -1,15 +1,15 @@
-//! Counting aloud: progress of long work, on a terminal alone.
+//! A counter that shows the progress of long work, on a terminal only.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stdout};
 
-/// A count of records on standard error, if that is a terminal.
+/// Counts records on standard error if that is a terminal; else shows nothing.
 pub struct Counter(ProgressBar);
 
 impl Counter {
-    /// Counts records that were `done`, as in "imported 812 records".
+    /// Shows "{done} 812 records", with `done` as in "imported".
     pub fn new(done: &'static str) -> Self {
-        // hidden by itself unless standard error is a terminal
+        // indicatif hides it unless standard error is a terminal
         let bar = ProgressBar::no_length();
         let template = format!("{done} {{human_pos}} records ({{per_sec}})");
         if let Ok(style) = ProgressStyle::with_template(&template) {
@@ -18,7 +18,7 @@ impl Counter {
         Self(bar)
     }
 
-    /// The same, and silent when the records themselves go to the terminal.
+    /// Like [`Self::new`], but silent when the records themselves go to the terminal.
     pub fn unless_printing(done: &'static str) -> Self {
         if stdout().is_terminal() { Self(ProgressBar::hidden()) } else { Self::new(done) }
     }
@@ -28,7 +28,7 @@ impl Counter {
         self.0.set_position(records);
     }
 
-    /// Takes the count off the screen.
+    /// Clears the count from the screen.
     pub fn end(&self) {
         self.0.finish_and_clear();
     }

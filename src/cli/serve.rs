@@ -1,7 +1,7 @@
-//! `serve` and `config`: from arguments, environment and file to a running node.
+//! `serve` and `config`: turn arguments, environment and file into a configuration and run a node.
 //!
-//! Decides where the configuration comes from and in which runtime the node lives; what a node does
-//! is `crate::node`'s.
+//! Decides where the configuration comes from and which runtime the node gets. `crate::node` does
+//! the rest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,36 +19,36 @@ use crate::config::{Config, DEFAULT_TOML};
 use crate::node;
 use crate::telemetry::{self, LogFormat};
 
-/// How long work that cannot be interrupted may delay the exit after an orderly shutdown.
+/// How long uninterruptible work may delay the exit after an orderly shutdown.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
 
-/// What `--dev` decides itself.
+/// Keys that `--dev` sets, so `--set` must not.
 const DEV_KEYS: [&str; 2] = ["clustering_enabled", "node.data_dir"];
 
 /// `kvs serve`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true))]
 pub struct Serve {
-    /// Configuration file; `kvs config default` prints one to start from
+    /// Configuration file; start from the output of `kvs config default`
     #[arg(long, value_name = "FILE", group = "source")]
     config: Option<PathBuf>,
-    /// Override one key of the configuration, as in --set http.listen=127.0.0.1:8081; repeatable
+    /// Override one configuration key, as in --set http.listen=127.0.0.1:8081; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
-    /// One node without a file or a cluster; its data is temporary and removed at exit
+    /// Run one node without a file or a cluster, on temporary data that is deleted at exit
     #[arg(long, group = "source")]
     dev: bool,
-    /// Form of the log lines on standard error; `KVS_LOG` sets the level (default: info)
-    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    /// Format of the log on standard error; `KVS_LOG` sets its level (default: info)
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log: LogFormat,
 }
 
 /// `kvs config`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print every key with its default, its effect and its range
+    /// Print every key with its default, effect and range
     Default,
-    /// Check a file as `serve` would, the environment included
+    /// Check a file, with the environment applied, as `serve` would
     Check(Check),
 }
 
@@ -64,11 +64,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
         }
-        _ => Err("write it as key=value, for instance node.name=n2".to_owned()),
+        _ => Err("expected KEY=VALUE, for example node.name=n2".to_owned()),
     }
 }
 
-/// The variables that the configuration may look at. Others may be of any bytes.
+/// The `KVS_` variables. Skips all others, which need not be UTF-8.
 fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -76,18 +76,18 @@ fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Runs a node until it is told to stop.
+/// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What kept it from starting, or what ended it.
+/// Why the node did not start, or which part of it failed.
 pub fn serve(args: Serve, out: &mut Output<'_>) -> Result<(), CliError> {
     let temporary = if args.dev { Some(Temporary::make()?) } else { None };
     let config = configure(args.config.as_deref(), args.set, temporary.as_ref(), &environment())?;
     telemetry::start_logging(args.log);
     if let Some(Temporary(dir)) = &temporary {
-        note(&format!("development node; its data is in {} until it ends", dir.display()));
+        note(&format!("development node; its data is in {}, deleted at exit", dir.display()));
     }
-    // the node prints for itself from here on
+    // from here on the node prints for itself
     out.flush()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -112,7 +112,7 @@ fn configure(
     let Some(Temporary(dir)) = temporary else { return Ok(Config::load(file, env, &sets)?) };
     if let Some((key, _)) = sets.iter().find(|(key, _)| DEV_KEYS.contains(&key.as_str())) {
         return Err(CliError::Usage(format!(
-            "--dev decides {key} itself; leave --set {key} out, or use --config"
+            "--dev sets {key} itself; drop --set {key}, or use --config instead of --dev"
         )));
     }
     sets.push(("clustering_enabled".to_owned(), "false".to_owned()));
@@ -124,7 +124,7 @@ fn configure(
 /// Prints or checks a configuration.
 ///
 /// # Errors
-/// [`CliError::Config`] with what is wrong with the file.
+/// [`CliError::Config`] says what is wrong with the file.
 pub fn config(command: &ConfigCommand, out: &mut Output<'_>) -> Result<(), CliError> {
     match command {
         ConfigCommand::Default => out.raw(DEFAULT_TOML.as_bytes()),
@@ -135,7 +135,7 @@ pub fn config(command: &ConfigCommand, out: &mut Output<'_>) -> Result<(), CliEr
     }
 }
 
-/// A fresh directory that goes when this does.
+/// A fresh directory, private to its owner; deleted on drop.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -143,14 +143,14 @@ impl Temporary {
         let path = std::env::temp_dir().join(format!("kvs-dev-{}", Clock::system().uuid()));
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => Ok(Self(path)),
-            Err(error) => Err(CliError::File { verb: "make the directory", path, error }),
+            Err(error) => Err(CliError::File { verb: "create the directory", path, error }),
         }
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // what cannot be removed is left to whoever tends the temporary files
+        // best effort: the system cleans its temporary directory anyway
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::cli::output::Format;
 
-    fn own(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
@@ -168,8 +168,8 @@ mod tests {
     fn dev_needs_no_file_and_leaves_none() {
         let temporary = Temporary::make().unwrap();
         let dir = temporary.0.clone();
-        let env = own(&[("KVS_NODE__DATA_DIR", "/elsewhere")]).into_iter().collect();
-        let sets = own(&[("http.listen", "127.0.0.1:0")]);
+        let env = owned(&[("KVS_NODE__DATA_DIR", "/elsewhere")]).into_iter().collect();
+        let sets = owned(&[("http.listen", "127.0.0.1:0")]);
         let config = configure(None, sets, Some(&temporary), &env).unwrap();
         assert_eq!((config.node.data_dir.as_path(), config.http.listen.port()), (dir.as_path(), 0));
         assert!(!config.clustering_enabled);
@@ -179,18 +179,18 @@ mod tests {
     }
 
     #[test]
-    fn dev_does_not_take_a_data_directory() {
+    fn dev_refuses_settings_that_it_makes_itself() {
         let temporary = Temporary::make().unwrap();
         for key in DEV_KEYS {
-            let sets = own(&[(key, "true")]);
+            let sets = owned(&[(key, "true")]);
             let error = configure(None, sets, Some(&temporary), &BTreeMap::new());
-            let error = error.expect_err("a contradiction");
+            let error = error.expect_err("--dev sets it");
             assert!(error.to_string().contains(key) && error.exit_code() == 2, "{error}");
         }
     }
 
     #[test]
-    fn a_pair_has_a_key() {
+    fn a_setting_needs_a_key_and_an_equals_sign() {
         assert_eq!(pair("a.b = c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
         assert!(pair("a").is_err() && pair("=b").is_err());
     }

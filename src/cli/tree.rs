@@ -1,8 +1,8 @@
-//! A directory tree as records: each regular file's path below the root becomes a key.
+//! Reads a directory tree as records: the path of each regular file below the root becomes a key.
 //!
-//! Links are not followed. Unless asked for, files that not everybody may read, and directories
-//! below the root that not everybody may pass, are left out, so that an import does not publish
-//! what was private. What is left out is told, with the reason.
+//! Follows no links. Skips files that not everybody may read, and directories below the root that
+//! not everybody may enter, unless asked to take them: an import must not publish private data by
+//! accident. Reports each skipped entry with the reason.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,11 +16,11 @@ use super::write::VALUE_BYTES_MAX;
 use crate::model::{ContentType, Key};
 
 const OTHERS_MAY_READ: u32 = 0o004;
-const OTHERS_MAY_PASS: u32 = 0o001;
-const TAKES_IT: &str = "--private takes it";
+const OTHERS_MAY_ENTER: u32 = 0o001;
+const USE_PRIVATE: &str = "import it with --private";
 
-/// Hands every entry below `root` to `each`, in the order of names: a record, or what was left out
-/// and why. `each` says whether to go on.
+/// Calls `each` with every entry below `root`, in the order of names: a record, or the text for an
+/// entry that was skipped. Stops when `each` returns false.
 pub fn walk(root: &Path, private: bool, mut each: impl FnMut(Result<Line, String>) -> bool) {
     let mut entries = WalkDir::new(root).follow_links(false).sort_by_file_name().into_iter();
     while let Some(entry) = entries.next() {
@@ -31,7 +31,7 @@ pub fn walk(root: &Path, private: bool, mut each: impl FnMut(Result<Line, String
                 }
                 entries.skip_current_dir();
                 let path = entry.path().display();
-                Err(format!("{path}: a directory that is not open to everybody ({TAKES_IT})"))
+                Err(format!("{path}: a directory that not everybody may enter ({USE_PRIVATE})"))
             }
             Ok(entry) => read(root, &entry, private)
                 .map_err(|reason| format!("{}: {reason}", entry.path().display())),
@@ -50,9 +50,9 @@ fn reason(error: &walkdir::Error) -> String {
     error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Whether everybody may reach what is in a directory.
+/// True if everybody may enter the directory.
 fn is_open(entry: &DirEntry) -> bool {
-    entry.metadata().is_ok_and(|found| found.permissions().mode() & OTHERS_MAY_PASS != 0)
+    entry.metadata().is_ok_and(|found| found.permissions().mode() & OTHERS_MAY_ENTER != 0)
 }
 
 fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
@@ -64,13 +64,13 @@ fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
     }
     let key = key(root, entry.path())?;
     let file = File::open(entry.path()).map_err(|e| e.to_string())?;
-    // asked of the open file: what the path names may have changed
+    // ask the open file, because the path may name another file by now
     let metadata = file.metadata().map_err(|e| e.to_string())?;
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());
     }
     if !private && metadata.permissions().mode() & OTHERS_MAY_READ == 0 {
-        return Err(format!("not readable by everybody ({TAKES_IT})"));
+        return Err(format!("not readable by everybody ({USE_PRIVATE})"));
     }
     let mut value = Vec::new();
     file.take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value).map_err(|e| e.to_string())?;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_readable_files_become_keys_and_the_rest_is_told() {
+    fn regular_readable_files_become_keys_and_the_rest_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         write(&root.join("b/ü x.txt"), 0o644);
@@ -130,18 +130,18 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
         let (taken, left) = names(root, false);
         assert_eq!(taken, ["a", "b/ü x.txt"]);
-        let told = |word: &str| left.iter().filter(|line| line.contains(word)).count();
+        let reported = |word: &str| left.iter().filter(|line| line.contains(word)).count();
         assert_eq!(
-            (left.len(), told("symbolic link"), told("not a regular")),
+            (left.len(), reported("symbolic link"), reported("not a regular")),
             (6, 2, 1),
             "{left:?}"
         );
-        assert_eq!((told("--private"), told("not UTF-8")), (2, 1), "{left:?}");
+        assert_eq!((reported("--private"), reported("not UTF-8")), (2, 1), "{left:?}");
         assert_eq!(names(root, true).0, ["a", "b/ü x.txt", "closed/f", "secret"]);
     }
 
     #[test]
-    fn a_file_that_no_key_can_hold_is_left_out() {
+    fn files_too_large_or_too_deep_are_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let large = File::create(dir.path().join("large")).unwrap();
         large.set_len(VALUE_BYTES_MAX as u64 + 1).unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_told_to() {
+    fn a_walk_stops_when_the_caller_says_so() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a", "b", "c"] {
             write(&dir.path().join(name), 0o644);

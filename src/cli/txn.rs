@@ -1,7 +1,7 @@
 //! `txn`: several compares, writes and reads that a node decides in one step.
 //!
-//! The transaction is sent as it was written; only that it is JSON is checked before. Which branch
-//! was done is an answer, not a failure.
+//! Sends the transaction unchanged, after checking only that it is JSON. Succeeds with either
+//! branch: which one ran is an answer, not a failure.
 
 use std::fs::File;
 use std::io;
@@ -20,9 +20,9 @@ use super::output::{Grid, Output, printable};
 use super::write::read_all;
 use crate::model::{ContentType, json};
 
-/// The longest transaction that any node takes.
+/// The longest transaction that any node accepts; `limits.body_bytes_max` goes no higher.
 const TXN_BYTES_MAX: usize = 64 << 20;
-/// How much of a value a table shows.
+/// How much of a value to show in the table.
 const PREVIEW_CHARS_MAX: usize = 40;
 
 const AFTER_HELP: &str = r#"Example of a FILE:
@@ -40,26 +40,26 @@ const AFTER_HELP: &str = r#"Example of a FILE:
     "uuid": "67e55044-10b1-426f-9247-bb680e5fe0c8"
   }
 
-If all compares hold, the operations of `success` are done, else those of `failure`; each list may
-be missing. It is one step on the node, all or nothing. `expected` is one of `uuid`, `timestamp`,
-both of these, `data`, `data_base64`, `absent` and `exists`; a key is written at most once. With
-`uuid`, a new one for each transaction, it is safe to send the same again to the same node.
+If all compares hold, the node runs `success`, else `failure`, in one step, all or nothing. Each
+list may be missing. `expected` takes `uuid`, `timestamp`, both of these, `data`, `data_base64`,
+`absent` or `exists`. A transaction writes each key at most once. With a `uuid`, new for each
+transaction, it is safe to send the same transaction to the same node again.
 
-The exit status is 0 whichever branch was done; `-o json` tells it as `succeeded`."#;
+The exit status is 0 with either branch; `-o json` shows in `succeeded` which one ran."#;
 
 /// `kvs txn`
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Txn {
-    /// A file with the transaction in JSON, or `-` for standard input
+    /// File with the transaction in JSON, or `-` for standard input
     #[arg(value_name = "FILE|-")]
     from: PathBuf,
 }
 
-/// Sends a transaction and prints what became of it.
+/// Sends a transaction and prints which branch ran, and its results.
 ///
 /// # Errors
-/// What stopped it. A compare that does not hold is no error.
+/// [`CliError::Usage`] if it is not JSON; else see [`Client::send`]. A failed compare is no error.
 pub async fn txn(client: &Client, args: &Txn, out: &mut Output<'_>) -> Result<(), CliError> {
     let text = Bytes::from(read(&args.from)?);
     let request = client
@@ -70,14 +70,14 @@ pub async fn txn(client: &Client, args: &Txn, out: &mut Output<'_>) -> Result<()
     if out.is_json() {
         return out.json(&body);
     }
-    // the node took it, so this is how it looks
-    let asked: Asked = serde_json::from_slice(&text).unwrap_or_default();
+    // the node accepted it, so it has this shape
+    let request: Request = serde_json::from_slice(&text).unwrap_or_default();
     let answer: Answer<'_> = client.parse(&body)?;
-    out.line(&verdict(&asked, &answer))?;
+    out.line(&verdict(&request, &answer))?;
     if answer.results.is_empty() {
         return Ok(());
     }
-    out.line(&table(&asked, &answer))
+    out.line(&table(&request, &answer))
 }
 
 fn read(from: &Path) -> Result<Vec<u8>, CliError> {
@@ -90,15 +90,17 @@ fn read(from: &Path) -> Result<Vec<u8>, CliError> {
         read_all(&mut File::open(from).map_err(fail)?, from, &what, TXN_BYTES_MAX)?
     };
     json::check(&text).map_err(|e| {
-        CliError::Usage(format!("the transaction is not acceptable JSON: {e}; nothing was sent"))
+        CliError::Usage(format!(
+            "the transaction is not acceptable JSON: {e}; correct it (nothing was sent)"
+        ))
     })?;
     Ok(text)
 }
 
-/// What the answer does not repeat of the request.
+/// The parts of the request that the answer does not repeat.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct Request {
     compare: Vec<Named>,
     success: Vec<Operation>,
     failure: Vec<Operation>,
@@ -141,26 +143,26 @@ enum Done<'a> {
     Get(Option<Box<Envelope<'a>>>),
 }
 
-/// Which branch was done, and why.
-fn verdict(asked: &Asked, answer: &Answer<'_>) -> String {
-    let all = asked.compare.len();
+/// Says which branch ran, and why.
+fn verdict(request: &Request, answer: &Answer<'_>) -> String {
+    let all = request.compare.len();
     if answer.succeeded {
         return match all {
-            0 => "nothing to compare: did `success`".to_owned(),
-            1 => "the compare holds: did `success`".to_owned(),
-            all => format!("all {all} compares hold: did `success`"),
+            0 => "nothing to compare: ran `success`".to_owned(),
+            1 => "the compare holds: ran `success`".to_owned(),
+            all => format!("all {all} compares hold: ran `success`"),
         };
     }
-    let name = |&index: &usize| match asked.compare.get(index) {
+    let name = |&index: &usize| match request.compare.get(index) {
         Some(Named { key }) => format!("{index} ({})", printable(key)),
         None => index.to_string(),
     };
     let failed: Vec<_> = answer.failed.iter().map(name).collect();
-    format!("of {all} compares these do not hold: {}: did `failure`", failed.join(", "))
+    format!("of {all} compares these do not hold: {}; ran `failure`", failed.join(", "))
 }
 
-fn table(asked: &Asked, answer: &Answer<'_>) -> String {
-    // an answer says of reads alone when they expire
+fn table(request: &Request, answer: &Answer<'_>) -> String {
+    // an answer has an expiry only for reads
     let expires_at = |done: &Done<'_>| match done {
         Done::Get(Some(envelope)) => or_dash(envelope.expires_at.as_deref()),
         Done::Put { .. } => String::new(),
@@ -176,10 +178,11 @@ fn table(asked: &Asked, answer: &Answer<'_>) -> String {
         header.push("EXPIRES");
     }
     header.push("RESULT");
-    let branch = if answer.succeeded { &asked.success } else { &asked.failure };
-    let asked_key = |index: usize| branch.get(index)?.get.as_ref().map(|named| named.key.clone());
+    let branch = if answer.succeeded { &request.success } else { &request.failure };
+    let requested_key =
+        |index: usize| branch.get(index)?.get.as_ref().map(|named| named.key.clone());
     let rows = answer.results.iter().enumerate().map(|(index, done)| {
-        let mut row = row(done, asked_key(index));
+        let mut row = row(done, requested_key(index));
         if expiring {
             row.insert(4, expires_at(done));
         }
@@ -188,8 +191,9 @@ fn table(asked: &Asked, answer: &Answer<'_>) -> String {
     Grid::new(header, &[3]).page(rows.collect())
 }
 
-/// Operation, key, uuid, timestamp and result; a read without a value does not tell its key.
-fn row(done: &Done<'_>, asked_key: Option<String>) -> Vec<String> {
+/// Operation, key, uuid, timestamp and result. The answer to a read that finds nothing has no key,
+/// so the row shows `requested_key`.
+fn row(done: &Done<'_>, requested_key: Option<String>) -> Vec<String> {
     let dash = || or_dash(None);
     let (operation, key, uuid, timestamp, result) = match done {
         Done::Put { key, uuid, timestamp } => {
@@ -204,7 +208,7 @@ fn row(done: &Done<'_>, asked_key: Option<String>) -> Vec<String> {
             ("get", found.key.clone(), found.uuid.clone(), found.timestamp.to_string(), value)
         }
         Done::Get(None) => {
-            let key = asked_key.unwrap_or_else(dash);
+            let key = requested_key.unwrap_or_else(dash);
             ("get", key, dash(), dash(), "(no live value)".to_owned())
         }
     };

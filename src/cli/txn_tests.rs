@@ -1,4 +1,4 @@
-//! Transactions: sent as written, and told as lines for people.
+//! Transactions are sent unchanged, and their answers are shown as a table.
 
 use std::io::Write;
 
@@ -19,8 +19,8 @@ fn send(text: &str, format: Format, said: &str) -> (String, Result<(), CliError>
     file.write_all(text.as_bytes()).unwrap();
     let args = Txn { from: file.path().to_owned() };
     let (text, ended) = run(format, async |out| txn(&node.client(), &args, out).await);
-    let asked = node.asked().into_iter();
-    (text, ended, asked.map(|asked| format!("{}\n{}", asked.line, asked.body)).collect())
+    let requests = node.requests().into_iter();
+    (text, ended, requests.map(|request| format!("{}\n{}", request.line, request.body)).collect())
 }
 
 fn rows(text: &str) -> Vec<Vec<&str>> {
@@ -28,16 +28,16 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 #[test]
-fn what_was_done_is_a_table_for_people() {
+fn the_results_are_a_table_for_people() {
     let said = r#"{"succeeded":true,"failed":[],"results":[
         {"put":{"key":"a","uuid":"u1","timestamp":7}},{"delete":{"key":"b","deleted":true}},
         {"get":{"key":"c","uuid":"u2","timestamp":5,"expires_at":"2026-11-25T23:00:00.000000Z",
          "content_type":"application/json","size":5,"data":1.0e0}},
         {"get":null},{"delete":{"key":"e","deleted":false}}]}"#;
-    let (text, ended, asked) = send(TXN, Format::Text, said);
+    let (text, ended, requests) = send(TXN, Format::Text, said);
     assert!(ended.is_ok(), "{ended:?}");
     let (verdict, table) = text.split_once('\n').unwrap();
-    assert_eq!(verdict, "all 3 compares hold: did `success`");
+    assert_eq!(verdict, "all 3 compares hold: ran `success`");
     let expected: [&[&str]; 6] = [
         &["OPERATION", "KEY", "UUID", "TIMESTAMP", "EXPIRES", "RESULT"],
         &["put", "a", "u1", "7", "written"],
@@ -47,15 +47,15 @@ fn what_was_done_is_a_table_for_people() {
         &["delete", "e", "-", "-", "-", "nothing", "to", "delete"],
     ];
     assert_eq!(rows(table), expected);
-    assert_eq!(asked, [format!("POST /txn\n{TXN}")]);
+    assert_eq!(requests, [format!("POST /txn\n{TXN}")]);
 }
 
 #[test]
-fn compares_that_do_not_hold_are_named_and_no_failure_of_the_command() {
+fn failed_compares_are_named_and_the_command_succeeds() {
     let said = r#"{"succeeded":false,"failed":[1,2],"results":[{"get":null}]}"#;
     let (text, ended, _) = send(TXN, Format::Text, said);
     assert!(ended.is_ok(), "{ended:?}");
-    let verdict = "of 3 compares these do not hold: 1 (b\\u{1b}), 2 (c): did `failure`";
+    let verdict = "of 3 compares these do not hold: 1 (b\\u{1b}), 2 (c); ran `failure`";
     assert_eq!(text.lines().next(), Some(verdict));
     let table = text.split_once('\n').unwrap().1;
     assert_eq!(rows(table)[0], ["OPERATION", "KEY", "UUID", "TIMESTAMP", "RESULT"]);
@@ -66,19 +66,19 @@ fn compares_that_do_not_hold_are_named_and_no_failure_of_the_command() {
 }
 
 #[test]
-fn a_transaction_of_little_says_little() {
+fn a_transaction_without_operations_prints_one_line() {
     let said = r#"{"succeeded":true,"failed":[],"results":[]}"#;
     let (text, ended, _) = send("{}", Format::Text, said);
     assert!(ended.is_ok(), "{ended:?}");
-    assert_eq!(text, "nothing to compare: did `success`\n");
+    assert_eq!(text, "nothing to compare: ran `success`\n");
 }
 
 #[test]
-fn what_is_no_json_is_not_sent() {
+fn input_that_is_not_json_is_not_sent() {
     for bad in ["", "{", "{} {}", r#"{"compare":[],"compare":[]}"#] {
-        let (text, ended, asked) = send(bad, Format::Text, "{}");
+        let (text, ended, requests) = send(bad, Format::Text, "{}");
         let error = ended.expect_err(bad);
-        assert_eq!((text.as_str(), error.exit_code(), asked.len()), ("", 2, 0), "{bad}");
+        assert_eq!((text.as_str(), error.exit_code(), requests.len()), ("", 2, 0), "{bad}");
         assert!(error.to_string().contains("not acceptable JSON"), "{error}");
     }
     let node = Canned::new(|_| answer("200 OK", "", ""));

@@ -1,7 +1,7 @@
 //! `get`, `put` and `del`: one key at a time.
 //!
-//! Values pass through byte for byte; a value from standard input is bounded by the largest value
-//! that any node stores. Whether a condition holds is the node's to decide.
+//! Passes values through byte for byte, and bounds a value from standard input. The node checks the
+//! conditions.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::client::{Client, key_path};
 use super::error::CliError;
 use super::output::Output;
-use super::write::{Life, Retry, Ttl, value_or_stdin, written};
+use super::write::{Life, Retry, Ttl, send_write, value_or_stdin};
 use crate::model::{ContentType, Key};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -23,9 +23,9 @@ const PUT_AFTER_HELP: &str = "\
 Examples:
   kvs put app/name hello
   kvs put app/logo --content-type image/png < logo.png
-  kvs put sessions/7 alice --ttl 15m       gone in a quarter of an hour
-  kvs put sessions/7 bob --ttl keep        still gone then
-  U=$(uuidgen); kvs put n 1 --uuid $U || kvs put n 1 --uuid $U     tried twice, done once";
+  kvs put sessions/7 alice --ttl 15m       expires in 15 minutes
+  kvs put sessions/7 bob --ttl keep        expires when the value before would have
+  U=$(uuidgen); kvs put n 1 --uuid $U || kvs put n 1 --uuid $U     tries twice, writes once";
 
 /// `kvs get`
 #[derive(Debug, Args)]
@@ -42,8 +42,8 @@ pub struct Put {
     /// The key, as in `app/name`
     #[arg(value_parser = Key::parse)]
     key: Key,
-    /// The value; `-` or nothing: standard input, at most 16 MiB. After `--` it may
-    /// start with a hyphen
+    /// The value, at most 16 MiB; without it, or with `-`, standard input. Put `--` before a value
+    /// that starts with a hyphen
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
     /// Store only if the current version has this uuid
@@ -52,7 +52,7 @@ pub struct Put {
     /// Store only if the key has no live value
     #[arg(long)]
     if_absent: bool,
-    /// Media type of the value; default: application/octet-stream
+    /// Content type of the value; default: application/octet-stream
     #[arg(long, value_name = "TYPE", value_parser = ContentType::parse)]
     content_type: Option<ContentType>,
     #[command(flatten)]
@@ -74,10 +74,11 @@ pub struct Del {
     retry: Retry,
 }
 
-/// Prints the value, or with JSON its envelope.
+/// Prints the value, or with `-o json` its envelope.
 ///
 /// # Errors
-/// What stopped it; a value that was cut has been printed in part.
+/// [`CliError::Cut`] if the answer broke off, after printing a part of it; else see
+/// [`Client::send`].
 pub async fn get(client: &Client, args: &Get, out: &mut Output<'_>) -> Result<(), CliError> {
     let path = key_path("kv", &args.key);
     if out.is_json() {
@@ -89,10 +90,10 @@ pub async fn get(client: &Client, args: &Get, out: &mut Output<'_>) -> Result<()
     client.copy(response, out).await
 }
 
-/// Stores a value.
+/// Stores a value and prints the answer.
 ///
 /// # Errors
-/// What stopped it.
+/// [`CliError::Refused`] for a condition that does not hold; else see [`Client::send`].
 pub async fn put(client: &Client, args: Put, out: &mut Output<'_>) -> Result<(), CliError> {
     let content_type = args.content_type.unwrap_or_else(ContentType::octet_stream);
     let path = key_path("kv", &args.key) + &args.life.ttl.map(Ttl::query).unwrap_or_default();
@@ -101,30 +102,29 @@ pub async fn put(client: &Client, args: Put, out: &mut Output<'_>) -> Result<(),
     if args.if_absent {
         request = request.header(IF_NONE_MATCH, "*");
     }
-    let request = only_version(request, args.if_uuid);
-    let request = repeatable(request, &args.retry);
+    let request = with_retry_uuid(if_version(request, args.if_uuid), &args.retry);
     let value = value_or_stdin(args.value, &mut io::stdin().lock())?;
-    written(client, request.body(value), "put", out).await
+    send_write(client, request.body(value), "put", out).await
 }
 
-/// Deletes a key.
+/// Deletes a key and prints the answer.
 ///
 /// # Errors
-/// What stopped it.
+/// [`CliError::Refused`] for a condition that does not hold; else see [`Client::send`].
 pub async fn del(client: &Client, args: &Del, out: &mut Output<'_>) -> Result<(), CliError> {
     let request = client.request(Method::DELETE, &key_path("kv", &args.key));
-    let request = repeatable(only_version(request, args.if_uuid), &args.retry);
-    written(client, request, "deleted", out).await
+    let request = with_retry_uuid(if_version(request, args.if_uuid), &args.retry);
+    send_write(client, request, "deleted", out).await
 }
 
-fn only_version(request: RequestBuilder, uuid: Option<Uuid>) -> RequestBuilder {
+fn if_version(request: RequestBuilder, uuid: Option<Uuid>) -> RequestBuilder {
     match uuid {
         Some(uuid) => request.header(IF_MATCH, format!("\"{uuid}\"")),
         None => request,
     }
 }
 
-fn repeatable(request: RequestBuilder, retry: &Retry) -> RequestBuilder {
+fn with_retry_uuid(request: RequestBuilder, retry: &Retry) -> RequestBuilder {
     match retry.uuid {
         Some(uuid) => request.header(IDEMPOTENCY_KEY, uuid.to_string()),
         None => request,

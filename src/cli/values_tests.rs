@@ -1,4 +1,4 @@
-//! Requests that `get`, `put` and `del` send, and what they make of the answers.
+//! The requests that `get`, `put` and `del` send, and how they show the answers.
 
 use super::*;
 use crate::cli::canned::{Canned, answer, run};
@@ -33,14 +33,16 @@ fn a_put_sends_the_bytes_and_prints_one_line() {
     let (json, ended) = run(Format::Json, async |out| put(&node.client(), args(uuid), out).await);
     assert!(ended.is_ok());
     assert_eq!(json, format!("{}\n", written()));
-    let asked = node.asked();
-    assert_eq!((asked[0].line.as_str(), asked[0].body.as_str()), ("PUT /kv/app/x%20y", "v"));
-    assert!(asked[0].has("content-type: application/octet-stream"));
-    assert!(asked[0].has("if-none-match: *") && asked[1].has(&format!("if-match: \"{UUID}\"")));
+    let requests = node.requests();
+    assert_eq!((requests[0].line.as_str(), requests[0].body.as_str()), ("PUT /kv/app/x%20y", "v"));
+    assert!(requests[0].has("content-type: application/octet-stream"));
+    assert!(
+        requests[0].has("if-none-match: *") && requests[1].has(&format!("if-match: \"{UUID}\""))
+    );
 }
 
 #[test]
-fn a_lifetime_and_a_uuid_for_retries_are_sent_and_the_expiry_is_told() {
+fn ttl_and_uuid_are_sent_and_the_expiry_is_shown() {
     let at = "2026-11-25T23:00:00.000000Z";
     let expiring =
         format!(r#"{{"key":"app/x y","uuid":"{UUID}","timestamp":7,"expires_at":"{at}"}}"#);
@@ -61,15 +63,15 @@ fn a_lifetime_and_a_uuid_for_retries_are_sent_and_the_expiry_is_told() {
     let args = Del { key: key(), if_uuid: None, retry: retry() };
     let (_, ended) = run(Format::Text, async |out| del(&node.client(), &args, out).await);
     assert!(ended.is_ok());
-    let asked = node.asked();
-    assert_eq!(asked[0].line, "PUT /kv/app/x%20y?ttl=15m");
-    assert_eq!(asked[1].line, "DELETE /kv/app/x%20y");
-    assert!(asked.iter().all(|asked| asked.has(&format!("idempotency-key: {UUID}"))));
+    let requests = node.requests();
+    assert_eq!(requests[0].line, "PUT /kv/app/x%20y?ttl=15m");
+    assert_eq!(requests[1].line, "DELETE /kv/app/x%20y");
+    assert!(requests.iter().all(|request| request.has(&format!("idempotency-key: {UUID}"))));
 }
 
 #[test]
 fn a_value_is_printed_byte_for_byte_and_a_cut_one_is_an_error() {
-    let node = Canned::new(|asked| match asked.line.as_str() {
+    let node = Canned::new(|request| match request.line.as_str() {
         "GET /kv/cut" => answer("200 OK", "", "12345")[..].strip_suffix(b"45").unwrap().to_vec(),
         _ => answer("200 OK", "", "a\r\n\u{0}b"),
     });

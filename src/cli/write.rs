@@ -1,7 +1,7 @@
-//! What the commands that write have in common: how long a value is to live, what makes a retry
-//! safe, where bytes come from, and what the answer says.
+//! Common parts of the commands that write: the options `--ttl` and `--uuid`, reading a value, and
+//! sending a write and printing its answer.
 //!
-//! Reading is bounded. Must not know which command it is.
+//! Bounds what it reads. Must not know which command it serves.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,34 +19,34 @@ use super::error::CliError;
 use super::output::{Output, printable};
 use crate::model::duration;
 
-/// The largest value that any node stores.
+/// The largest value that any node stores; `limits.value_bytes_max` goes no higher.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
-/// How long a value is to live.
+/// The option that limits the life of a value.
 #[derive(Debug, Default, Args)]
 pub struct Life {
     /// Let the value expire after this time, as in `250ms`, `90s`, `15m`, `12h` or `30d` (no unit:
-    /// seconds); `keep`: when the value that it replaces would have; default: never
+    /// seconds). `keep` keeps the expiry of the value that it replaces. Default: never expire
     #[arg(long, value_name = "DURATION|keep", value_parser = Ttl::parse)]
     pub ttl: Option<Ttl>,
 }
 
-/// What makes a retry safe.
+/// The option that makes a retry safe.
 #[derive(Debug, Default, Args)]
 pub struct Retry {
-    /// Give the write this uuid, which makes it safe to run the same command again: within the
-    /// node's `limits.idempotency_window` (24 h) a repeated write with the same uuid on the same
-    /// node changes nothing and gets the first answer. Take a new uuid for each write
+    /// Uuid of this write, new for each write. It makes a retry safe: within the node's
+    /// `limits.idempotency_window` (24 h), the same command with the same uuid changes nothing on
+    /// the same node and gets the first answer again
     #[arg(long, value_name = "UUID")]
     pub uuid: Option<Uuid>,
 }
 
-/// A lifetime as it is given and sent.
+/// A time to live, as the option and the API write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
-    /// As long as the value that is replaced.
+    /// Keeps the expiry of the value that is replaced.
     Keep,
-    /// So long from the moment of the write.
+    /// Counts from the moment of the write.
     For(Duration),
 }
 
@@ -54,7 +54,7 @@ impl Ttl {
     /// Reads `keep` or a duration.
     ///
     /// # Errors
-    /// What is wrong, in words for whoever wrote it.
+    /// What is wrong and what is allowed, for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "keep" {
             return Ok(Self::Keep);
@@ -62,7 +62,7 @@ impl Ttl {
         duration::parse(text).map(Self::For).map_err(|e| format!("{e}; or write `keep`"))
     }
 
-    /// The query that says so, for a path without one.
+    /// The query to append to a path that has none.
     #[must_use]
     pub fn query(self) -> String {
         format!("?ttl={self}")
@@ -84,10 +84,10 @@ impl Serialize for Ttl {
     }
 }
 
-/// The value as given, or what standard input holds.
+/// Returns the value from the command line, or reads standard input if there is none or it is `-`.
 ///
 /// # Errors
-/// [`CliError::File`], or [`CliError::Usage`] when it is larger than any node stores.
+/// [`CliError::File`], or [`CliError::Usage`] above [`VALUE_BYTES_MAX`].
 pub fn value_or_stdin(value: Option<OsString>, stdin: &mut dyn Read) -> Result<Vec<u8>, CliError> {
     if let Some(value) = value.filter(|value| value != "-") {
         return Ok(value.into_vec());
@@ -96,10 +96,10 @@ pub fn value_or_stdin(value: Option<OsString>, stdin: &mut dyn Read) -> Result<V
     read_all(stdin, Path::new("standard input"), what, VALUE_BYTES_MAX)
 }
 
-/// All that `from` has, which is at `path`, and is `what`.
+/// Reads all of `from`. `path` and `what` describe it in errors.
 ///
 /// # Errors
-/// [`CliError::File`], or [`CliError::Usage`] when it has more than `bytes_max`.
+/// [`CliError::File`], or [`CliError::Usage`] above `bytes_max`.
 pub fn read_all(
     from: &mut dyn Read,
     path: &Path,
@@ -112,7 +112,7 @@ pub fn read_all(
     if bytes.len() > bytes_max {
         let most = bytes_max >> 20;
         return Err(CliError::Usage(format!(
-            "{what} has more than {most} MiB, the most that a node takes"
+            "{what} is larger than {most} MiB, the most that a node accepts"
         )));
     }
     Ok(bytes)
@@ -126,15 +126,15 @@ struct Written {
     expires_at: Option<String>,
 }
 
-/// Sends a write and prints its answer, with `word` for what was done. For a program the refusal of
-/// a condition is an answer too: it carries the current record.
+/// Sends a write and prints its answer, beginning with `verb`. With `-o json` it prints the refusal
+/// of a condition too, because that carries the current record.
 ///
 /// # Errors
-/// What stopped it; [`CliError::Refused`] for a condition that does not hold.
-pub async fn written(
+/// [`CliError::Refused`] for a condition that does not hold; else see [`Client::send`].
+pub async fn send_write(
     client: &Client,
     request: reqwest::RequestBuilder,
-    word: &str,
+    verb: &str,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let response = match client.send(request).await {
@@ -152,7 +152,7 @@ pub async fn written(
     }
     let written: Written = client.parse(&body)?;
     let Written { key, uuid, timestamp, expires_at } = written;
-    let mut line = format!("{word} {key}  uuid={uuid}  timestamp={timestamp}");
+    let mut line = format!("{verb} {key}  uuid={uuid}  timestamp={timestamp}");
     if let Some(at) = expires_at {
         line = format!("{line}  expires={at}");
     }
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lifetime_is_keep_or_a_duration() {
+    fn a_time_to_live_is_keep_or_a_duration() {
         let sent = |text| Ttl::parse(text).map(|ttl| ttl.to_string());
         for (text, form) in [("keep", "keep"), ("90", "90s"), ("1500ms", "1500ms"), ("24h", "1d")] {
             assert_eq!(sent(text).as_deref(), Ok(form));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_bounded() {
+    fn reading_a_value_is_bounded() {
         let read = |stdin: &mut dyn Read| value_or_stdin(None, stdin);
         let exact = read(&mut std::io::repeat(0).take(VALUE_BYTES_MAX as u64)).unwrap();
         assert_eq!(exact.len(), VALUE_BYTES_MAX);

@@ -217,8 +217,8 @@ impl Store {
         self.shared.tree().digest.root().fingerprint()
     }
 
-    /// How many records there are. Expired values that were not swept yet count as dead, but no more
-    /// than ten thousand of them, and none while storage fails.
+    /// How many records there are. Expired values that were not swept yet count as dead, but no
+    /// more than ten thousand of them, and none while storage fails.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let Counts { keys, tombstones } = self.shared.tree().counts;

@@ -22,7 +22,8 @@ struct ReadHistory {
 }
 
 impl Store {
-    /// The newest revisions of `key`, newest first, at most `limit` of them, with their values up to
+    /// The newest revisions of `key`, newest first, at most `limit` of them, with their values up
+    /// to
     /// `content_bytes_max` bytes each. Empty when this node has never held the key.
     ///
     /// # Errors

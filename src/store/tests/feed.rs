@@ -1,12 +1,11 @@
 //! The feed: what stays within the window, what a reader is told when it does not, and when an
 //! epoch ends.
 
-use super::{Opened, START, key, put, rocks, settings};
+use super::*;
 use crate::clock::Fixed;
 use crate::store::engine::Engine;
-use crate::store::feed::{Cause, FeedPosition, Missed};
+use crate::store::feed::{Cause, FeedEntry, FeedPosition, Missed};
 use crate::store::memory::Memory;
-use crate::store::*;
 
 /// A store over `engine` with a window of `feed_bytes_max`, in the boot `boot`.
 fn open(engine: &Arc<dyn Engine>, feed_bytes_max: u64, boot: Option<&str>) -> Opened {
@@ -17,7 +16,7 @@ fn open(engine: &Arc<dyn Engine>, feed_bytes_max: u64, boot: Option<&str>) -> Op
     Opened::with(engine.clone(), &Fixed::new(START, seed), &settings)
 }
 
-fn keys(entries: &[feed::FeedEntry]) -> Vec<&str> {
+fn keys(entries: &[FeedEntry]) -> Vec<&str> {
     entries.iter().map(|entry| entry.key.as_str()).collect()
 }
 

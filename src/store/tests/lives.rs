@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Opened, START, delete, expecting, foreign, key, on_both, plain, put};
+use super::*;
 use crate::model::{Condition, ContentType, Expected, Prefix, Tags, Timestamp, json};
-use crate::store::*;
 
 const SECOND: u64 = 1_000_000;
 

@@ -122,8 +122,8 @@ impl Writer {
         }
     }
 
-    /// Opens the engine again and rebuilds from it what memory holds. A damaged or unreadable record
-    /// counts as a failure of storage: data that is not known to be whole takes no writes.
+    /// Opens the engine again and rebuilds from it what memory holds. A damaged or unreadable
+    /// record counts as a failure of storage: data that is not known to be whole takes no writes.
     fn reopen(&self) -> Result<(), ReadError> {
         let engine = self.shared.engine.as_ref();
         engine.reopen()?;

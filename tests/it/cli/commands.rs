@@ -147,7 +147,7 @@ async fn a_directory_becomes_keys_and_an_export_is_the_same_from_every_node() {
     // what failed says where, and what was stored before stays
     on(a, &["import", "/nonexistent"]).failed(2, &["/nonexistent"]);
     let lines = b"{\"key\":\"n/1\",\"data\":1}\n{\"key\":\"/bad\",\"data\":1}\n";
-    on_with(a, &["import", "-"], lines).failed(2, &["line 2", "1 records stored"]);
+    on_with(a, &["import", "-"], lines).failed(2, &["line 2", "1 record stored"]);
     assert_eq!(a.client.get("/kv/n/1").await.expect(200).text(), "1");
     let too_large = json!({ "key": "big", "data": "x".repeat(16 << 20) }).to_string();
     on_with(a, &["import", "-"], too_large.as_bytes()).failed(1, &["value_too_large", "big"]);

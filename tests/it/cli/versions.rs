@@ -131,7 +131,7 @@ async fn histories_and_the_way_back() {
 #[tokio::test]
 async fn a_large_and_a_binary_revision_come_back_whole() {
     let node = Site::alone().node("n1", &[]).await;
-    let large = super::values::noise(16 << 20, 3);
+    let large = crate::api::values::noise(16 << 20, 3);
     let first = on_with(&node, &["-o", "json", "put", "k", "-"], &large).expect(0).json();
     on(&node, &["put", "k", "small", "--ttl", "20ms"]).expect(0);
     let uuid = text(&first["uuid"]);
@@ -173,7 +173,7 @@ async fn transactions() {
     write(Path::new(&file), txn.to_string().as_bytes(), 0o600);
     let said = on(&node, &["txn", &file]).expect(0).text();
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines[0], "all 2 compares hold: did `success`");
+    assert_eq!(lines[0], "all 2 compares hold: ran `success`");
     assert_eq!(lines.len(), 6, "{said}");
     for (line, words) in lines[2..].iter().zip([
         &["put", "lock", "written"][..],
@@ -187,7 +187,7 @@ async fn transactions() {
     assert_ne!(envelope(&node, "lock")["expires_at"], Value::Null);
     // the other branch is no failure
     let said = on_with(&node, &["txn", "-"], txn.to_string().as_bytes()).expect(0).text();
-    let verdict = "of 2 compares these do not hold: 0 (lock), 1 (count): did `failure`";
+    let verdict = "of 2 compares these do not hold: 0 (lock), 1 (count); ran `failure`";
     assert_eq!(said.lines().next(), Some(verdict));
     assert!(said.contains(r#"{"by":"me"}"#) && said.contains("no\u{e9}"), "{said}");
     assert!(said.contains("(no live value)"), "{said}");

@@ -113,7 +113,7 @@ async fn large_values_go_over_sessions_too() {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let cluster = site.cluster(2).await;
     let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
-    let large = super::values::noise(16 << 20, 1);
+    let large = crate::api::values::noise(16 << 20, 1);
     for key in ["1", "2", "3"] {
         a.client.put(&format!("/kv/{key}"), large.clone()).await.expect(201);
     }

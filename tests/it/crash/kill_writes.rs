@@ -1,6 +1,6 @@
-//! kill -9 at any moment: no acknowledged write is lost, and the digest is that of the data. A single
-//! node whose commits wait for the disk is killed in [`kill_mixed`](super::kill_mixed), under more
-//! than plain writes.
+//! kill -9 at any moment: no acknowledged write is lost, and the digest is that of the data. A
+//! single node whose commits wait for the disk is killed in [`kill_mixed`](super::kill_mixed),
+//! under more than plain writes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const CLUSTER_ROUNDS: usize = 6;
 const ACKS_MAX: usize = 400;
 
 /// The store in a stopped node's directory.
-pub(super) fn opened(data_dir: &Path, digest_key: [u8; 32]) -> Store {
+pub fn opened(data_dir: &Path, digest_key: [u8; 32]) -> Store {
     let engine = Rocks::open(&data_dir.join("db"), 8 << 20, true).expect("the database opens");
     let settings = Settings { digest_key, ..Settings::default() };
     let opened = Store::open(Arc::new(engine), Clock::system(), Metrics::new(), &settings);
@@ -27,7 +27,7 @@ pub(super) fn opened(data_dir: &Path, digest_key: [u8; 32]) -> Store {
 }
 
 /// The fingerprint of the data in a stopped node's directory, computed from every record.
-pub(super) fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
+pub fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
     let recomputed =
         opened(data_dir, digest_key).recomputed_fingerprint().expect("every record is whole");
     blake3::Hash::from_bytes(recomputed).to_hex().to_string()
@@ -41,8 +41,8 @@ pub(super) async fn reopened(node: Node, fingerprint: &str, context: &str) -> No
     node
 }
 
-/// Ends a round of kills: the digest is that of the data, both where a scan has built it (the node is
-/// killed right after its start) and where it followed `more` writes (it is stopped in order).
+/// Ends a round of kills: the digest is that of the data, both where a scan has built it (the node
+/// is killed right after its start) and where it followed `more` writes (it is stopped in order).
 pub(super) async fn reopened_by_turns(
     mut node: Node,
     round: usize,

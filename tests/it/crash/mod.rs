@@ -4,6 +4,6 @@
 pub mod disk_faults;
 mod kill_mixed;
 pub mod kill_writes;
-mod load;
+pub mod load;
 mod mixed_load;
 mod power_loss;

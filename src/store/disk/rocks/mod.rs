@@ -136,11 +136,12 @@ impl Rocks {
         options.set_max_background_jobs(2);
         options.set_wal_recovery_mode(mode);
         options.set_max_total_wal_size(LOG_BYTES_MAX);
-        // a commit is in one log and in several families. When a log cannot be synced since the disk
-        // is full, RocksDB goes on by itself and writes its families to tables, one by one and
+        // a commit is in one log and in several families. When a log cannot be synced since the
+        // disk is full, RocksDB goes on by itself and writes its families to tables, one by one and
         // without that commit; cut short, the remaining families would replay it from the log
         options.set_atomic_flush(true);
-        // RocksDB opens all families or none, so those of a newer format too: then it can be refused
+        // RocksDB opens all families or none, so those of a newer format too: then it can be
+        // refused
         let held = Database::list_cf(&options, dir);
         let mut names: Vec<String> = held.unwrap_or_default();
         let known = Family::ALL.map(Family::name);

@@ -380,8 +380,8 @@ impl Machine {
         same("fingerprints", fingerprints.len(), 1)
     }
 
-    /// The watermark on the disk covers all that the model says. It may be further on where jobs that
-    /// were sent together saw a value expire for a moment; then all continue from there alike.
+    /// The watermark on the disk covers all that the model says. It may be further on where jobs
+    /// that were sent together saw a value expire for a moment; then all continue from there alike.
     async fn compare_watermark(&mut self) -> Result<(), String> {
         let mut more = false;
         for node in &self.nodes {
