@@ -1,8 +1,8 @@
 //! JSON bodies, strictly: objects with known members only, each member as its exact text.
 //!
 //! The type of an object is declared once, as a struct of [`JsonMember`]s that derives `Deserialize`
-//! with `deny_unknown_fields`, and `JsonSchema`. What the struct lacks cannot be read, and what the
-//! API description shows is what is read.
+//! with `deny_unknown_fields`, and `JsonSchema`. A member that the struct lacks cannot be read, so
+//! that the API description, which shows the schema, cannot differ from the parser.
 
 use std::borrow::Cow;
 use std::fmt;
