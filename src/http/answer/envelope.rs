@@ -1,0 +1,153 @@
+//! The envelope: a live value with its version, as JSON.
+//!
+//! Content is shown as JSON where its type says JSON, the API would accept the bytes as JSON, and
+//! the reader gets exactly these bytes back. Otherwise it is shown in base64: white space around a
+//! JSON text would be lost, and so would line breaks where an envelope is one line. Nothing is
+//! parsed into a tree.
+
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::schema::{AnySchema, Base64Schema, KeySchema, MicrosSchema, MomentSchema};
+use crate::model::{Content, ContentType, Header, Key, Timestamp, json};
+use crate::store::{CURRENT_BYTES_MAX, Entry};
+
+/// A live value as answers show it, its members in the order of the contract.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Envelope<'a> {
+    #[schemars(with = "KeySchema")]
+    key: &'a str,
+    uuid: Uuid,
+    #[schemars(with = "MicrosSchema")]
+    timestamp: Timestamp,
+    /// The node that accepted the write.
+    origin: Uuid,
+    #[schemars(with = "MomentSchema")]
+    origin_joined_at: String,
+    /// The version that the write replaced on its origin.
+    parent: Option<Uuid>,
+    #[schemars(with = "Option<MomentSchema>")]
+    expires_at: Option<String>,
+    content_type: &'a str,
+    /// Of the value, in bytes.
+    size: u64,
+    /// The value, where it is JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AnySchema")]
+    data: Option<&'a RawValue>,
+    /// The value, where it is not shown as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Base64Schema")]
+    data_base64: Option<Base64<'a>>,
+    /// `true` where the value is too large to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    omitted: Option<bool>,
+}
+
+/// Bytes that serialize as base64, straight into the text.
+pub(crate) struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// The envelope without content.
+    pub(crate) fn bare(key: &'a Key, header: &'a Header) -> Self {
+        let (content_type, size) = match &header.content {
+            Content::Value { content_type, size, .. } => (content_type.as_str(), *size),
+            // unreachable while the store gives live values only
+            Content::Tombstone => ("application/octet-stream", 0),
+        };
+        Self {
+            key: key.as_str(),
+            uuid: header.version.uuid,
+            timestamp: header.version.timestamp,
+            origin: header.origin.uuid(),
+            origin_joined_at: header.version.origin_joined_at.rfc3339(),
+            parent: header.parent,
+            expires_at: header.expires_at.map(Timestamp::rfc3339),
+            content_type,
+            size,
+            data: None,
+            data_base64: None,
+            omitted: None,
+        }
+    }
+
+    /// The envelope with content, if the entry carries its bytes.
+    pub(crate) fn of(key: &'a Key, entry: &'a Entry) -> Self {
+        Self::with_content(key, entry, verbatim)
+    }
+
+    /// The envelope with content on one line: JSON with line breaks is shown in base64.
+    pub(crate) fn of_line(key: &'a Key, entry: &'a Entry) -> Self {
+        Self::with_content(key, entry, |body| {
+            verbatim(body).filter(|json| !json.get().contains(['\n', '\r']))
+        })
+    }
+
+    fn with_content(
+        key: &'a Key,
+        entry: &'a Entry,
+        as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
+    ) -> Self {
+        let mut envelope = Self::bare(key, &entry.header);
+        if let (Content::Value { content_type, .. }, Some(body)) =
+            (&entry.header.content, &entry.body)
+        {
+            (envelope.data, envelope.data_base64) = shown(content_type, body, as_json);
+        }
+        envelope
+    }
+
+    /// The envelope of a refusal: content up to [`CURRENT_BYTES_MAX`], else `omitted`.
+    pub(crate) fn of_current(key: &'a Key, entry: &'a Entry) -> Self {
+        if entry.body.is_some() && entry.header.content.size() <= CURRENT_BYTES_MAX {
+            return Self::of(key, entry);
+        }
+        Self { omitted: Some(true), ..Self::bare(key, &entry.header) }
+    }
+
+    /// Appends the envelope and a line break. An envelope of [`Self::of_line`] contains no other.
+    pub(crate) fn write_line(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(&mut *to, self)?;
+        to.push(b'\n');
+        Ok(())
+    }
+}
+
+/// Content as `data` or as `data_base64`; exactly one is `Some`.
+pub(crate) fn content<'a>(
+    content_type: &ContentType,
+    body: &'a [u8],
+) -> (Option<&'a RawValue>, Option<Base64<'a>>) {
+    shown(content_type, body, verbatim)
+}
+
+fn shown<'a>(
+    content_type: &ContentType,
+    body: &'a [u8],
+    as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
+) -> (Option<&'a RawValue>, Option<Base64<'a>>) {
+    let json = if content_type.is_json() { as_json(body) } else { None };
+    (json, json.is_none().then_some(Base64(body)))
+}
+
+/// The bytes as JSON text, if they are acceptable JSON without white space around it.
+fn verbatim(body: &[u8]) -> Option<&RawValue> {
+    json::check(body).ok()?;
+    let text: &RawValue = serde_json::from_slice(body).ok()?;
+    (text.get().len() == body.len()).then_some(text)
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;

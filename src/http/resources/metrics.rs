@@ -1,0 +1,44 @@
+//! `/metrics`: the counters of the node, for Prometheus.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use axum::routing::on;
+
+use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
+use crate::http::answer::error::Error;
+use crate::http::request::query::Query;
+use crate::http::state::Ctx;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(crate) static RESOURCE: Resource =
+    Resource { base: "/metrics", template: "/metrics", has_rest: false, operations: &[&READ] };
+
+static READ: ApiOperation = ApiOperation {
+    id: "metrics",
+    verb: Verb::Get,
+    route: |filter| on(filter, read),
+    summary: "Shows the metrics of this node in the text format of OpenMetrics.",
+    query: &[],
+    headers: &[],
+    body: None,
+    answers: &[AnswerForm {
+        status: 200,
+        when: "Always.",
+        media_types: &[OPEN_METRICS],
+        schema: None,
+        headers: &[],
+    }],
+    errors: &[],
+    example: Example { path: "/metrics", headers: &[], body: "", status: 200, answer: "# EOF\n" },
+};
+
+async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
+    Query::parse(READ.query, request.uri().query())?.finish()?;
+    let mut response = Response::new(Body::from(ctx.0.state.metrics.text()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+    Ok(response)
+}

@@ -1,0 +1,98 @@
+//! One file a resource, and the table of all of them.
+//!
+//! A further resource is one file with a [`Resource`] and one line in [`RESOURCES`]. Its operations
+//! and their forms are described in [`operation`]. The templates are the only values of the metric
+//! label `route`: clients that invent paths cannot add more.
+
+mod cas;
+mod cluster;
+mod health;
+mod history;
+mod kv;
+mod metrics;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "until /openapi.json is served, only tests read all of the tables")
+)]
+pub(crate) mod operation;
+mod scan;
+mod txn;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::MethodRouter;
+
+use operation::Resource;
+
+use super::answer::error::Error;
+use super::state::App;
+
+/// All resources.
+pub(crate) static RESOURCES: [&Resource; 10] = [
+    &kv::RESOURCE,
+    &cas::RESOURCE,
+    &txn::RESOURCE,
+    &scan::RESOURCE,
+    &history::RESOURCE,
+    &cluster::RESOURCE,
+    &cluster::SYNC_RESOURCE,
+    &health::LIVE_RESOURCE,
+    &health::READY_RESOURCE,
+    &metrics::RESOURCE,
+];
+
+/// The position of the resource at `path` in [`RESOURCES`].
+pub(crate) fn find(path: &str) -> Option<usize> {
+    RESOURCES.iter().position(|resource| match path.strip_prefix(resource.base) {
+        Some("") => true,
+        Some(rest) => resource.has_rest && rest.starts_with('/'),
+        None => false,
+    })
+}
+
+/// The router over all resources, with our refusals in the place of axum's.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for resource in RESOURCES {
+        let base = resource.base;
+        router = router.route(base, methods(resource));
+        if resource.has_rest {
+            router = router
+                .route(&format!("{base}/"), methods(resource))
+                .route(&format!("{base}/{{*rest}}"), methods(resource));
+        }
+    }
+    router
+        .fallback(async || Error::NoSuchRoute)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .with_state(app)
+}
+
+/// The routes of a resource. axum makes `Allow` from them.
+fn methods(resource: &Resource) -> MethodRouter<Arc<App>> {
+    let routes = resource.operations.iter().map(|op| (op.route)(op.verb.filter()));
+    routes.fold(MethodRouter::new(), MethodRouter::merge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_belongs_to_at_most_one_resource() {
+        let template = |path| find(path).map(|at| RESOURCES[at].template);
+        assert_eq!(template("/kv/a/b"), Some("/kv/{key}"));
+        assert_eq!(template("/kv"), Some("/kv/{key}"));
+        assert_eq!(template("/scan/"), Some("/scan/{prefix}"));
+        assert_eq!(template("/cluster"), Some("/cluster"));
+        assert_eq!(template("/cluster/sync"), Some("/cluster/sync"));
+        assert_eq!(template("/txn"), Some("/txn"));
+        assert_eq!(template("/history/a/b"), Some("/history/{key}"));
+        for path in
+            ["", "/", "/txn/", "/txn/a", "/kvs/a", "/cluster/", "/cluster/x", "/metrics/x", "*"]
+        {
+            assert_eq!(template(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the handlers of all requests share: the node as the API sees it, and the memory budgets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::answer::error::{Error, Unavailable};
+use super::server::limits::{Budget, LARGE_BYTES_MIN, PERMIT_WAIT, Permit};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::model::member::{PeerStatus, SyncReport};
+use crate::model::{Member, MemberState, NodeId};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// How many times its size a JSON body takes while it is parsed, besides the body itself.
+pub(crate) const PARSING_FACTOR: usize = 2;
+
+/// How many of the largest JSON bodies are parsed at once.
+const PARSED_AT_ONCE: usize = 2;
+
+/// What the API serves, and what the other parts of the node report to it.
+pub struct State {
+    /// The data.
+    pub store: Store,
+    /// The settings of this node.
+    pub config: Arc<Config>,
+    /// Counts requests and connections; `/metrics` shows them all.
+    pub metrics: Arc<Metrics>,
+    /// Time, and entropy for request ids.
+    pub clock: Clock,
+    /// This node as the other members know it.
+    pub me: Member,
+    /// The cluster that this node belongs to; `None` without clustering.
+    pub cluster_id: Option<Uuid>,
+    /// All members that gossip knows.
+    pub members: watch::Receiver<Vec<(Member, MemberState)>>,
+    /// What replication knows of each peer.
+    pub peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
+    /// Requests a session with every alive peer. The reports are sent when all sessions have
+    /// ended.
+    pub sync: mpsc::Sender<oneshot::Sender<Vec<SyncReport>>>,
+    /// `true` while this node waits for its first data and refuses reads and writes.
+    pub syncing: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("me", &self.me.id).finish_non_exhaustive()
+    }
+}
+
+/// [`State`] and the limits that all requests share.
+pub(crate) struct App {
+    pub(crate) state: State,
+    /// Memory for the bodies of requests.
+    pub(crate) bodies: Budget,
+    /// Memory for parsing bodies. Separate: its holders never wait for more, so no deadlock.
+    pub(crate) parsing: Budget,
+    /// Memory for answers until they are sent. Separate, so slow readers cannot block writers.
+    pub(crate) answers: Budget,
+    /// Writes whose client left before the answer; they run to their end.
+    pub(crate) detached: Mutex<JoinSet<()>>,
+}
+
+/// How a handler receives the [`App`].
+pub(crate) type Ctx = axum::extract::State<Arc<App>>;
+
+impl App {
+    pub(crate) fn new(state: State) -> Self {
+        let limits = &state.config.limits;
+        let parsing_bytes_max = PARSED_AT_ONCE * PARSING_FACTOR * limits.body_bytes_max;
+        Self {
+            bodies: Budget::new(limits.body_memory_bytes_max, PERMIT_WAIT),
+            parsing: Budget::new(parsing_bytes_max, PERMIT_WAIT),
+            answers: Budget::new(limits.answer_memory_bytes_max, PERMIT_WAIT),
+            detached: Mutex::new(JoinSet::new()),
+            state,
+        }
+    }
+
+    /// Waits for the memory of an answer of `bytes`; small answers are not counted.
+    ///
+    /// # Errors
+    /// `overloaded` when there is none for [`PERMIT_WAIT`].
+    pub(crate) async fn answer_permit(&self, bytes: usize) -> Result<Option<Permit>, Error> {
+        if bytes < LARGE_BYTES_MIN { Ok(None) } else { self.answers.permit(bytes).await.map(Some) }
+    }
+
+    /// Runs `work` on `bytes` of content: in place where that is quick, otherwise on a thread
+    /// where it holds up no other request.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if bytes < LARGE_BYTES_MIN { work() } else { self.state.store.blocking(|_| work()).await }
+    }
+
+    /// Refuses reads and writes as `syncing` until this node has its first data.
+    pub(crate) fn check_serving(&self) -> Result<(), Error> {
+        if *self.state.syncing.borrow() { Err(Unavailable::Syncing.into()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the API as a whole, over a real store in memory and without a listener.
+
+mod memory;
+mod operations;
+pub(crate) mod rig;
+mod schemas;
