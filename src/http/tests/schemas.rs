@@ -84,9 +84,9 @@ impl Schemas {
             "items" => value.as_array()?.iter().find_map(|item| self.check(rule, item)),
             "required" => {
                 let known = schema.get("properties");
-                let unknown = |name| known.is_some_and(|known| known.get(name).is_none());
+                let unknown = |name: &str| known.is_some_and(|known| known.get(name).is_none());
                 let names = rule.as_array().expect("names").iter().filter_map(Value::as_str);
-                let gone = |name: &&str| unknown(*name) || value.get(name).is_none();
+                let gone = |name: &&str| unknown(name) || value.get(name).is_none();
                 names.into_iter().find(gone).map(str::to_owned)
             }
             "dependentRequired" => {
