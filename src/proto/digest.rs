@@ -305,7 +305,9 @@ impl Digest {
                 check_inner_sums(level, blocks, below);
             }
             let mut total = Sum::default();
-            blocks.values().for_each(|sum| total.add_sum(sum));
+            for sum in blocks.values() {
+                total.add_sum(sum);
+            }
             assert_eq!(total, self.root, "the blocks of level {level} do not add up to the root");
             below = Some(blocks);
         }
