@@ -8,7 +8,7 @@ use super::intake::Turn;
 use crate::model::NodeId;
 use crate::model::member::{Report, SyncReport};
 use crate::peer::{Link, PeerError, Stream, StreamKind};
-use crate::proto::reconcile::{Limits, Puller, Replica, SessionError, Step};
+use crate::proto::reconcile::{Initiator, Replica, SessionError, SessionLimits, Step};
 use crate::proto::wire;
 use crate::store::{ReadError, Store, WriteError};
 
@@ -111,14 +111,14 @@ pub(super) async fn pull(
 
 /// One attempt.
 struct Session {
-    puller: Puller,
+    puller: Initiator,
     stream: Option<Stream>,
     turn: Option<Turn>,
 }
 
 impl Session {
     fn new() -> Self {
-        Self { puller: Puller::new(Limits::STANDARD), stream: None, turn: None }
+        Self { puller: Initiator::new(SessionLimits::STANDARD), stream: None, turn: None }
     }
 
     async fn run(
@@ -163,14 +163,14 @@ impl Session {
 }
 
 /// Polls the machine, which reads the store, where that may block.
-async fn step(context: &Context, puller: &mut Puller) -> Result<Step, SessionError<ReadError>> {
+async fn step(context: &Context, puller: &mut Initiator) -> Result<Step, SessionError<ReadError>> {
     let report = report(context);
     on_store(context, puller, move |puller, store| puller.poll(store, report)).await
 }
 
 async fn handle(
     context: &Context,
-    puller: &mut Puller,
+    puller: &mut Initiator,
     response: wire::Response,
 ) -> Result<(), SessionError<ReadError>> {
     on_store(context, puller, move |puller, store| puller.handle(store, response)).await
@@ -179,10 +179,10 @@ async fn handle(
 /// Lends the machine to work that may block.
 async fn on_store<T: Send + 'static>(
     context: &Context,
-    puller: &mut Puller,
-    work: impl FnOnce(&mut Puller, &Store) -> T + Send + 'static,
+    puller: &mut Initiator,
+    work: impl FnOnce(&mut Initiator, &Store) -> T + Send + 'static,
 ) -> T {
-    let mut lent = std::mem::replace(puller, Puller::new(Limits::STANDARD));
+    let mut lent = std::mem::replace(puller, Initiator::new(SessionLimits::STANDARD));
     let work = move |store: &Store| {
         let result = work(&mut lent, store);
         (lent, result)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Context, pull};
 use crate::model::{Key, NodeId, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
-use crate::proto::reconcile::{Answering, Limits, Reply, SessionError, respond};
+use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
 use crate::store::{ReadError, Store, WriteError};
 
@@ -108,8 +108,12 @@ async fn serve_session(
             }
             _ => {}
         }
-        let told = Answering { report: pull::report(context), busy: context.intake.is_busy() };
-        let answer = move |store: &Store| respond(request, store, told, &Limits::STANDARD);
+        let responder = Responder {
+            report: pull::report(context),
+            busy: context.intake.is_busy(),
+            limits: SessionLimits::STANDARD,
+        };
+        let answer = move |store: &Store| responder.respond(request, store);
         let response = match context.store.blocking(answer).await? {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {

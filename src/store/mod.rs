@@ -246,6 +246,21 @@ impl Store {
         Counts { keys: keys - due, tombstones: tombstones + due }
     }
 
+    /// Checks the digest: its sums against each other and, with `settled`, the whole tree against all
+    /// records. `settled` demands that no write is under way.
+    ///
+    /// # Panics
+    /// When an invariant does not hold, or the store cannot be read: for tests and the simulator.
+    #[expect(clippy::expect_used, reason = "the caller knows that the store can be read")]
+    pub fn check_invariants(&self, settled: bool) {
+        let tree = self.shared.tree();
+        tree.digest.check_invariants();
+        if settled {
+            let scanned = Tree::build(self.shared.engine.as_ref(), tree.element_key());
+            tree.digest.check_against(&scanned.expect("the store can be read").digest);
+        }
+    }
+
     /// Whether this node has had its first data, from its clients or from a peer that had all.
     ///
     /// # Errors
