@@ -246,8 +246,8 @@ impl Store {
         Counts { keys: keys - due, tombstones: tombstones + due }
     }
 
-    /// Checks the digest: its sums against each other and, with `settled`, the whole tree against all
-    /// records. `settled` demands that no write is under way.
+    /// Checks the digest: its sums against each other and, with `settled`, the whole tree against
+    /// all records. `settled` demands that no write is under way.
     ///
     /// # Panics
     /// When an invariant does not hold, or the store cannot be read: for tests and the simulator.

@@ -31,7 +31,7 @@ use self::codec::{Codec, from_foca};
 use self::effects::{Effects, Event};
 pub use self::error::MembershipError;
 use self::settings::foca_config;
-pub use self::settings::{MEMBERS_MAX, Settings};
+pub use self::settings::{MEMBERS_MAX, MembershipSettings};
 pub use self::wire::{DATAGRAM_BYTES_MAX, DatagramError};
 use self::wire::{Datagram, MemberIdentity, Message, Update};
 use crate::model::{Member, MemberState, NodeId};
@@ -124,7 +124,7 @@ impl Membership {
     pub fn new(
         me: Member,
         incarnation: u64,
-        settings: Settings,
+        settings: MembershipSettings,
         known: &[Member],
         rng: StdRng,
     ) -> Result<Self, MembershipError> {

@@ -16,7 +16,7 @@ const REMOVE_DOWN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The settings of a node's membership.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct MembershipSettings {
     /// How often this node probes a member; all other periods are multiples or parts of it. Shorter
     /// finds failures sooner and costs more datagrams.
     pub probe_period: Duration,

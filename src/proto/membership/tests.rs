@@ -96,7 +96,7 @@ impl Net {
 
     fn start_at(&mut self, id: u128, port: u16, known: &[Member], wall: u64) {
         let rng = StdRng::from_rng(&mut self.rng);
-        let settings = Settings { probe_period: PERIOD };
+        let settings = MembershipSettings { probe_period: PERIOD };
         let machine = Membership::new(member(id, port), wall, settings, known, rng).unwrap();
         self.nodes.insert(port, Node { machine, started: self.now, island: 0 });
     }
@@ -573,7 +573,7 @@ fn the_longest_names_fit_and_longer_ones_are_refused() {
         );
         assert!(refused);
         let rng = StdRng::seed_from_u64(1);
-        let settings = Settings { probe_period: PERIOD };
+        let settings = MembershipSettings { probe_period: PERIOD };
         assert!(Membership::new(header.src.member, 1, settings, &[], rng).is_err());
     }
 }
@@ -612,7 +612,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn members_beyond_the_limit_are_refused_and_known_ones_are_not() {
-    let settings = Settings { probe_period: PERIOD };
+    let settings = MembershipSettings { probe_period: PERIOD };
     let rng = StdRng::seed_from_u64(1);
     let mut machine = Membership::new(member(1, 1), 1, settings, &[], rng).unwrap();
     let mut announce = |of: u128| {
@@ -664,6 +664,6 @@ proptest! {
 }
 
 fn lone() -> Membership {
-    let settings = Settings { probe_period: PERIOD };
+    let settings = MembershipSettings { probe_period: PERIOD };
     Membership::new(member(1, 1), 1, settings, &[], StdRng::seed_from_u64(1)).unwrap()
 }

@@ -2,7 +2,7 @@
 //!
 //! An [`Initiator`] drives the session; a [`Responder`] answers each request without keeping state.
 //!
-//! 1. The initiator compares roots. Equal roots end the session after one round.
+//! 1. The initiator compares roots. If they are equal, the session ends.
 //! 2. It has the responder cut differing ranges into blocks and compares these (Merkle, 1987;
 //!    ranges by Meyer, "Range-Based Set Reconciliation", 2023), until a range holds few records.
 //! 3. It lists its own records of such a range by their short ids, receives the records that it

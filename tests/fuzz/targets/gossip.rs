@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvs::model::{Member, MemberState, NodeId, Timestamp};
 use kvs::proto::membership::{
-    DATAGRAM_BYTES_MAX, MEMBERS_MAX, Membership, MembershipError, Output, Settings,
+    DATAGRAM_BYTES_MAX, MEMBERS_MAX, Membership, MembershipError, MembershipSettings, Output,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -102,7 +102,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings { probe_period: Duration::from_secs(1) };
+        let settings = MembershipSettings { probe_period: Duration::from_secs(1) };
         let node = |n: u16| {
             let rng = StdRng::seed_from_u64(u64::from(n));
             Membership::new(member(n), 100, settings, &[], rng).expect("a sane member")

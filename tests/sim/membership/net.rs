@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use kvs::model::{Member, MemberState, NodeId, Timestamp};
-use kvs::proto::membership::{DATAGRAM_BYTES_MAX, Membership, MembershipError, Output, Settings};
+use kvs::proto::membership::{
+    DATAGRAM_BYTES_MAX, Membership, MembershipError, MembershipSettings, Output,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -133,7 +135,8 @@ impl Net {
     /// Starts node `of` at `port` with a wall clock that shows `wall`.
     pub fn start_at(&mut self, of: u16, port: u16, seeds: &[u16], known: &[Member], wall: u64) {
         let rng = StdRng::from_rng(&mut self.rng);
-        let (me, settings) = (member(of, port, self.now), Settings { probe_period: PERIOD });
+        let (me, settings) =
+            (member(of, port, self.now), MembershipSettings { probe_period: PERIOD });
         let machine = Membership::new(me.clone(), wall, settings, known, rng).unwrap();
         self.number += 1;
         let life = self.number;
