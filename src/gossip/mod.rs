@@ -23,7 +23,7 @@ use self::seeds::Seeds;
 use crate::clock::Clock;
 use crate::config;
 use crate::model::{Member, MemberState};
-use crate::proto::membership::{Membership, MembershipError, Output, Settings};
+use crate::proto::membership::{Membership, MembershipError, MembershipSettings, Output};
 use crate::proto::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -81,7 +81,7 @@ impl Gossip {
     /// error, only when `me` does not fit into a datagram.
     pub async fn run(self, stop: CancellationToken) {
         let incarnation = self.clock.now().micros();
-        let settings = Settings { probe_period: self.settings.probe_period };
+        let settings = MembershipSettings { probe_period: self.settings.probe_period };
         let (me, known, rng) = (self.me, self.known, self.clock.rng());
         let own = me.gossip;
         let machine = match Membership::new(me, incarnation, settings, &known, rng) {

@@ -1,8 +1,9 @@
 //! Compare-and-swap conditions, and the one function that decides them.
 //!
-//! Every conditional write, whatever its form, ends here: the writer loads the live current record
-//! of the key, this decides, nothing in between. What must see the value may be decided beforehand,
-//! which then counts for that very record only. A dead record is no current record.
+//! Each form of conditional write comes down to a [`Condition`]: the writer loads the live current
+//! record of the key and asks [`Condition::holds`], with no other write in between. A condition
+//! that needs the value may be decided earlier; the result then counts only while that record is
+//! current. A dead record counts as absent. Must not know HTTP nor how records are stored.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -10,43 +11,44 @@ use uuid::Uuid;
 
 use super::{Content, Header, Timestamp, json};
 
-/// What a client expects the current record to be.
+/// What a client expects of the current record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Expected {
     /// The version with this uuid.
     Uuid(Uuid),
-    /// The version with this timestamp, as it was read from this node.
+    /// The version with this timestamp, as this node showed it. Does not hold when two records with
+    /// one timestamp met on this node: see [`Current::displaced_twin`].
     Timestamp(Timestamp),
-    /// The version with both.
+    /// The version with this uuid and this timestamp.
     Version {
-        /// Its uuid.
+        /// The uuid of the write.
         uuid: Uuid,
-        /// Its timestamp.
+        /// The timestamp of the write.
         timestamp: Timestamp,
     },
-    /// A value that is acceptable JSON and means the same as this one.
+    /// A value that is acceptable JSON and equal to this text; see [`json::Text::equals`].
     Json(json::Text),
     /// A value of exactly these bytes.
     Bytes(Bytes),
     /// No live value.
     Absent,
-    /// Any live value.
+    /// A live value, with any content.
     Exists,
 }
 
-/// The entity tags of a conditional header; weak ones are already left out of `If-Match`.
+/// The entity tags of a conditional header. For `If-Match` the weak ones are already removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Tags {
     /// `*`
     Any,
-    /// The uuids of a list. A tag that is no uuid names no version and is left out.
+    /// The uuids of a list, without the tags that are no uuid: those name no version.
     These(Vec<Uuid>),
 }
 
 /// One condition on the current record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Condition {
-    /// An `expected` of the compare-and-swap API.
+    /// The `expected` of the compare-and-swap API.
     Expect(Expected),
     /// `If-Match` (RFC 9110, section 13.1.1): there is a live value and a tag names it.
     Match(Tags),
@@ -57,23 +59,23 @@ pub enum Condition {
 /// The live current record, as the decision sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Current<'a> {
-    /// Its header.
+    /// The header of the record.
     pub header: &'a Header,
-    /// Whether on this node it displaced a record of equal timestamp, which makes its timestamp
-    /// alone ambiguous to whoever read the other one.
+    /// Whether on this node the record replaced another one with the same timestamp. A client that
+    /// read the other one must not match this one by its timestamp alone.
     pub displaced_twin: bool,
-    /// Its bytes; needed where [`Condition::needs_body`] says so, else they may be left out.
+    /// The bytes of the value. `None` is enough unless [`Condition::needs_body`].
     pub body: Option<&'a [u8]>,
 }
 
 impl Condition {
-    /// Whether the decision must see the bytes of the value.
+    /// Whether [`Condition::holds`] needs the bytes of the value.
     #[must_use]
     pub fn needs_body(&self) -> bool {
         matches!(self, Self::Expect(Expected::Json(_)))
     }
 
-    /// Whether it can hold for the version of this uuid alone, or of others that it names beside.
+    /// Whether the condition names the version with this uuid, alone or among others.
     #[must_use]
     pub fn expects(&self, uuid: Uuid) -> bool {
         match self {
@@ -85,7 +87,7 @@ impl Condition {
         }
     }
 
-    /// Decides the condition against the live current record, if there is one.
+    /// Whether the condition holds for the live current record; `None` when there is none.
     #[must_use]
     pub fn holds(&self, current: Option<Current<'_>>) -> bool {
         let named = |tags: &Tags| match tags {

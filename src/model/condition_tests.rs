@@ -1,4 +1,4 @@
-//! The whole decision table of conditions, readable as documentation.
+//! The decision table of all conditions, to be read as documentation.
 
 use super::super::{ContentType, NodeId, Seen, Version};
 use super::*;
@@ -26,7 +26,7 @@ fn json(text: &'static str) -> Condition {
     Condition::Expect(Expected::Json(text.unwrap()))
 }
 
-/// What the condition says of: no live value; the value; the value when it displaced a twin.
+/// Whether the condition holds for: no live value; the value; the value after it displaced a twin.
 fn table(condition: &Condition, body: &[u8]) -> (bool, bool, bool) {
     let header = header(body);
     let current = |displaced_twin| {

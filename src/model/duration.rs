@@ -1,13 +1,13 @@
-//! Durations as the contract writes them: `[1-9][0-9]*(ms|s|m|h|d)?`, without a unit in seconds.
+//! Durations in the text form of the contract: `[1-9][0-9]*(ms|s|m|h|d)?`; without a unit, seconds.
 
 use std::time::Duration;
 
-/// The shortest duration: one millisecond.
+/// The shortest duration that the text form has: one millisecond.
 pub const DURATION_MIN: Duration = Duration::from_millis(1);
-/// The longest duration: 36,500 days.
+/// The longest duration that [`parse`] accepts: 36,500 days, about a century.
 pub const DURATION_MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
-/// A text that is not a duration.
+/// A text that is not a duration, cut to 64 characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a duration; write a whole number and ms, s, m, h or d (no unit: seconds), \
@@ -15,10 +15,10 @@ pub const DURATION_MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 )]
 pub struct DurationError(pub String);
 
-/// Reads a duration.
+/// Parses a duration from [`DURATION_MIN`] to [`DURATION_MAX`].
 ///
 /// # Errors
-/// When `text` has another form or lies outside of 1 ms to 36,500 d.
+/// When `text` has another form or is out of range.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let error = || DurationError(super::shown(text));
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -39,7 +39,8 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     if duration <= DURATION_MAX { Ok(duration) } else { Err(error()) }
 }
 
-/// Writes a duration so that [`parse`] reads it back, in the largest unit that loses nothing.
+/// Formats a duration of whole milliseconds in the largest unit that is exact; [`parse`] reads it
+/// back.
 #[must_use]
 pub fn format(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_formatted_duration_parses_back() {
         for text in ["1ms", "1500ms", "90s", "2m", "36h", "1d"] {
             assert_eq!(parse(text).map(format), Ok(text.to_owned()));
         }

@@ -1,11 +1,11 @@
-//! JSON as the contract wants it: no duplicate members, bounded depth, exact equality.
+//! JSON as the contract defines it: no duplicate members, bounded depth, exact equality.
 //!
-//! `serde_json` judges the syntax; what is added is read off the text itself, by a cursor that
-//! trusts that judgement: duplicate members and depth, and an equality that compares numbers by
-//! their exact decimal value instead of by a rounded float, because a compare-and-swap rests on it.
-//! Nothing becomes a tree: trees take many times the memory of the text, and the tree of
-//! `serde_json` reads some objects as numbers. Time is linear in the text, unless two objects order
-//! their members differently; then the members are sorted.
+//! `serde_json` checks the syntax. A cursor over the text, which relies on that check, adds the
+//! rest: duplicate members, depth, and an equality that compares numbers by their exact decimal
+//! values instead of rounded floats, because a compare-and-swap depends on it. It builds no tree:
+//! trees take many times the memory of the text, and the tree of `serde_json` reads some objects as
+//! numbers. Time is linear in the text, unless two objects order their members differently; then it
+//! sorts the members. Must not know what the texts are for.
 
 use std::borrow::Cow;
 
@@ -14,16 +14,17 @@ use serde::Serialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 
-/// An array or object of this size is found by its place, not walked through.
+/// Arrays and objects of at least this size are skipped by their position, not walked through.
 const LONG_BYTES_MIN: usize = 256;
 
-/// How deep arrays and objects may be nested.
+/// The deepest nesting of arrays and objects.
 pub const DEPTH_MAX: usize = 128;
 
-/// Checks that `bytes` are one JSON text without duplicate members, nested at most 128 deep.
+/// Checks that `bytes` are one JSON text without duplicate members, nested at most [`DEPTH_MAX`]
+/// deep.
 ///
 /// # Errors
-/// What is wrong and where.
+/// The first rule that the text breaks, and where if that is a rule of syntax.
 pub fn check(bytes: &[u8]) -> Result<(), serde_json::Error> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(serde_json::Error::custom("longer than 4 GiB"));
@@ -32,33 +33,33 @@ pub fn check(bytes: &[u8]) -> Result<(), serde_json::Error> {
     Cursor { text: raw.get(), at: 0 }.check(DEPTH_MAX)
 }
 
-/// A JSON text that was checked; compared by meaning with [`Text::equals`]. `==` compares the
-/// bytes.
+/// A JSON text that passed [`check`]. [`Text::equals`] compares its meaning, `==` its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Text(Bytes);
 
 impl Text {
-    /// Checks `bytes`, as [`check`] does.
+    /// The text with these bytes.
     ///
     /// # Errors
-    /// What is wrong and where.
+    /// As [`check`].
     pub fn new(bytes: Bytes) -> Result<Self, serde_json::Error> {
         check(&bytes)?;
         Ok(Self(bytes))
     }
 
-    /// A part of a text that was checked as a whole.
+    /// A value inside a text that passed [`check`] as a whole. The caller must not pass other
+    /// bytes: comparing them gives no sensible result.
     #[must_use]
     pub fn of_checked(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    /// Whether `bytes` are an acceptable JSON text too and mean the same: objects whatever the
-    /// order of their members, numbers by their exact value (`1`, `1.0` and `1e0` are equal, two
-    /// integers that round to one float are not), strings whatever their escapes.
+    /// Whether `bytes` pass [`check`] too and have the same meaning. Objects are equal in any order
+    /// of their members, strings with any escapes, and numbers by their exact values: `1`, `1.0`
+    /// and `1e0` are equal, two integers that round to one float are not.
     #[must_use]
     pub fn equals(&self, bytes: &[u8]) -> bool {
-        // equal texts are the common case and the cheap one
+        // Equal bytes are the common case and cheap to find.
         self.0 == bytes
             || (check(bytes).is_ok()
                 && match (std::str::from_utf8(&self.0), std::str::from_utf8(bytes)) {
@@ -71,8 +72,8 @@ impl Text {
     }
 }
 
-/// A place in a text whose syntax is known to be right. On any other text what it gives makes no
-/// sense, but it ends and stays inside.
+/// A position in a text whose syntax was checked. On other texts the results make no sense, but all
+/// methods end and stay inside the text.
 #[derive(Clone)]
 struct Cursor<'a> {
     text: &'a str,
@@ -84,7 +85,7 @@ impl<'a> Cursor<'a> {
         Self { text, at: 0 }
     }
 
-    /// The next byte that is no white space; zero at the end.
+    /// Skips white space; returns the next byte, or zero at the end.
     fn peek(&mut self) -> u8 {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         let space = rest.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n'));
@@ -92,14 +93,14 @@ impl<'a> Cursor<'a> {
         self.text.as_bytes().get(self.at).copied().unwrap_or_default()
     }
 
-    /// Steps over the next byte if it is this one.
+    /// Steps over the next byte if it is `byte`; returns whether it was.
     fn take(&mut self, byte: u8) -> bool {
         let there = self.peek() == byte;
         self.at += usize::from(there);
         there
     }
 
-    /// Steps over a string, or over a number or a word, and gives its text.
+    /// Steps over a string, a number or a word, and returns its text.
     fn scalar(&mut self) -> &'a str {
         let quoted = self.peek() == b'"';
         let from = self.at;
@@ -119,26 +120,26 @@ impl<'a> Cursor<'a> {
         self.text.get(from..self.at).unwrap_or_default()
     }
 
-    /// Steps over the name of a member and the colon behind it.
+    /// Steps over the name of a member and its colon, and returns the quoted name.
     fn name(&mut self) -> &'a str {
         let name = self.scalar();
         self.take(b':');
         name
     }
 
-    /// Whether another item or member comes, before which a comma may stand; else steps over `end`.
+    /// Steps over a comma; returns whether another item follows, and steps over `end` if none does.
     fn more(&mut self, end: u8) -> bool {
         self.take(b',');
         !self.take(end) && self.peek() != 0
     }
 
-    /// Steps over a value; `long` are the places of those that are not walked through.
-    fn skip(&mut self, long: &[Place]) {
+    /// Steps over a value. Jumps over the containers in `long`, which is sorted.
+    fn skip(&mut self, long: &[Position]) {
         let mut depth = 0_usize;
         loop {
             let next = self.peek();
             let known = matches!(next, b'[' | b'{')
-                .then(|| long.binary_search_by_key(&place(self.at), |known| known.from).ok());
+                .then(|| long.binary_search_by_key(&offset(self.at), |known| known.from).ok());
             if let Some(known) = known.flatten().and_then(|at| long.get(at)) {
                 self.at = known.to as usize;
                 if depth == 0 {
@@ -168,7 +169,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps over a value and refuses what syntax alone allows.
+    /// Steps over a value, and checks the rules beyond syntax.
     fn check(&mut self, depth_left: usize) -> Result<(), serde_json::Error> {
         let too_deep = || serde_json::Error::custom(format!("nested more than {DEPTH_MAX} deep"));
         match self.peek() {
@@ -184,7 +185,7 @@ impl<'a> Cursor<'a> {
                 self.at += 1;
                 let mut members = Vec::new();
                 while self.more(b'}') {
-                    let name = self.name_place();
+                    let name = self.name_position();
                     check_string(self.slice(name))?;
                     members.push(name);
                     self.check(depth_left)?;
@@ -197,26 +198,27 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// The name of the member that begins here; steps over it and the colon behind it.
-    fn name_place(&mut self) -> Place {
+    /// Steps over the name of a member and its colon, and returns where the name is.
+    fn name_position(&mut self) -> Position {
         let from = self.at;
         let length = self.name().len();
-        Place { from: place(from), to: place(from + length) }
+        Position { from: offset(from), to: offset(from + length) }
     }
 
-    fn slice(&self, place: Place) -> &'a str {
-        self.text.get(place.from as usize..place.to as usize).unwrap_or_default()
+    fn slice(&self, position: Position) -> &'a str {
+        self.text.get(position.from as usize..position.to as usize).unwrap_or_default()
     }
 
-    fn name_in(&self, name: Place) -> Cow<'a, str> {
+    fn name_in(&self, name: Position) -> Cow<'a, str> {
         decoded(self.slice(name))
     }
 
-    fn sort(&self, names: &mut [Place]) {
+    fn sort(&self, names: &mut [Position]) {
         names.sort_unstable_by(|a, b| self.name_in(*a).cmp(&self.name_in(*b)));
     }
 
-    fn check_names(&self, mut names: Vec<Place>) -> Result<(), serde_json::Error> {
+    /// Refuses two members with one name.
+    fn check_names(&self, mut names: Vec<Position>) -> Result<(), serde_json::Error> {
         self.sort(&mut names);
         let mut pairs = names.iter().zip(names.iter().skip(1));
         match pairs.find(|(a, b)| self.name_in(**a) == self.name_in(**b)) {
@@ -228,12 +230,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// From the first member of an object: the names of its members, in their order. Steps over the
-    /// object.
-    fn members(&mut self, ends: &[Place]) -> Vec<Place> {
+    /// Steps from the first member of an object over its end; returns the names of its members,
+    /// sorted.
+    fn members(&mut self, ends: &[Position]) -> Vec<Position> {
         let mut names = Vec::new();
         while self.more(b'}') {
-            names.push(self.name_place());
+            names.push(self.name_position());
             self.skip(ends);
         }
         self.sort(&mut names);
@@ -241,21 +243,21 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A part of a text.
+/// The range of a part of a text, in bytes.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     from: u32,
     to: u32,
 }
 
-/// [`check`] takes no text in which a place would not fit.
-fn place(at: usize) -> u32 {
+/// An offset in a text, which fits because [`check`] refuses longer texts.
+fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// Where the long arrays and objects of a text are, in the order in which they begin: so that none
-/// is read to its end again at every level around it.
-fn long_containers(text: &str) -> Vec<Place> {
+/// The positions of the long arrays and objects of a text, in the order of their starts. With them
+/// no container is walked to its end again at each level around it.
+fn long_containers(text: &str) -> Vec<Position> {
     let mut cursor = Cursor::new(text);
     let (mut open, mut found) = (Vec::new(), Vec::new());
     loop {
@@ -269,7 +271,7 @@ fn long_containers(text: &str) -> Vec<Place> {
                 cursor.at += 1;
                 let from = open.pop().unwrap_or_default();
                 if cursor.at - from >= LONG_BYTES_MIN {
-                    found.push(Place { from: place(from), to: place(cursor.at) });
+                    found.push(Position { from: offset(from), to: offset(cursor.at) });
                 }
             }
             b',' | b':' => cursor.at += 1,
@@ -280,12 +282,12 @@ fn long_containers(text: &str) -> Vec<Place> {
     found
 }
 
-/// Refuses a string that names half a character (`\ud800`).
+/// Refuses a string with half of a surrogate pair (`\ud800`).
 fn check_string(quoted: &str) -> Result<(), serde_json::Error> {
     if quoted.contains('\\') { serde_json::from_str::<String>(quoted).map(drop) } else { Ok(()) }
 }
 
-/// The string that a quoted text stands for.
+/// The string that a quoted text encodes.
 fn decoded(quoted: &str) -> Cow<'_, str> {
     if quoted.contains('\\') {
         return Cow::Owned(serde_json::from_str(quoted).unwrap_or_default());
@@ -294,10 +296,10 @@ fn decoded(quoted: &str) -> Cow<'_, str> {
     Cow::Borrowed(inner.unwrap_or(quoted))
 }
 
-/// The long containers of both texts.
-type Long<'a> = (&'a [Place], &'a [Place]);
+/// The long containers of the two texts under comparison.
+type Long<'a> = (&'a [Position], &'a [Position]);
 
-/// Compares two values. Equal ones are stepped over; after unequal ones the cursors stand anywhere.
+/// Compares two values. Steps over both if they are equal; else leaves the cursors anywhere.
 fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>, long: Long<'_>) -> bool {
     let (kind_a, kind_b) = (a.peek(), b.peek());
     let number = |kind: u8| kind == b'-' || kind.is_ascii_digit();
@@ -325,8 +327,8 @@ fn equal(a: &mut Cursor<'_>, b: &mut Cursor<'_>, long: Long<'_>) -> bool {
     }
 }
 
-/// Compares two objects from their first members. As long as both give their members in one order,
-/// they are read side by side.
+/// Compares two objects from their first members: side by side while both have their members in one
+/// order, then by sorting the rest.
 fn equal_objects(a: &mut Cursor<'_>, b: &mut Cursor<'_>, long: Long<'_>) -> bool {
     loop {
         match (a.more(b'}'), b.more(b'}')) {
@@ -346,13 +348,13 @@ fn equal_objects(a: &mut Cursor<'_>, b: &mut Cursor<'_>, long: Long<'_>) -> bool
     let mut pairs = members_a.iter().zip(&members_b);
     members_a.len() == members_b.len()
         && pairs.all(|(at_a, at_b)| {
-            let at = |name: &Place| name.from as usize;
+            let at = |name: &Position| name.from as usize;
             let (mut a, mut b) = (Cursor { at: at(at_a), ..*a }, Cursor { at: at(at_b), ..*b });
             decoded(a.name()) == decoded(b.name()) && equal(&mut a, &mut b, long)
         })
 }
 
-/// A JSON number in normal form: digits without leading or trailing zeros, times ten to a power.
+/// A JSON number in normal form: digits without leading or trailing zeros, times a power of ten.
 #[derive(Debug, PartialEq, Eq)]
 struct Decimal {
     negative: bool,
@@ -382,8 +384,8 @@ impl Decimal {
     }
 }
 
-/// An exponent of any length; beyond what 96 bits hold, its sign is all that still tells numbers
-/// apart, and the text of such a number is far longer than any value in use.
+/// Parses an exponent of any length. Clamps it to 96 bits: two numbers whose exponents differ only
+/// beyond that have texts far longer than any value in use.
 fn parse_exponent(text: &str) -> i128 {
     let bound = 1_i128 << 96;
     match text.strip_prefix('+').unwrap_or(text).parse::<i128>() {

@@ -1,4 +1,4 @@
-//! What is acceptable JSON, and which texts mean the same.
+//! Which JSON is acceptable, and which texts are equal.
 
 use std::collections::BTreeMap;
 
@@ -88,17 +88,18 @@ fn long_containers_in_another_order_are_compared_in_little_time() {
         |inner: &str| format!("{}{inner}{}", r#"{"b":"#.repeat(120), r#","a":[0]}"#.repeat(120));
     assert!(equal_texts(&first(&long), &last(&long)));
     assert!(!equal_texts(&first(&long), &last(&other)));
-    // 120 levels, each read again at every level around it, would be read 7,000 times
+    // If each of the 120 levels were walked again at each level around it, that would be 7,000
+    // walks.
     let text = last(&long);
-    let places = long_containers(&text);
-    assert_eq!(places.len(), 121);
+    let positions = long_containers(&text);
+    assert_eq!(positions.len(), 121);
     let mut cursor = Cursor::new(&text);
-    cursor.skip(&places);
+    cursor.skip(&positions);
     assert_eq!(cursor.at, text.len());
 }
 
 #[test]
-fn what_is_no_acceptable_json_equals_nothing() {
+fn unacceptable_json_equals_nothing() {
     for bad in [&b""[..], b"{", b"1 1", b"\xff", br#"{"a":1,"a":1}"#] {
         assert!(!text("1").equals(bad) && !text(r#"{"a":1}"#).equals(bad));
     }
@@ -150,7 +151,7 @@ fn trees() -> impl Strategy<Value = Tree> {
     })
 }
 
-/// Writes a tree; `other` puts members, numbers and white space another way.
+/// Writes a tree; with `other`, in another order of members and with other numbers and white space.
 fn write(tree: &Tree, other: bool) -> String {
     let space = if other { " \n" } else { "" };
     let string = |text: &String| serde_json::to_string(text).unwrap();
@@ -179,7 +180,7 @@ fn write(tree: &Tree, other: bool) -> String {
 
 proptest! {
     #[test]
-    fn texts_are_equal_exactly_when_what_they_say_is(a in trees(), b in trees()) {
+    fn texts_are_equal_exactly_when_their_trees_are(a in trees(), b in trees()) {
         prop_assert!(equal_texts(&write(&a, false), &write(&a, true)));
         prop_assert_eq!(equal_texts(&write(&a, false), &write(&b, true)), a == b);
     }

@@ -17,28 +17,28 @@ pub const KEY_BYTES_MAX: usize = 1024;
 #[serde(try_from = "String", into = "String")]
 pub struct Key(Arc<str>);
 
-/// Why a text is not a key or a prefix.
+/// The rule of keys that a text breaks. The messages are for API clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The key has no byte.
+    /// The text is empty.
     #[error("the key is empty; give at least one segment, as in `app/name`")]
     Empty,
-    /// The key is longer than [`KEY_BYTES_MAX`].
+    /// The text is longer than [`KEY_BYTES_MAX`].
     #[error("the key has {bytes} bytes; at most {KEY_BYTES_MAX} are allowed")]
     TooLong {
-        /// How long it is.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// It starts or ends with `/`, or holds `//`.
+    /// The text starts or ends with `/`, or holds `//`.
     #[error("the key has an empty segment; remove the leading, trailing or doubled `/`")]
     EmptySegment,
     /// A segment is `.` or `..`.
-    #[error("the key has the segment `{0}`, which is not allowed; name the segment otherwise")]
+    #[error("the key has the segment `{0}`, which is not allowed; choose another name")]
     DotSegment(&'static str),
-    /// It holds a NUL.
+    /// The text holds a NUL.
     #[error("the key holds a NUL byte, which is not allowed")]
     Nul,
-    /// Its bytes or escapes are not UTF-8.
+    /// The bytes, after percent-decoding, are not UTF-8.
     #[error("the key is not valid UTF-8")]
     NotUtf8,
     /// A `%` is not followed by two hex digits.
@@ -68,7 +68,7 @@ fn check(text: &str) -> Result<(), KeyError> {
 }
 
 impl Key {
-    /// Checks `text` and makes it a key.
+    /// The key that `text` names.
     ///
     /// # Errors
     /// The first rule that `text` breaks.
@@ -77,10 +77,10 @@ impl Key {
         Ok(Self(Arc::from(text)))
     }
 
-    /// The same from bytes, as they come from a disk or a peer.
+    /// The key with these bytes, as a disk or a peer has them.
     ///
     /// # Errors
-    /// [`KeyError::NotUtf8`], or the first rule that is broken.
+    /// [`KeyError::NotUtf8`], or the first rule that the bytes break.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         Self::parse(std::str::from_utf8(bytes).map_err(|_| KeyError::NotUtf8)?)
     }
@@ -91,7 +91,7 @@ impl Key {
         &self.0
     }
 
-    /// The key's bytes, by which keys are ordered.
+    /// The key as bytes; keys order by them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
@@ -123,12 +123,13 @@ impl From<Key> for String {
     }
 }
 
-/// Zero or more whole segments. `app` covers `app/x`, and neither `app` nor `apple/x`.
+/// Zero or more whole segments. `app` covers `app/x`, but neither `app` nor `apple/x`; the empty
+/// prefix covers every key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prefix(Arc<str>);
 
 impl Prefix {
-    /// Checks `text`; one trailing `/` is allowed and means nothing, empty covers every key.
+    /// The prefix that `text` names. One trailing `/` is allowed and ignored.
     ///
     /// # Errors
     /// The first rule of a key that `text` breaks.
@@ -141,26 +142,26 @@ impl Prefix {
         Ok(Self(Arc::from(bare)))
     }
 
-    /// Every key.
+    /// The empty prefix, which covers every key.
     #[must_use]
     pub fn all() -> Self {
         Self(Arc::from(""))
     }
 
-    /// The segments, without a trailing `/`.
+    /// The prefix as text, without a trailing `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether `key` lies below this prefix.
+    /// Whether this prefix covers `key`.
     #[must_use]
     pub fn covers(&self, key: &Key) -> bool {
         let bytes = key.as_bytes();
         bytes >= self.first().as_slice() && self.end().is_none_or(|end| bytes < end.as_slice())
     }
 
-    /// The least byte string that a covered key can have (inclusive).
+    /// The start of the range of covered keys, inclusive.
     #[must_use]
     pub fn first(&self) -> Vec<u8> {
         if self.0.is_empty() {
@@ -171,7 +172,7 @@ impl Prefix {
         bytes
     }
 
-    /// The least byte string above all covered keys, or `None` for the end of the key space.
+    /// The end of the range of covered keys, exclusive; `None` for the end of all keys.
     #[must_use]
     pub fn end(&self) -> Option<Vec<u8>> {
         if self.0.is_empty() {
@@ -227,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn covering_is_the_same_as_starting_with_the_prefix_and_a_slash(
+        fn a_prefix_covers_the_keys_that_start_with_it_and_a_slash(
             p in "[a-c.]{1,3}(/[a-c]{1,2}){0,2}", k in "[a-c./0]{1,8}"
         ) {
             if let (Ok(prefix), Ok(key)) = (Prefix::parse(&p), Key::parse(&k)) {

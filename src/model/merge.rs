@@ -1,31 +1,33 @@
 //! The conflict rule: which of two records of one key stays.
 //!
-//! Commutative, associative and idempotent, so that nodes agree whatever the order, repetition or
-//! path in which records reach them (a join semilattice; Shapiro et al., "Conflict-free Replicated
-//! Data Types", 2011).
+//! Commutative, associative and idempotent, so that nodes agree although records reach them in
+//! different orders, on different paths and more than once (a join semilattice; Shapiro et al.,
+//! "Conflict-free Replicated Data Types", 2011). Must not know clocks: an expired record wins or
+//! loses like any other.
 
 use std::cmp::Ordering;
 
 use super::Header;
 
-/// What becomes of the record that is held when another one comes in.
+/// The result of merging an incoming record into the one that a node holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// The two are one and the same record.
+    /// The two are the same record.
     Same,
-    /// The held record stays.
+    /// The held record wins and stays.
     Kept,
-    /// The incoming record takes its place.
+    /// The incoming record wins and replaces the held one, if there is one.
     Replaced,
 }
 
-/// Compares by the contract's order: version, then record hash. Equal means the same record.
+/// The contract's order of two records of one key: by version, then by record hash. Equal records
+/// are the same.
 #[must_use]
 pub fn order(a: &Header, b: &Header) -> Ordering {
     a.version.cmp(&b.version).then_with(|| a.hash().cmp(&b.hash()))
 }
 
-/// Decides between the held record and an incoming one.
+/// Decides between the record that a node holds for a key, if any, and an incoming one.
 #[must_use]
 pub fn merge(held: Option<&Header>, incoming: &Header) -> Merged {
     match held.map(|held| order(held, incoming)) {
@@ -73,7 +75,7 @@ mod tests {
         }
 
         #[test]
-        fn different_records_never_count_as_the_same(a in any_header(), b in any_header()) {
+        fn only_equal_records_count_as_the_same(a in any_header(), b in any_header()) {
             prop_assert_eq!(merge(Some(&a), &b) == Merged::Same, a == b);
         }
     }

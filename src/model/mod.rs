@@ -1,7 +1,8 @@
 //! WHAT the data is: keys, versions, records and the rules that decide between them.
 //!
-//! Pure: no input or output, no clock, no randomness, no async. Whatever a rule needs to know comes
-//! in as an argument, so that every node, the simulator and the tests decide alike.
+//! Pure: no input or output, no clock, no randomness, no async. A rule takes all that it depends on
+//! as arguments, so that every node, the simulator and the tests decide alike. Must not know how
+//! data is stored, sent or served.
 
 pub mod condition;
 pub mod duration;
@@ -23,7 +24,7 @@ pub use seen::Seen;
 pub use timestamp::Timestamp;
 pub use version::Version;
 
-/// The beginning of a text that came from outside, for a message.
+/// The first 64 characters of a text from outside, for an error message.
 #[must_use]
 pub fn shown(text: &str) -> String {
     text.chars().take(64).collect()

@@ -1,8 +1,9 @@
-//! Records: what is stored for a key.
+//! Records: what a store holds for a key.
 //!
-//! A [`Header`] is everything but the bytes of the value; it names those bytes by length and hash,
+//! A [`Header`] is everything but the bytes of the value. It names those bytes by length and hash,
 //! so the record hash, the merge and the digest need the header alone. A [`Record`] is a header
-//! with its bytes. Expiry is judged by an instant that the caller gives.
+//! with its bytes. Whether a record has expired depends on the instant that the caller passes. Must
+//! not know the layout on disk.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use super::{NodeId, Seen, Timestamp, Version};
 /// The longest content type, in bytes.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
 
-/// The hash of a record, over all of it: the last step of the order of versions, and what a digest
-/// adds up.
+/// The hash of a whole record: the last step of the order of versions, and the part of an element
+/// of the digest that says which record a key has.
 pub type RecordHash = [u8; 32];
 
-/// A media type as it came from the client: 1 to 256 bytes of visible ASCII and spaces.
+/// A media type as the client sent it: 1 to 256 bytes of visible ASCII and inner spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContentType(Arc<str>);
@@ -31,10 +32,11 @@ pub struct ContentType(Arc<str>);
 pub struct ContentTypeError;
 
 impl ContentType {
-    /// Checks `text`.
+    /// The content type that `text` names. The text needs no structure beyond its characters.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds a byte that a header field may not carry.
+    /// When it is empty, too long, starts or ends with a space, or holds a byte that is not visible
+    /// ASCII.
     pub fn parse(text: &str) -> Result<Self, ContentTypeError> {
         let fits = (1..=CONTENT_TYPE_BYTES_MAX).contains(&text.len());
         let visible = text.bytes().all(|b| (b' '..=b'~').contains(&b));
@@ -45,7 +47,7 @@ impl ContentType {
         }
     }
 
-    /// `application/octet-stream`, the type of a value that came without one.
+    /// `application/octet-stream`, the type of a value that a client sends without one.
     #[must_use]
     pub fn octet_stream() -> Self {
         Self(Arc::from("application/octet-stream"))
@@ -63,7 +65,7 @@ impl ContentType {
         &self.0
     }
 
-    /// Whether the bytes may be shown as JSON: `application/json` or a `+json` type (RFC 6839).
+    /// Whether it is `application/json` or a `+json` type (RFC 6839), with any parameters.
     #[must_use]
     pub fn is_json(&self) -> bool {
         let essence = self.0.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -90,30 +92,30 @@ impl fmt::Display for ContentType {
     }
 }
 
-/// What a write left behind: a value, or the absence of one.
+/// The result of a write: a value, or the absence of one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Content {
-    /// The key was deleted.
+    /// The write deleted the key.
     Tombstone,
-    /// The key has a value.
+    /// The write gave the key a value.
     Value {
-        /// Its media type.
+        /// The media type of the value.
         content_type: ContentType,
-        /// Its length in bytes.
+        /// The length of the value in bytes.
         size: u64,
-        /// The BLAKE3 hash of its bytes.
+        /// The BLAKE3 hash of the value.
         hash: [u8; 32],
     },
 }
 
 impl Content {
-    /// The content of a value of these bytes.
+    /// The content that names the value `bytes`.
     #[must_use]
     pub fn value(content_type: ContentType, bytes: &[u8]) -> Self {
         Self::Value { content_type, size: bytes.len() as u64, hash: blake3::hash(bytes).into() }
     }
 
-    /// Length of the value in bytes; zero for a tombstone.
+    /// The length of the value in bytes; zero for a tombstone.
     #[must_use]
     pub fn size(&self) -> u64 {
         match self {
@@ -126,22 +128,22 @@ impl Content {
 /// Everything about a record but the bytes of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Header {
-    /// Orders it among the writes of its key.
+    /// Names the write and orders it among the writes of its key.
     pub version: Version,
-    /// The node that accepted it from a client.
+    /// The node that accepted the write from a client.
     pub origin: NodeId,
-    /// The uuid of the write that it replaced on its origin.
+    /// The uuid of the write that this one replaced on its origin; `None` when there was none.
     #[serde(with = "optional_uuid")]
     pub parent: Option<Uuid>,
-    /// What it knew.
+    /// The earlier writes that this one knew.
     pub seen: Seen,
-    /// The instant from which it is dead.
+    /// The instant from which the record is dead; `None` when it does not expire.
     pub expires_at: Option<Timestamp>,
-    /// What it left behind.
+    /// The value or the tombstone.
     pub content: Content,
 }
 
-/// A uuid as 16 bytes rather than a length and 16 bytes.
+/// Serializes an optional uuid as 16 bytes, without the length that serde would put before them.
 mod optional_uuid {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use uuid::Uuid;
@@ -157,14 +159,14 @@ mod optional_uuid {
 }
 
 impl Header {
-    /// Whether there is a value to read at `now`: no tombstone, and not expired.
+    /// Whether the record has a value to read at `now`: it is no tombstone and has not expired.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         matches!(self.content, Content::Value { .. }) && self.expires_at.is_none_or(|at| now < at)
     }
 
-    /// The record hash: BLAKE3 over every field, each at fixed width or behind its length, so that
-    /// no two headers run together.
+    /// The record hash: BLAKE3 over all fields, each of fixed width or behind its length, so that
+    /// different headers never hash the same bytes.
     #[must_use]
     pub fn hash(&self) -> RecordHash {
         let mut hasher = blake3::Hasher::new_derive_key("kvs 2026-11 record hash v1");
@@ -201,25 +203,26 @@ impl Header {
     }
 }
 
-/// A header with the bytes it names; for a tombstone they are empty.
+/// A header with the bytes of its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Everything but the bytes.
     pub header: Header,
-    /// The bytes of the value.
+    /// The bytes of the value; empty for a tombstone and after a sweep.
     pub body: Bytes,
 }
 
 impl Record {
-    /// Whether its bytes are gone, as those of a record are that has expired.
+    /// Whether the bytes of the value are gone although the header names some, as a node that
+    /// sweeps expired records leaves them. Only a record that can expire counts.
     #[must_use]
     pub fn is_swept(&self) -> bool {
         let expires = self.header.expires_at.is_some();
         expires && self.body.is_empty() && self.header.content.size() > 0
     }
 
-    /// Whether the bytes are those that the header names. A record from a peer is checked with this
-    /// before it is merged.
+    /// Whether the body has the bytes that the header names. Check it before merging a record from
+    /// a peer.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match &self.header.content {
@@ -304,7 +307,7 @@ pub(crate) mod tests {
     const GOLDEN: &str = "466e609f75a889e987f9306e8d3ad551ee1c5f1b094ddb5990afadfd662cc291";
 
     #[test]
-    fn dead_at_the_instant_of_expiry() {
+    fn a_record_is_dead_from_the_instant_of_its_expiry() {
         let header = sample();
         assert!(header.is_live(Timestamp::saturating(4)));
         assert!(!header.is_live(Timestamp::saturating(5)));

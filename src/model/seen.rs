@@ -1,8 +1,9 @@
-//! What a write knew: for each origin, the last timestamp in the record's own line of writes.
+//! Which earlier writes a write knew: for each origin, the last timestamp in the line of writes
+//! that ends with it.
 //!
-//! A key with one writer has one entry. The list is bounded; of what was cut off only the greatest
-//! timestamp is kept, so that the answer to "did this write know of that one" is *yes*, *no* or,
-//! only where something was cut, *unknown*.
+//! A key with one writer has one entry. The list is bounded. Of the entries cut off it remembers
+//! only the greatest timestamp, so the answer to "did this write know that one?" is *yes*, *no* or,
+//! only after a cut, *unknown*. Must not know which nodes are members.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,35 +12,35 @@ use super::{NodeId, Timestamp};
 /// The most entries that a record carries.
 pub const SEEN_ENTRIES_MAX: usize = 16;
 
-/// For each origin the last timestamp in the record's line of writes.
+/// For each origin the last timestamp in a record's line of writes.
 ///
 /// Invariants: at most [`SEEN_ENTRIES_MAX`] entries, strictly ascending by origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Parts", into = "Parts")]
 pub struct Seen {
     entries: Vec<(NodeId, Timestamp)>,
-    /// The greatest timestamp among the entries that were cut off; zero when none was.
+    /// The greatest timestamp among the entries cut off; zero when none was.
     cut_through: Timestamp,
 }
 
-/// The serialised form, checked on the way in.
+/// The serialized form, which decoding checks.
 #[derive(Serialize, Deserialize)]
 struct Parts(Vec<(NodeId, Timestamp)>, Timestamp);
 
-/// Whether a write knew of another.
+/// Whether a write knew another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knew {
-    /// It did: it came after the other in one line of writes.
+    /// It did: it follows the other in one line of writes.
     Yes,
-    /// It did not: the two are concurrent.
+    /// It did not: the two are concurrent, or the other came later.
     No,
-    /// Entries were cut off, so nobody can tell.
+    /// The list no longer tells: the entry may have been cut off.
     Unknown,
 }
 
 impl Seen {
-    /// What a new write by `origin` at `timestamp` has seen, when it replaces a record that had
-    /// seen `replaced` (dead records included).
+    /// The list of a new write by `origin` at `timestamp` that replaces a record with the list
+    /// `replaced`; dead records count as replaced too.
     #[must_use]
     pub fn after_write(replaced: Option<&Self>, origin: NodeId, timestamp: Timestamp) -> Self {
         let mut seen = replaced.cloned().unwrap_or_default();
@@ -57,6 +58,7 @@ impl Seen {
         seen
     }
 
+    /// Cuts off the entry with the least timestamp, except that of `keep`.
     fn cut_oldest(&mut self, keep: NodeId) {
         let oldest = self.entries.iter().filter(|(o, _)| *o != keep).map(|(o, t)| (*t, *o)).min();
         if let Some((timestamp, origin)) = oldest {
@@ -65,7 +67,7 @@ impl Seen {
         }
     }
 
-    /// Whether the write that carries this knew of the write of `origin` at `timestamp`.
+    /// Whether the write with this list knew the write of `origin` at `timestamp`.
     #[must_use]
     pub fn knew(&self, origin: NodeId, timestamp: Timestamp) -> Knew {
         match self.entries.binary_search_by_key(&origin, |(o, _)| *o) {
@@ -81,14 +83,14 @@ impl Seen {
         &self.entries
     }
 
-    /// The greatest timestamp among the entries that were cut off.
+    /// The greatest timestamp among the entries cut off; zero when none was.
     #[must_use]
     pub fn cut_through(&self) -> Timestamp {
         self.cut_through
     }
 }
 
-/// A list that is too long or out of order.
+/// A decoded list is too long or out of order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("`seen` must hold at most {SEEN_ENTRIES_MAX} entries in ascending order of their origin")]
 pub struct SeenError;

@@ -1,8 +1,8 @@
 //! Versions: which of two writes of a key wins.
 //!
-//! The order reads nothing but the two versions, so every node decides alike, whatever it knows of
-//! the membership. The last step of the contract's order, the record hash, is taken in
-//! [`merge`](super::merge()), which sees the records.
+//! The order depends on the two versions alone, so every node decides alike, whichever members it
+//! knows. The record hash, the last step of the contract's order, is compared in
+//! [`merge`](super::merge()), which has the records.
 
 use std::cmp::Ordering;
 
@@ -11,30 +11,16 @@ use uuid::Uuid;
 
 use super::Timestamp;
 
-/// The triple that names one write and orders it.
+/// Names one write, and orders it among the writes of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// When its origin accepted it.
+    /// When the origin accepted the write, by the origin's clock.
     pub timestamp: Timestamp,
-    /// When the origin's data directory was made: the oldest-node rule.
+    /// When the data directory of the origin was made, for the oldest-node rule.
     pub origin_joined_at: Timestamp,
-    /// Its name, unique to the write.
+    /// Unique to the write.
     #[serde(with = "uuid::serde::compact")]
     pub uuid: Uuid,
-}
-
-impl Version {
-    /// Bytes that sort as the versions do: greater bytes, greater version.
-    #[must_use]
-    pub fn sortable(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        let (timestamp, rest) = bytes.split_at_mut(8);
-        let (joined, uuid) = rest.split_at_mut(8);
-        timestamp.copy_from_slice(&self.timestamp.micros().to_be_bytes());
-        joined.copy_from_slice(&(!self.origin_joined_at.micros()).to_be_bytes());
-        uuid.copy_from_slice(self.uuid.as_bytes());
-        bytes
-    }
 }
 
 impl Ord for Version {
@@ -60,7 +46,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn any_version() -> impl Strategy<Value = Version> {
-        // few values, so that ties happen all the time
+        // Few values, so that ties are common.
         (0..4_u64, 0..3_u64, 0..4_u128).prop_map(|(t, j, u)| Version {
             timestamp: Timestamp::saturating(t),
             origin_joined_at: Timestamp::saturating(j),
@@ -80,10 +66,19 @@ pub(crate) mod tests {
         assert!(version(1, 1, 2) > version(1, 1, 1));
     }
 
+    /// The order of the contract as an order of bytes.
+    fn sortable(version: &Version) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&version.timestamp.micros().to_be_bytes());
+        bytes[8..16].copy_from_slice(&(!version.origin_joined_at.micros()).to_be_bytes());
+        bytes[16..].copy_from_slice(version.uuid.as_bytes());
+        bytes
+    }
+
     proptest! {
         #[test]
-        fn bytes_sort_as_versions_do(a in any_version(), b in any_version()) {
-            prop_assert_eq!(a.cmp(&b), a.sortable().cmp(&b.sortable()));
+        fn versions_order_as_their_sortable_bytes_do(a in any_version(), b in any_version()) {
+            prop_assert_eq!(a.cmp(&b), sortable(&a).cmp(&sortable(&b)));
         }
     }
 }

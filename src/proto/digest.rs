@@ -1,15 +1,15 @@
 //! The digest of a set of records: a tree over key order that knows the sum of every range of keys.
 //!
 //! The keys themselves choose the block boundaries: a key starts a block of level L when its keyed
-//! hash ends in enough zero bits. So the tree depends on the set alone, not on the order of changes,
-//! and two replicas cut alike without agreeing on anything but the cluster's secret.
+//! hash ends in enough zero bits. So the tree depends on the set alone, not on the order of
+//! changes, and two replicas cut alike without agreeing on anything but the cluster's secret.
 //!
 //! A block holds the sum of its elements (keyed hashes of key and record, mod 2^256) and their
 //! count. Sums can be undone: a change subtracts the old element and adds the new one. (Bellare and
 //! Micciancio, "A New Paradigm for Collision-Free Hashing", 1997; XOR would cancel too easily.)
 //!
-//! The tree holds blocks only. Where it needs the sum of a part of a level 1 block, its caller reads
-//! the records of that range; it must not know where they are stored.
+//! The tree holds blocks only. Where it needs the sum of a part of a level 1 block, its caller
+//! reads the records of that range; it must not know where they are stored.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -334,8 +334,9 @@ fn check_inner_sums(level: u8, blocks: &Blocks, below: &Blocks) {
     let ends = blocks.keys().skip(1).map(|start| Bound::Excluded(&**start));
     for ((start, sum), end) in blocks.iter().zip(ends.chain([Bound::Unbounded])) {
         let mut inner = Sum::default();
-        let parts = below.range::<[u8], _>((Bound::Included(&**start), end));
-        parts.for_each(|(_, part)| inner.add_sum(part));
+        for (_, part) in below.range::<[u8], _>((Bound::Included(&**start), end)) {
+            inner.add_sum(part);
+        }
         assert_eq!(*sum, inner, "a block of level {level} is not the sum of its parts");
     }
 }

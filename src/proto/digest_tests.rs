@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Held = BTreeMap<Box<[u8]>, RecordHash>;
+type Records = BTreeMap<Box<[u8]>, RecordHash>;
 
 fn element_key() -> ElementKey {
     ElementKey::with_level_bits(&[7; 32], 1)
 }
 
-fn naive(held: &Held, from: &[u8], to: Option<&[u8]>) -> Sum {
+fn naive(held: &Records, from: &[u8], to: Option<&[u8]>) -> Sum {
     let key = element_key();
     let mut sum = Sum::default();
     for (k, hash) in held {
@@ -23,7 +23,7 @@ fn naive(held: &Held, from: &[u8], to: Option<&[u8]>) -> Sum {
     sum
 }
 
-fn build(held: &Held) -> Digest {
+fn build(held: &Records) -> Digest {
     let mut digest = Digest::new(element_key());
     for (key, hash) in held {
         let element = digest.element(key, hash);
@@ -34,7 +34,7 @@ fn build(held: &Held) -> Digest {
 
 /// Applies a group of writes and removals to the map first and then to the digest, as the writer
 /// does; removing what is not held changes nothing.
-fn write(digest: &mut Digest, held: &mut Held, group: &[(u8, Option<u8>)]) {
+fn write(digest: &mut Digest, held: &mut Records, group: &[(u8, Option<u8>)]) {
     let mut deltas: BTreeMap<Box<[u8]>, Delta> = BTreeMap::new();
     for (key, value) in group {
         let key: Box<[u8]> = Box::from([b'k', *key]);
@@ -64,7 +64,7 @@ proptest! {
     fn every_range_has_the_sum_of_its_records(
         groups in groups(), from in 0..60_u8, to in proptest::option::of(0..60_u8)
     ) {
-        let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
+        let (mut digest, mut held) = (Digest::new(element_key()), Records::new());
         for group in &groups {
             write(&mut digest, &mut held, group);
             digest.check_invariants();
@@ -73,7 +73,7 @@ proptest! {
         let to = to.map(|to| [b'k', to]);
         let to = to.as_ref().map(|to| &to[..]);
         let mut read = |from: &[u8], to: Option<&[u8]>| {
-            assert_eq!(digest.boundaries(1, from, to, 1), 0, "more than one leaf is read");
+            assert_eq!(digest.boundaries(1, from, to, 1), 0, "a read spans more than one leaf");
             Ok::<_, Infallible>(naive(&held, from, to))
         };
         prop_assert_eq!(digest.sum(&from, to, &mut read), Ok(naive(&held, &from, to)));
@@ -91,7 +91,7 @@ proptest! {
 
     #[test]
     fn changes_lead_to_the_digest_of_a_scan(groups in groups()) {
-        let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
+        let (mut digest, mut held) = (Digest::new(element_key()), Records::new());
         for group in &groups {
             write(&mut digest, &mut held, group);
             let rebuilt = build(&held);
@@ -102,7 +102,7 @@ proptest! {
 
     #[test]
     fn a_digest_that_all_records_left_is_empty(groups in groups()) {
-        let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
+        let (mut digest, mut held) = (Digest::new(element_key()), Records::new());
         for group in &groups {
             write(&mut digest, &mut held, group);
         }
@@ -114,7 +114,7 @@ proptest! {
 
 /// A digest of 60 records with at least three levels.
 fn sixty() -> Digest {
-    let (mut digest, mut held) = (Digest::new(element_key()), Held::new());
+    let (mut digest, mut held) = (Digest::new(element_key()), Records::new());
     let group: Group = (0..60).map(|key| (key, Some(key))).collect();
     write(&mut digest, &mut held, &group);
     assert!(digest.height() >= 3);

@@ -1,26 +1,26 @@
-//! Elements and sums: what a record adds to a digest, and where its key stands in the tree.
+//! Elements and sums: what a record adds to a digest, and the place of its key in the tree.
 //!
 //! All hashes are keyed with a secret of the cluster, so that nobody outside of it can choose keys
-//! or values that collide or unbalance the tree. Knows nothing of blocks.
+//! or values that collide or unbalance the tree. Must not know blocks.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::record::RecordHash;
 
-/// Zero bits a level: an expected fan-out of 16.
+/// The zero bits of a hash that count as one level: an expected fan-out of 16.
 const LEVEL_BITS: u32 = 4;
-/// The highest level; 16^12 records is more than any store holds.
+/// The highest level. At this fan-out it is reached with 16^12 records, more than any store holds.
 pub(super) const LEVEL_MAX: u8 = 12;
 
-/// What one record adds to a digest: the keyed hash of its key and its record hash.
+/// What a record adds to a digest: the keyed hash of its key and its record hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Element(pub(super) [u8; 32]);
 
-/// An element cut to eight bytes: names a record, as it is now, in a listing.
+/// An element cut to eight bytes, which names a record, as it is now, in a listing.
 pub type ShortId = [u8; 8];
 
 impl Element {
-    /// Its first eight bytes.
+    /// The first eight bytes.
     #[must_use]
     pub fn short(&self) -> ShortId {
         let mut short = [0; 8];
@@ -33,11 +33,12 @@ impl Element {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     pub(super) words: [u64; 4],
-    /// How many elements were added.
+    /// The number of elements.
     pub count: u64,
 }
 
 impl Sum {
+    /// Adds or subtracts 256-bit numbers word by word, with a carry.
     fn step(&mut self, other: &[u64; 4], op: fn(u64, u64) -> (u64, bool)) {
         let mut carry = false;
         for (word, other) in self.words.iter_mut().zip(other) {
@@ -48,8 +49,8 @@ impl Sum {
         }
     }
 
-    /// Counts `change` more or fewer elements.
-    #[expect(clippy::expect_used, reason = "a count that wraps belongs to a digest that is wrong")]
+    /// Adds to the count or subtracts from it.
+    #[expect(clippy::expect_used, reason = "a count that wraps means that the digest is wrong")]
     fn recount(&mut self, op: fn(u64, u64) -> Option<u64>, change: u64) {
         self.count = op(self.count, change).expect("the count of a sum wraps");
     }
@@ -88,14 +89,15 @@ impl Sum {
         self.recount(u64::checked_sub, other.count);
     }
 
-    /// The low 128 bits; sums of these are the low bits of the sum, so they may be added up too.
+    /// The low 128 bits. They add up like whole sums, with wrapping.
     #[must_use]
     pub fn low(&self) -> u128 {
         let [a, b, ..] = self.words;
         u128::from(a) | (u128::from(b) << 64)
     }
 
-    /// The fingerprint: equal for equal sets of records, in clusters of one secret.
+    /// A hash of the sum: equal for equal sets of records in a cluster. For people and reports, so
+    /// it must stay the same between versions.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("kvs 2026-11 fingerprint v1");
@@ -115,17 +117,16 @@ fn words(bytes: &[u8; 32]) -> [u64; 4] {
     words
 }
 
-/// Where a key stands in the tree.
+/// The place of a key in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The highest level of which it starts a block; 0 when it starts none.
+    /// The highest level on which the key starts a block; 0 when it starts none.
     pub level: u8,
-    /// A short name for it as a boundary.
+    /// Names the key among the boundaries of a range. Two keys can have the same.
     pub short: u32,
 }
 
-/// The keys of the hashes, derived from the cluster's secret, so that nobody outside of the cluster
-/// can choose keys or values that collide or unbalance the tree.
+/// The keys of the hashes that make elements and places.
 #[derive(Clone)]
 pub struct ElementKey {
     element: [u8; 32],
@@ -134,13 +135,14 @@ pub struct ElementKey {
 }
 
 impl ElementKey {
-    /// Derives both from the cluster's digest key.
+    /// Derives the keys from the cluster's digest key.
     #[must_use]
     pub fn new(digest_key: &[u8; 32]) -> Self {
         Self::with_level_bits(digest_key, LEVEL_BITS)
     }
 
-    /// The same with another fan-out (2 to the power of `level_bits`), so that tests meet splits.
+    /// Like [`Self::new`] with a fan-out of 2 to the power of `level_bits`, which is at least 1:
+    /// tests use a small one to get many levels.
     #[must_use]
     pub fn with_level_bits(digest_key: &[u8; 32], level_bits: u32) -> Self {
         Self {
@@ -150,7 +152,7 @@ impl ElementKey {
         }
     }
 
-    /// The element of a record.
+    /// The element of the record with this key and record hash.
     #[must_use]
     pub fn element(&self, key: &[u8], hash: &RecordHash) -> Element {
         let mut hasher = blake3::Hasher::new_keyed(&self.element);
@@ -159,7 +161,7 @@ impl ElementKey {
         Element(hasher.finalize().into())
     }
 
-    /// The place of a key.
+    /// The place of a key in the tree.
     #[must_use]
     pub fn place(&self, key: &[u8]) -> Place {
         let hash: [u8; 32] = blake3::keyed_hash(&self.place, key).into();

@@ -1,28 +1,28 @@
-//! Lists in frames, bounded in number as frames are in bytes.
+//! Lists in frames. Promises a bound on their items, as frames have one on their bytes.
 //!
-//! An item in memory may take thirty times what it takes in a frame: a range of no bytes has three
-//! there and eighty here. Without this bound a frame of 17 MiB, which packed has two thousand
-//! bytes, asks for most of a gigabyte.
+//! An item can take thirty times as many bytes in memory as in a frame: an empty range takes three
+//! there and eighty here. Without this bound a frame of 17 MiB, which compresses to two thousand
+//! bytes, would allocate most of a gigabyte.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-/// The most items of one list. The longest that a node sends are the ids of a request, which
-/// [`Limits::STANDARD`](super::reconcile::Limits::STANDARD) holds at a fourth of this.
+/// The most items of one list. The longest lists that a node sends are the ids of a request: a
+/// fourth of this, by `SessionLimits::STANDARD`.
 pub const LIST_ITEMS_MAX: usize = 16_384;
 
-/// Reads a list of at most [`LIST_ITEMS_MAX`] items; for serde's `deserialize_with`.
+/// Reads a list of at most [`LIST_ITEMS_MAX`] items; for `deserialize_with` of serde.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Vec<T>, D::Error> {
-    from.deserialize_seq(List(PhantomData))
+    from.deserialize_seq(BoundedList(PhantomData))
 }
 
-struct List<T>(PhantomData<T>);
+struct BoundedList<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedList<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

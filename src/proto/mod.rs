@@ -1,16 +1,19 @@
-//! HOW nodes talk: machines without input and output.
+//! HOW nodes talk: protocol machines without input and output (sans-IO).
 //!
-//! Each takes `now` and an input, and gives its outputs when asked (sans-IO; see the documentation
-//! of `quinn-proto`). No sockets, no clock, no async; the same code runs in the node, in the
-//! simulator and under the fuzzer.
+//! A machine takes `now` and an input, and its caller drains the outputs. The node, the simulator
+//! and the fuzzer run the same code. Must not know sockets, clocks, entropy nor async; it may know
+//! [`model`](crate::model).
+//!
+//! - [`digest`] (with [`element`]): the tree of sums by which two stores are compared.
+//! - [`reconcile`]: one session in which two nodes exchange the records in which they differ.
+//! - [`wire`]: the bytes of the frames between peers.
+//! - [`membership`]: which nodes are alive.
+//! - [`secret`]: the file with the cluster's secret, and the keys derived from it.
 
-mod align;
 pub mod digest;
 pub mod element;
 mod list;
 pub mod membership;
-mod pull;
 pub mod reconcile;
 pub mod secret;
-mod task;
 pub mod wire;

@@ -1,8 +1,8 @@
-//! The cluster's secret file: the first gossip key, and a secret that never changes.
+//! The secret file of a cluster: the first gossip key, and a secret that never changes.
 //!
-//! Promises: what is read is exactly two keys of 32 bytes, or an error that says what to do; the
-//! cluster id and the digest key derive from the secret alone, so that a gossip key may be replaced
-//! without making another cluster. Must not know where the file lies nor who may read it.
+//! Promises: parsing gives exactly two keys of 32 bytes, or an error that says what to do. The
+//! cluster id and the digest key depend on the secret alone, so the gossip key can be replaced
+//! without making another cluster. Must not know where the file is nor who can read it.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The only format of the file so far.
+/// The format of the file; there is only one yet.
 const FORMAT: u32 = 1;
 
-/// A secret file is a few hundred bytes; more is another file.
+/// The most bytes of a secret file. It has a few hundred; a longer file is something else.
 pub const SECRET_FILE_BYTES_MAX: usize = 4096;
 
 const CLUSTER_ID_CONTEXT: &str = "kvs 2026 cluster id, format 1";
@@ -25,38 +25,40 @@ const COMMENT: &str = "\
 # (mode 0600), and the same on every node; another file makes another cluster.
 ";
 
-/// What a cluster keeps secret. Does not show itself in logs.
+/// The secrets of a cluster. `Debug` shows only the cluster id, so that logs cannot leak them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     gossip_key: [u8; 32],
     secret: [u8; 32],
 }
 
-/// Why a secret file cannot be used. Nothing was changed; every text says what to do.
+/// Why a secret file cannot be used. Nothing was changed. The messages say what to do and never
+/// quote the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// Not TOML with the three fields. The parser's own words are left out: they quote the keys.
+    /// The text is not TOML with exactly the three fields. The parser's message would quote the
+    /// keys.
     #[error(
-        "this is no cluster secret file (it needs `format`, `gossip_key`, `secret` and nothing \
+        "this is not a cluster secret file (it needs `format`, `gossip_key`, `secret` and nothing \
          else); copy the file of another node, or make one with `kvs gossip-key new` for a new \
          cluster"
     )]
     Unreadable,
-    /// A format that this version does not know.
+    /// The file has a format that this version does not know.
     #[error(
-        "the cluster secret file has format {0}, and this version knows format 1; run the version \
-         of kvs that made it, or a newer one"
+        "the cluster secret file has format {0}, but this version reads format 1; run the version \
+         of kvs that made the file, or a newer one"
     )]
     Format(u32),
-    /// A key that is not base64 of 32 bytes.
+    /// The value of this field is not base64 of 32 bytes.
     #[error(
-        "`{0}` in the cluster secret file is not 32 bytes in base64; the file is damaged, copy it \
+        "`{0}` in the cluster secret file is not 32 bytes in base64: the file is damaged; copy it \
          again from another node"
     )]
     Key(&'static str),
 }
 
-/// The file as it is written.
+/// The fields of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -66,7 +68,7 @@ struct File {
 }
 
 impl Secret {
-    /// A new cluster's secret, of 64 random bytes.
+    /// The secrets of a new cluster, from 64 random bytes.
     #[must_use]
     pub fn from_entropy(bytes: [u8; 64]) -> Self {
         let (mut gossip_key, mut secret) = ([0; 32], [0; 32]);
@@ -76,30 +78,30 @@ impl Secret {
         Self { gossip_key, secret }
     }
 
-    /// Reads what [`Self::to_text`] wrote.
+    /// Parses the text of a secret file; see [`Self::to_text`].
     ///
     /// # Errors
-    /// When `text` is anything else.
+    /// See [`SecretError`].
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         if text.len() > SECRET_FILE_BYTES_MAX {
             return Err(SecretError::Unreadable);
         }
         let table: toml::Table = text.parse().map_err(|_| SecretError::Unreadable)?;
-        // the format first: a later one may have other fields
+        // The format comes first, because another format can have other fields.
         match table.get("format").and_then(toml::Value::as_integer).map(u32::try_from) {
             Some(Ok(FORMAT)) => {}
             Some(Ok(other)) => return Err(SecretError::Format(other)),
             _ => return Err(SecretError::Unreadable),
         }
         let file: File = table.try_into().map_err(|_| SecretError::Unreadable)?;
-        debug_assert_eq!(file.format, FORMAT);
+        assert_eq!(file.format, FORMAT, "the format was checked before the other fields");
         Ok(Self {
             gossip_key: key("gossip_key", &file.gossip_key)?,
             secret: key("secret", &file.secret)?,
         })
     }
 
-    /// The file's text.
+    /// The text of the secret file, with a comment for its owner.
     #[must_use]
     pub fn to_text(&self) -> String {
         let (gossip_key, secret) = (STANDARD.encode(self.gossip_key), STANDARD.encode(self.secret));
@@ -108,13 +110,13 @@ impl Secret {
         )
     }
 
-    /// The first key that seals gossip.
+    /// The first of the keys that seal gossip.
     #[must_use]
     pub fn gossip_key(&self) -> &[u8; 32] {
         &self.gossip_key
     }
 
-    /// The cluster's public name; version 8 (RFC 9562, section 5.8).
+    /// The public id of the cluster: a UUID of version 8 (RFC 9562, section 5.8).
     #[must_use]
     pub fn cluster_id(&self) -> Uuid {
         let mut bytes = [0; 16];
@@ -123,7 +125,8 @@ impl Secret {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    /// The key of record hashes and fingerprints.
+    /// The key from which [`ElementKey`](super::element::ElementKey) derives the keys of the
+    /// digest.
     #[must_use]
     pub fn digest_key(&self) -> [u8; 32] {
         blake3::derive_key(DIGEST_KEY_CONTEXT, &self.secret)
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_reads_back_and_explains_itself() {
+    fn a_file_parses_back_and_has_a_comment() {
         let made = secret(1, 2);
         let text = made.to_text();
         assert_eq!(Secret::parse(&text).unwrap(), made);
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_derives_is_golden_and_does_not_depend_on_the_gossip_key() {
+    fn derived_values_are_golden_and_do_not_depend_on_the_gossip_key() {
         let made = secret(1, 2);
         assert_eq!(made.cluster_id().to_string(), "c2c9db79-0794-87ff-a12e-71b2acfb18ed");
         assert_eq!(made.cluster_id().get_version_num(), 8);
@@ -178,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_is_refused_with_what_to_do_and_without_its_keys() {
+    fn the_error_for_a_wrong_file_does_not_quote_its_keys() {
         let good = secret(1, 2).to_text();
         let key = STANDARD.encode([2; 32]);
         for (text, error) in [
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_show_its_keys() {
+    fn debug_output_does_not_show_the_keys() {
         let shown = format!("{:?}", secret(1, 2));
         assert!(shown.starts_with("Secret(of cluster ") && shown.len() < 60, "{shown}");
     }
@@ -211,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn any_secret_reads_back(first in any::<[u8; 32]>(), second in any::<[u8; 32]>()) {
+        fn any_secret_parses_back(first in any::<[u8; 32]>(), second in any::<[u8; 32]>()) {
             let mut bytes = [0; 64];
             bytes[..32].copy_from_slice(&first);
             bytes[32..].copy_from_slice(&second);

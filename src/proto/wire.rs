@@ -1,8 +1,8 @@
-//! The bytes on the wire between peers: the one file that knows them.
+//! The bytes of the frames between peers.
 //!
-//! A frame is a format byte, a compression byte and a message in bincode. Decoding is bounded and
-//! gives an error for any bytes; golden bytes in the tests keep the format from changing by
-//! accident.
+//! A frame is a format byte, a compression byte and a message in bincode. Promises: decoding gives
+//! a message or an error for any bytes, and its memory is bounded. Golden bytes in the tests keep
+//! the format from changing by accident. Must not know streams, nor what the messages do.
 
 use std::io::Read;
 
@@ -14,159 +14,162 @@ use super::list::list;
 use crate::model::member::Report;
 use crate::model::{Header, Key, Record};
 
-/// The largest frame before compression: one record of the largest value, with room for its header.
+/// The most bytes of a frame before compression: a record with the largest value and its header.
 pub const FRAME_BYTES_MAX: usize = 17 << 20;
-/// The format of this version's frames.
+/// The format of the frames of this version.
 const FORMAT_V1: u8 = 1;
-/// Frames shorter than this are not worth compressing.
+/// Frames shorter than this stay plain: compressing them saves too little.
 const COMPRESS_BYTES_MIN: usize = 512;
-/// The level of zstd: the fastest that still pays on text.
+/// The compression level of zstd: the fastest one that still shrinks text well.
 const COMPRESS_LEVEL: i32 = 1;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// A record on its way.
+/// A record with its key, as frames carry it. Decoding does not compare the body with the header:
+/// call [`WireRecord::checked`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireRecord {
-    /// Its key.
+    /// The key of the record.
     pub key: Key,
-    /// Its header.
+    /// Everything about the record but the bytes of its value.
     pub header: Header,
-    /// Its bytes.
+    /// The bytes of the value; empty when there is none, or when the record has expired.
     pub body: Bytes,
 }
 
-/// A range of keys, `[from, to)`; `to` = `None` means the end.
+/// A range of keys, `[from, to)`; `to` = `None` means the end. Any bytes, also upside down: a range
+/// comes from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// The first byte string inside.
     pub from: Bytes,
-    /// The first byte string after it.
+    /// The first byte string behind it.
     pub to: Option<Bytes>,
 }
 
-/// One block of the answering side.
+/// A block of the responder, or several neighbours joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
-    /// The short name of the key that starts it; of no meaning in the first child of a range, which
+    /// The short name of the key that starts it. Ignored in the first child of a range, which
     /// starts where the range does.
     pub short: u32,
     /// How many records it holds.
     pub count: u64,
-    /// The low half of its sum.
+    /// The low half of its sum, little-endian.
     pub low: [u8; 16],
 }
 
-/// What the answering side has in a range that was asked for.
+/// A range as the responder cuts it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Piece {
-    /// Its blocks of a level.
+pub enum CutRange {
+    /// Its blocks.
     Children {
-        /// The level, at least that which was asked for.
+        /// The level of the cut: at least the level asked for, if the responder's tree is that
+        /// high.
         level: u8,
         /// The blocks, in key order.
         #[serde(deserialize_with = "list")]
         children: Vec<Child>,
     },
-    /// The records themselves, where they are few.
+    /// The short ids of its records, in key order, when there are few.
     Ids(#[serde(deserialize_with = "list")] Vec<ShortId>),
 }
 
-/// A range whose records are to be sent.
+/// A range whose records the responder shall send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The range.
+    /// The range that holds the records.
     pub range: Range,
-    /// Records by their short ids.
+    /// The short ids that `mode` refers to.
     #[serde(deserialize_with = "list")]
     pub ids: Vec<ShortId>,
-    /// Which records are meant.
+    /// Which records of the range to send.
     pub mode: Mode,
 }
 
-/// Which records of a range are to be sent.
+/// Which records of a range to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Just the listed ones.
+    /// Those with the listed ids.
     Only,
-    /// All but the listed ones; and which of those the answering side has not is to be told.
+    /// All except those with the listed ids. The responder also reports the ids that it lacks.
     AllBut,
-    /// The same, in the rest of a range of which it was told already.
+    /// Like `AllBut`, for the rest of a range, without the report, which came with its first part.
     AllButAgain,
 }
 
-/// What the answering side gives of a wanted range.
+/// The records that the responder sends of a wanted range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
-    /// Records, in key order.
+    /// The records, in key order.
     #[serde(deserialize_with = "list")]
     pub records: Vec<WireRecord>,
-    /// Indexes into the ids of the request: those that the answering side has not.
+    /// The ids that the responder lacks, as indexes into those of the request.
     #[serde(deserialize_with = "list")]
     pub unknown: Vec<u32>,
-    /// Where the answer stopped because it was full; the rest is to be asked for again.
+    /// The key at which a full frame ended the response; ask again for the range from there.
     pub resume: Option<Bytes>,
 }
 
-/// What the driving side of a session asks.
+/// A message of the initiator of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Opens the session.
+    /// Begins the session.
     Begin {
-        /// What the driving side has.
+        /// The initiator's report about its store.
         report: Report,
-        /// Its root.
+        /// The initiator's root.
         root: Sum,
     },
-    /// Blocks of ranges, each with the level to cut it at.
+    /// Asks for the blocks of ranges, each cut at the level beside it.
     Cut(#[serde(deserialize_with = "list")] Vec<(Range, u8)>),
-    /// Records of ranges.
+    /// Asks for records.
     Want(#[serde(deserialize_with = "list")] Vec<Wanted>),
-    /// Records that the answering side has not.
+    /// Sends records that the responder lacks.
     Give(#[serde(deserialize_with = "list")] Vec<WireRecord>),
     /// Ends the session.
     End(Report),
 }
 
-/// What the answering side of a session answers, in the order of the requests.
+/// A message of the responder of a session: one to each request, in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// To [`Request::Begin`].
     Begun {
-        /// What the answering side has.
+        /// The responder's report about its store.
         report: Report,
-        /// Its root.
+        /// The responder's root.
         root: Sum,
     },
-    /// To [`Request::Cut`], a piece for each range asked for.
-    Pieces(#[serde(deserialize_with = "list")] Vec<Piece>),
-    /// To [`Request::Want`]; fewer ranges than asked for when the frame was full.
+    /// To [`Request::Cut`], one for each range, in their order.
+    Pieces(#[serde(deserialize_with = "list")] Vec<CutRange>),
+    /// To [`Request::Want`], one for each range, in their order; fewer when the frame was full.
     Given(#[serde(deserialize_with = "list")] Vec<Given>),
-    /// To [`Request::Give`]: all of them are durable.
+    /// To [`Request::Give`]: all records are durable.
     Taken,
     /// To [`Request::End`].
     Ended(Report),
-    /// The answering side cannot go on; in plain words.
+    /// To any request: the responder cannot go on, and why, for people.
     Failed(String),
-    /// To [`Request::Begin`] where the roots differ: the answering side is taking in much from
-    /// another peer, and most of it would come twice.
+    /// To [`Request::Begin`] where the roots differ: the responder receives many records from
+    /// another peer, and most of this session's would come twice.
     Busy,
 }
 
-/// What goes over a push stream.
+/// A message of a push stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
-    /// Fresh writes of the sending node.
+    /// Fresh writes of the sender.
     Records(#[serde(deserialize_with = "list")] Vec<WireRecord>),
-    /// What the sending node has.
+    /// The sender's report about its store.
     Report(Report),
 }
 
-/// What a record's header usually takes. One with 16 origins and a long content type takes up to
-/// four times as much, for which a frame has room enough beyond the records' own limit.
+/// The usual size of a record's header. One with 16 origins and a long content type takes up to
+/// four times as much; a frame has room for that beyond the limit of its records.
 const HEADER_BYTES: usize = 256;
-/// The largest window that a packed frame may ask for, as a power of two: 16 MiB. Level 1 uses
+/// The largest window that a compressed frame can demand, as a power of two: 16 MiB. Level 1 uses
 /// less.
 const WINDOW_LOG_MAX: u32 = 24;
 
@@ -177,12 +180,13 @@ pub fn record_bytes(key_bytes: usize, value_bytes: u64) -> usize {
     value_bytes.saturating_add(key_bytes).saturating_add(HEADER_BYTES)
 }
 
-/// Bytes that are no frame. Nothing was changed.
+/// Bytes that are not a frame, or a record whose body is not the one that its header names. The
+/// text says why. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a frame of this version: {0}")]
 pub struct WireError(pub String);
 
-/// Encodes a message, compressed where that pays.
+/// Encodes a message, compressed when that saves at least an eighth.
 #[must_use]
 #[expect(clippy::expect_used, reason = "encoding plain data into memory cannot fail")]
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
@@ -203,10 +207,10 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     }
 }
 
-/// Decodes a message; what it would unpack to is bounded by [`FRAME_BYTES_MAX`].
+/// Decodes a message from a frame of at most [`FRAME_BYTES_MAX`] bytes after decompression.
 ///
 /// # Errors
-/// For any bytes that [`encode`] does not make.
+/// For all bytes that [`encode`] does not make from a message of this type.
 pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, WireError> {
     let error = |text: &dyn std::fmt::Display| WireError(text.to_string());
     let unpacked;
@@ -232,33 +236,36 @@ fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     decoder.window_log_max(WINDOW_LOG_MAX)?;
     decoder.take(FRAME_BYTES_MAX as u64 + 1).read_to_end(&mut plain)?;
     if plain.len() > FRAME_BYTES_MAX {
-        return Err(std::io::Error::other("unpacks to more than a frame may hold"));
+        return Err(std::io::Error::other("decompresses to more than a frame can hold"));
     }
     Ok(plain)
 }
 
 impl WireRecord {
-    /// Makes one of a key and its record.
+    /// A record in the form of the wire.
     #[must_use]
     pub fn new(key: Key, record: Record) -> Self {
         Self { key, header: record.header, body: record.body }
     }
 
-    /// The key and its record, when the bytes are those that the header names, or are gone as those
-    /// of an expired record may be.
+    /// The key and the record, if the body has the bytes that the header names, or none where the
+    /// record can expire.
     ///
     /// # Errors
-    /// When they are not.
+    /// When the body has other bytes: it was damaged or forged on the way.
     pub fn checked(self) -> Result<(Key, Record), WireError> {
         let record = Record { header: self.header, body: self.body };
         if record.is_whole() || record.is_swept() {
             Ok((self.key, record))
         } else {
-            Err(WireError(format!("the record of `{}` has other bytes than it names", self.key)))
+            Err(WireError(format!(
+                "the value of the record `{}` does not match its hash",
+                self.key
+            )))
         }
     }
 
-    /// About how many bytes it takes in a frame.
+    /// About how many bytes the record takes in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
         record_bytes(self.key.as_bytes().len(), self.body.len() as u64)

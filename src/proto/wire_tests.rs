@@ -1,4 +1,4 @@
-//! The bytes of frames are pinned, and any other bytes are an error.
+//! The format of frames: golden bytes, limits, and errors for all other bytes.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::list::LIST_ITEMS_MAX;
-use super::super::reconcile::Limits;
+use super::super::reconcile::SessionLimits;
 use super::*;
 use crate::model::{Content, ContentType, NodeId, Seen, Timestamp, Version};
 
@@ -43,7 +43,7 @@ fn the_bytes_are_pinned() {
     let pinned = [
         hex(&encode(&Push::Records(vec![sample()]))),
         hex(&encode(&Request::Cut(vec![(Range { from: Bytes::from_static(b"a"), to: None }, 3)]))),
-        hex(&encode(&Response::Pieces(vec![Piece::Ids(vec![[9; 8]])]))),
+        hex(&encode(&Response::Pieces(vec![CutRange::Ids(vec![[9; 8]])]))),
     ];
     assert_eq!(pinned, GOLDEN, "a change of these bytes splits every mixed cluster");
 }
@@ -58,7 +58,7 @@ const GOLDEN: [&str; 3] = [
 ];
 
 #[test]
-fn what_is_encoded_is_decoded_also_compressed() {
+fn a_message_decodes_as_it_was_encoded_plain_or_compressed() {
     let mut large = sample();
     large.body = Bytes::from(vec![7; 100_000]);
     for record in [sample(), large] {
@@ -70,15 +70,15 @@ fn what_is_encoded_is_decoded_also_compressed() {
 }
 
 #[test]
-fn a_frame_that_unpacks_to_too_much_is_refused() {
+fn a_frame_that_decompresses_to_too_much_is_refused() {
     let bomb = zstd::bulk::compress(&vec![0; FRAME_BYTES_MAX + 1], 1).unwrap();
     let frame = [&[FORMAT_V1, ZSTD], bomb.as_slice()].concat();
     assert!(frame.len() < 10_000);
     let error = decode::<Push>(&frame).unwrap_err();
-    assert!(error.0.contains("more than a frame may hold"), "{error}");
+    assert!(error.0.contains("more than a frame can hold"), "{error}");
 }
 
-/// A frame whose packed bytes ask whoever unpacks them for a window of `2^window_log` bytes.
+/// A compressed frame that needs a window of `2^window_log` bytes.
 fn windowed(message: &Push, window_log: u32) -> Vec<u8> {
     let plain = encode(message);
     assert_eq!(plain[..2], [FORMAT_V1, PLAIN]);
@@ -89,13 +89,13 @@ fn windowed(message: &Push, window_log: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_packed_frame_that_asks_for_a_large_window_is_refused() {
+fn a_compressed_frame_that_needs_a_large_window_is_refused() {
     let message = Push::Records(vec![sample()]);
     assert_eq!(decode(&windowed(&message, WINDOW_LOG_MAX)), Ok(message.clone()));
     for window_log in [WINDOW_LOG_MAX + 1, 27] {
         let frame = windowed(&message, window_log);
-        assert!(frame.len() < 300, "small, and little when it is unpacked");
-        let unpacked = zstd::stream::decode_all(&frame[2..]).expect("it is in order otherwise");
+        assert!(frame.len() < 300, "small, and small when decompressed");
+        let unpacked = zstd::stream::decode_all(&frame[2..]).expect("only its window is too large");
         assert_eq!(unpacked, encode(&message)[2..]);
         let error = decode::<Push>(&frame).unwrap_err();
         assert!(error.0.contains("memory"), "{error}");
@@ -104,15 +104,15 @@ fn a_packed_frame_that_asks_for_a_large_window_is_refused() {
 
 #[test]
 fn a_list_that_would_take_far_more_memory_than_its_frame_is_refused() {
-    // found by fuzzing: 6 million ranges of three bytes each, packed to two thousand bytes, took
-    // 850 MB
+    // Found by fuzzing: 6 million ranges of three bytes each, compressed to two thousand bytes,
+    // took 850 MB.
     let range = Range { from: Bytes::new(), to: None };
     let cut = |items| encode(&Request::Cut(vec![(range.clone(), 0); items]));
     assert!(decode::<Request>(&cut(LIST_ITEMS_MAX)).is_ok());
     let error = decode::<Request>(&cut(LIST_ITEMS_MAX + 1)).unwrap_err();
     assert!(error.0.contains("more than 16384 items"), "{error}");
-    // honest lists are far shorter
-    const { assert!(Limits::STANDARD.ids_max * 4 <= LIST_ITEMS_MAX) };
+    // The lists that nodes send are far shorter.
+    const { assert!(SessionLimits::STANDARD.ids_max * 4 <= LIST_ITEMS_MAX) };
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn other_formats_and_trailing_bytes_are_refused() {
 }
 
 #[test]
-fn a_record_with_other_bytes_than_it_names_is_refused() {
+fn a_record_whose_body_does_not_match_its_hash_is_refused() {
     let mut record = sample();
     assert!(record.clone().checked().is_ok());
     record.body = Bytes::from_static(b"[]");

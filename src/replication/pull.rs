@@ -11,7 +11,7 @@ use super::intake::Turn;
 use crate::model::NodeId;
 use crate::model::member::SyncReport;
 use crate::peer::{Link, PeerError, Stream, StreamKind};
-use crate::proto::reconcile::{Limits, Puller, SessionError, Step};
+use crate::proto::reconcile::{Initiator, SessionError, SessionLimits, Step};
 use crate::proto::wire;
 use crate::store::{ReadError, Store, WriteError};
 
@@ -81,7 +81,7 @@ pub(super) async fn pull(
     };
     let labels = [("side", "pull"), ("outcome", end.label())];
     context.metrics.sync_sessions.get_or_create(&labels).inc();
-    let tally = attempt.puller.tally();
+    let tally = attempt.initiator.tally();
     let count = |direction, records| {
         let counter = context.metrics.sync_records.get_or_create(&[("direction", direction)]);
         counter.inc_by(records);
@@ -111,14 +111,14 @@ pub(super) async fn pull(
 
 /// One attempt at a session: the machine, its stream once open, and the turn once taken.
 struct Attempt {
-    puller: Puller,
+    initiator: Initiator,
     stream: Option<Stream>,
     turn: Option<Turn>,
 }
 
 impl Attempt {
     fn new() -> Self {
-        Self { puller: Puller::new(Limits::STANDARD), stream: None, turn: None }
+        Self { initiator: Initiator::new(SessionLimits::STANDARD), stream: None, turn: None }
     }
 
     async fn run(
@@ -128,19 +128,19 @@ impl Attempt {
         id: NodeId,
     ) -> Result<(), PullError> {
         let stream = self.stream.insert(link.open(StreamKind::Session).await?);
-        let puller = &mut self.puller;
+        let initiator = &mut self.initiator;
         loop {
-            match step(context, puller).await? {
+            match step(context, initiator).await? {
                 Step::Apply(records) => drop(context.store.apply(records).await?),
                 Step::Send(request) => {
                     let before = context.clock.now();
-                    let first = puller.peer().is_none();
+                    let first = initiator.peer().is_none();
                     stream.send(&wire::encode(&request)).await?;
                     let frame = stream.receive_within(ANSWER_WAIT).await?;
                     let frame = frame.ok_or(PullError::Ended)?;
                     let response = wire::decode(&frame)?;
-                    handle(context, puller, response).await?;
-                    if let (true, Some(report)) = (first, puller.peer()) {
+                    handle(context, initiator, response).await?;
+                    if let (true, Some(report)) = (first, initiator.peer()) {
                         let after = context.clock.now();
                         context.status.compared_clocks(id, report.now, before, after);
                         context.status.reported(id, report, after);
@@ -152,43 +152,46 @@ impl Attempt {
                     return Ok(());
                 }
             }
-            if puller.differs() && self.turn.is_none() {
+            if initiator.differs() && self.turn.is_none() {
                 self.turn = Some(context.intake.try_take().ok_or(PullError::NotMyTurn)?);
             }
             if let Some(turn) = &self.turn {
-                turn.has_brought(puller.tally().records_received);
+                turn.has_brought(initiator.tally().records_received);
             }
         }
     }
 }
 
 /// Polls the machine, on a thread that may block because the machine reads the store.
-async fn step(context: &Context, puller: &mut Puller) -> Result<Step, SessionError<ReadError>> {
+async fn step(
+    context: &Context,
+    initiator: &mut Initiator,
+) -> Result<Step, SessionError<ReadError>> {
     let report = context.report();
-    on_store(context, puller, move |puller, store| puller.poll(store, report)).await
+    on_store(context, initiator, move |initiator, store| initiator.poll(store, report)).await
 }
 
 /// Hands the peer's response to the machine, on a thread that may block.
 async fn handle(
     context: &Context,
-    puller: &mut Puller,
+    initiator: &mut Initiator,
     response: wire::Response,
 ) -> Result<(), SessionError<ReadError>> {
-    on_store(context, puller, move |puller, store| puller.handle(store, response)).await
+    on_store(context, initiator, move |initiator, store| initiator.handle(store, response)).await
 }
 
 /// Runs `work` on a thread that may block, and moves the machine there and back.
 async fn on_store<T: Send + 'static>(
     context: &Context,
-    puller: &mut Puller,
-    work: impl FnOnce(&mut Puller, &Store) -> T + Send + 'static,
+    initiator: &mut Initiator,
+    work: impl FnOnce(&mut Initiator, &Store) -> T + Send + 'static,
 ) -> T {
-    let mut lent = std::mem::replace(puller, Puller::new(Limits::STANDARD));
+    let mut lent = std::mem::replace(initiator, Initiator::new(SessionLimits::STANDARD));
     let work = move |store: &Store| {
         let result = work(&mut lent, store);
         (lent, result)
     };
     let (back, result) = context.store.blocking(work).await;
-    *puller = back;
+    *initiator = back;
     result
 }

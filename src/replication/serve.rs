@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::context::Context;
 use crate::model::{Key, NodeId, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
-use crate::proto::reconcile::{Answering, Limits, Reply, SessionError, respond};
+use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
 use crate::store::{ReadError, Store, WriteError};
 
@@ -111,8 +111,12 @@ async fn serve_session(
             }
             _ => {}
         }
-        let own = Answering { report: context.report(), busy: context.intake.is_busy() };
-        let answer = move |store: &Store| respond(request, store, own, &Limits::STANDARD);
+        let responder = Responder {
+            report: context.report(),
+            busy: context.intake.is_busy(),
+            limits: SessionLimits::STANDARD,
+        };
+        let answer = move |store: &Store| responder.respond(request, store);
         let response = match context.store.blocking(answer).await? {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {

@@ -4,7 +4,7 @@ mod targets;
 
 pub use targets::{TARGETS, Target, target};
 
-/// For libFuzzer's start: with `KVS_FUZZ_SEEDS=DIR` the seeds go there, and that is all.
+/// Called as libFuzzer starts: with `KVS_FUZZ_SEEDS=DIR`, writes the seeds there and exits.
 pub fn write_seeds_if_asked(name: &str) {
     let Some(dir) = std::env::var_os("KVS_FUZZ_SEEDS").map(std::path::PathBuf::from) else {
         return;

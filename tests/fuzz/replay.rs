@@ -1,8 +1,8 @@
 //! The fuzz targets without a fuzzer: kept inputs, seeds, and thousands of changes of both.
 //!
-//! Runs on any compiler, in seconds. The changes are drawn from a seed, so that a failure comes
-//! again. `KVS_FUZZ_TARGET=NAME KVS_FUZZ_INPUT=FILE cargo test --test fuzz one_input` runs one
-//! input, as `tests/long.sh fuzz` says it when it has found something.
+//! Runs on any compiler, in seconds. The changes are drawn from a seed, so that a failure repeats.
+//! `KVS_FUZZ_TARGET=NAME KVS_FUZZ_INPUT=FILE cargo test --test fuzz one_input` runs one input;
+//! `tests/long.sh fuzz` prints that command when it finds something.
 
 mod targets;
 
@@ -15,13 +15,13 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use targets::{TARGETS, Target, target};
 
-/// The longest input that is tried.
+/// The longest input.
 const INPUT_BYTES_MAX: usize = 4096;
 /// Bytes at which much changes: ends of ranges, marks of the encodings.
 const TELLING: [u8; 16] =
     [0, 1, 2, 0x7f, 0x80, 0xff, 251, 252, 253, b'"', b'{', b'[', b'/', b'%', b'\n', b'\\'];
 
-/// Inputs that were found to matter, by name.
+/// The kept inputs of a target, by name.
 fn kept(target: &Target) -> Vec<(String, Vec<u8>)> {
     let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs this");
     let dir = PathBuf::from(root).join("tests/fuzz/kept").join(target.name);
@@ -32,7 +32,7 @@ fn kept(target: &Target) -> Vec<(String, Vec<u8>)> {
     files.iter().map(read).collect()
 }
 
-/// Names the input when it panics.
+/// Prints the input when it panics.
 struct Named<'a>(&'a Target, &'a str, &'a [u8]);
 
 impl Drop for Named<'_> {
@@ -50,7 +50,7 @@ fn run(target: &Target, name: &str, input: &[u8]) {
     drop(named);
 }
 
-/// `input` with some bytes changed, put in, taken out, moved, or of `other`.
+/// `input` with some bytes changed, inserted, removed, moved, or taken from `other`.
 fn changed(rng: &mut StdRng, input: &[u8], other: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..1 << rng.random_range(0..4) {
@@ -95,7 +95,7 @@ fn replay(name: &str) {
         let input = changed(&mut rng, input, other);
         run(target, &format!("change {number}"), &input);
     }
-    // bytes that nothing was meant by
+    // Random bytes.
     for number in 0..target.changed / 10 {
         let mut input = vec![0; rng.random_range(0..200)];
         rng.fill_bytes(&mut input);
@@ -126,7 +126,7 @@ macro_rules! replays {
 
 replays!(seal, gossip, frame, session, record, import, http, json);
 
-/// Name and version of every package of a lock file.
+/// The name and version of every package of a lock file.
 fn packages(lock: &str) -> BTreeSet<(String, String)> {
     let field = |package: &str, name: &str| {
         let line = package.lines().find_map(|line| line.strip_prefix(name));

@@ -1,25 +1,27 @@
 //! The auditor: stands outside of the nodes, knows every request, and checks what nodes show and
-//! answer against what the promises allow.
+//! answer against the promises.
 //!
-//! - A node shows only what a client asked some node to write, with the bytes that were given, and
-//!   made so often as it was asked.
-//! - What a node acknowledged, or showed once, it never forgets: what it holds for a key only grows
+//! - A node shows only what a client asked some node to write, with the bytes of that request, and
+//!   made as often as it was asked.
+//! - A node never forgets what it acknowledged or showed once: what it holds for a key only grows
 //!   in the order of versions, over any number of crashes, as long as its disk is the same.
-//! - A write knows what it replaced, and no two writes of a node replaced the same. A swap replaced
-//!   what it expected, and was not refused over what it expected.
+//! - A write knows what it replaced, and no two writes of a node replaced the same record. A swap
+//!   replaced what it expected, and was not refused when that was there.
 //! - Transactions (`txns`): all or nothing on their node at any time, also after a crash; compares
-//!   and reads are of one moment; reads see what was written before them.
+//!   and reads are of one moment; reads see what the transaction wrote before them.
 //! - Retries (`retries`): the same request gets the same answer and writes nothing more; another
-//!   one under its name is refused; what became of a request is decided once.
+//!   request with its request id is refused; the outcome of a request is decided once.
 //! - Expiry (`expiry`): no value lives at or after its end by the clock of its node, none dies
-//!   before, none comes back; its header stays.
-//! - History (`history`): newest first, without holes, of bounded depth, with what each became.
-//! - In the end every node holds, for each key, the greatest write that was acknowledged, or one
-//!   that beats it. A disk that was lost may take with it what no other disk held by then.
+//!   before, and none comes back; its header stays.
+//! - History (`history`): newest first, without holes, of bounded depth, with the outcome of each
+//!   revision.
+//! - In the end every node holds, for each key, the greatest acknowledged write, or one that beats
+//!   it. A lost disk can take with it what no other disk held at that time.
 //!
-//! **Not yet held**, because the machinery is still to come: a write that lost against one that did
-//! not know it is reported (4; it is only counted here), dead records are dropped (3), records of a
-//! clock far ahead are held back (6). Not looked at: that a request is forgotten after its window.
+//! **Not checked yet**, because the product cannot do it yet: a write that lost against one that
+//! did not know it is reported (promise 4; here it is only counted), dead records are dropped (3),
+//! records of a clock far ahead are held back (6). Not checked at all: that a request is forgotten
+//! after its window.
 
 mod answers;
 pub mod asked;
@@ -43,47 +45,47 @@ use crate::story::Story;
 use asked::{Answer, Asked, Attempt, Held, Moment, Request};
 pub use retries::Ticket;
 
-/// What the nodes are told to keep to.
+/// The settings of the nodes that the promises depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub clock_drift_max: Duration,
-    /// Whether requests that have a name are remembered for as long as a simulation lasts,
-    /// whatever clocks say.
+    /// Whether the nodes remember requests with a request id for the whole simulation, whatever
+    /// their clocks show.
     pub remembers: bool,
-    /// Whether so little of them is remembered that there may be no room for more.
+    /// Whether the memory for requests is so small that it can be full.
     pub remembers_little: bool,
     pub history_depth: u32,
 }
 
-/// What happened, so that it can be seen that something did.
+/// Counts what happened, which proves that something did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests that were acknowledged.
     pub acked: u64,
-    /// Of those, transactions.
+    /// Transactions among them.
     pub txns: u64,
     /// Swaps that succeeded.
     pub swapped: u64,
-    /// Retries that were answered as before.
+    /// Retries that got the answer of the first attempt.
     pub repeated: u64,
-    /// Requests of which nobody knew what became of them, and a retry told.
+    /// Requests whose outcome was unknown until a retry told it.
     pub resolved: u64,
-    /// Requests under the name of another one that were refused.
+    /// Requests refused because another one had their request id.
     pub mismatched: u64,
-    /// Compares and reads of transactions whose answer was known beforehand.
+    /// Compares and reads of transactions whose result was known before the answer came.
     pub foreseen: u64,
-    /// Values that were seen dead by their end.
+    /// Values seen to be dead because their time had ended.
     pub expired: u64,
-    /// How often a client was told that a value is dead by its end.
-    pub told_dead: u64,
-    /// Values whose bytes were seen to be gone.
+    /// How often a client learned that a value had expired.
+    pub learned_dead: u64,
+    /// Values seen without their bytes, which a sweep had removed.
     pub swept: u64,
-    /// Earlier revisions that were looked at.
+    /// Earlier revisions that were checked.
     pub revisions: u64,
 }
 
 impl Tally {
-    /// Both together.
+    /// The sum of both tallies.
     pub fn and(&self, other: &Self) -> Self {
         Self {
             acked: self.acked + other.acked,
@@ -94,7 +96,7 @@ impl Tally {
             mismatched: self.mismatched + other.mismatched,
             foreseen: self.foreseen + other.foreseen,
             expired: self.expired + other.expired,
-            told_dead: self.told_dead + other.told_dead,
+            learned_dead: self.learned_dead + other.learned_dead,
             swept: self.swept + other.swept,
             revisions: self.revisions + other.revisions,
         }
@@ -104,38 +106,40 @@ impl Tally {
 /// A record that was seen or acknowledged.
 struct Known {
     header: Header,
-    /// The attempt that made it.
+    /// The attempt that wrote it.
     owner: u64,
     acked: bool,
 }
 
-/// What became of the requests of clients. A node is named by its place, its `slot`.
+/// All that is known about the requests of clients. A node is named by its `slot`, its place in the
+/// plan.
 pub struct Audit {
     pub story: Story,
     pub tally: Tally,
     rules: Rules,
-    /// By slot.
+    /// The clocks of the nodes, by slot.
     clocks: Vec<Arc<SimClock>>,
     keys: BTreeSet<Key>,
-    /// Those that may still have written something unseen; transactions stay, to be found whole.
+    /// Attempts that can still have written something unseen. Transactions stay, to be found whole.
     attempts: BTreeMap<u64, Attempt>,
-    /// Those of which nobody was told what became of them.
+    /// Attempts whose outcome no client learned.
     open: BTreeSet<u64>,
     by_uuid: BTreeMap<Uuid, Vec<u64>>,
     next_attempt: u64,
     records: BTreeMap<(Key, Version), Known>,
     versions: BTreeMap<(Key, Uuid), Vec<Version>>,
-    /// Values that are JSON, by their hash.
+    /// The values that are JSON, by their hashes.
     json: BTreeMap<[u8; 32], Bytes>,
-    /// The greatest version that a node acknowledged or showed.
+    /// The greatest version that each node acknowledged or showed.
     floors: BTreeMap<(usize, Key), Version>,
     /// All versions that a node is known to have held on its present disk.
     held: BTreeMap<(usize, Key), BTreeSet<Version>>,
-    /// The greatest acknowledged version of each key that some disk has kept.
+    /// The greatest acknowledged version of each key that some disk has stored.
     greatest: BTreeMap<Key, Version>,
-    /// What was replaced, on which node and which disk of it, and by what.
+    /// For each replaced record, by the node and the disk on which it was replaced: the version
+    /// that replaced it.
     over: BTreeMap<(Key, Option<Uuid>, usize, u32), Version>,
-    /// What was replaced by a write that knew it.
+    /// Records replaced by a write that knew them.
     replaced: BTreeSet<(Key, Uuid)>,
     retries: retries::Retries,
     expiry: expiry::Expiry,
@@ -171,7 +175,7 @@ impl Audit {
         }
     }
 
-    /// Something was promised and does not hold.
+    /// Fails the simulation: a promise does not hold.
     pub fn violated(&self, key: Option<&Key>, what: &str) -> ! {
         panic!("VIOLATION: {what}\n{}", self.story.about(key))
     }
@@ -180,7 +184,7 @@ impl Audit {
         self.disks_lost.get(&slot).copied().unwrap_or_default()
     }
 
-    /// A client asks a node, which holds `before`.
+    /// Notes that a client asks a node, which holds `before`.
     pub fn begins(&mut self, asked: Asked, request: &Request, before: Held) -> Ticket {
         if let Some(ticket) = self.retry(asked, request) {
             return ticket;
@@ -217,7 +221,7 @@ impl Audit {
         number
     }
 
-    /// The node answered; it holds `after` now.
+    /// Checks the answer of a node, which holds `after` now.
     pub fn answered(&mut self, ticket: &Ticket, outcome: Result<Answer, WriteError>, after: &Held) {
         match (ticket, outcome) {
             (Ticket::Attempt(number), Ok(answer)) => self.accepted(*number, &answer, after),
@@ -230,7 +234,7 @@ impl Audit {
         }
     }
 
-    /// Nobody will be told what became of it.
+    /// Notes that no client will learn the outcome of an attempt.
     pub fn outcome_unknown(&mut self, ticket: &Ticket) {
         let Ticket::Attempt(number) = ticket else { return };
         let Some(attempt) = self.attempts.get_mut(number) else { return };
@@ -239,10 +243,10 @@ impl Audit {
         self.retries.is_unheard(*number);
         let text = format!("the outcome of a request on node {} is unknown", attempt.asked.slot);
         let key = attempt.request.keys().pop_first();
-        self.story.tell(key.as_ref(), text);
+        self.story.add(key.as_ref(), text);
     }
 
-    /// The node at `slot` shows this for a key, dead or alive.
+    /// Checks what the node at `slot` shows for a key, dead or alive.
     pub fn shown(&mut self, slot: usize, key: &Key, held: Option<&Header>) {
         let floor = self.floors.get(&(slot, key.clone())).copied();
         let Some(header) = held else {
@@ -254,25 +258,26 @@ impl Audit {
         };
         self.attribute(key, header);
         if floor.is_some_and(|floor| header.version < floor) {
-            let what = format!("node {slot} went back from {floor:?} to {}", told(header));
+            let what = format!("node {slot} went back from {floor:?} to {}", described(header));
             self.violated(Some(key), &what);
         }
         if floor != Some(header.version) {
-            self.story.tell(Some(key), format!("node {slot} shows {}", told(header)));
+            self.story.add(Some(key), format!("node {slot} shows {}", described(header)));
             self.floor(slot, key, header.version);
         }
     }
 
-    /// The node at `slot` holds this version of a key, or a greater one.
+    /// Notes that the node at `slot` holds this version of a key, or a greater one.
     fn floor(&mut self, slot: usize, key: &Key, version: Version) {
-        // answers may overtake each other: others may have come on top before this one was heard
+        // Answers can overtake each other: greater versions may have come before this answer was
+        // heard.
         let floor = self.floors.entry((slot, key.clone())).or_insert(version);
         *floor = version.max(*floor);
         self.held.entry((slot, key.clone())).or_default().insert(version);
     }
 
-    /// The node at `slot` lost its disk, or the end of what was written there; `survives` gives the
-    /// greatest version of a key on all disks as they are now.
+    /// Notes that the node at `slot` lost its disk, or the unsynced end of it. `survives` returns
+    /// the greatest version of a key on all disks as they are now.
     pub fn disk_lost(&mut self, slot: usize, survives: impl Fn(&Key) -> Option<Version>) {
         *self.disks_lost.entry(slot).or_default() += 1;
         self.floors.retain(|(at, _), _| *at != slot);
@@ -288,22 +293,22 @@ impl Audit {
             .collect();
     }
 
-    /// All nodes hold `held` for `key`, and nothing is under way.
+    /// Checks the final state: all nodes hold `held` for `key`, and no request is under way.
     pub fn stands_at_the_end(&self, key: &Key, held: Option<&Header>) {
         let Some(greatest) = self.greatest.get(key) else { return };
         if held.is_none_or(|held| held.version < *greatest) {
-            let what = format!("{greatest:?} was acknowledged and lost; {held:?} stands");
+            let what = format!("the acknowledged {greatest:?} is lost; {held:?} is current");
             self.violated(Some(key), &what);
         }
     }
 
-    /// Every key that somebody asked to write or to read.
+    /// All keys that a client asked to write or to read.
     pub fn keys(&self) -> BTreeSet<Key> {
         self.keys.clone()
     }
 
-    /// Acknowledged writes that are not current and that no write that knew them replaced: those
-    /// that lost a merge, and that promise 4 will have reported.
+    /// The acknowledged writes that are not current and that no write which knew them replaced:
+    /// those lost a merge, and promise 4 will demand a report of them.
     pub fn lost_merges(&self, stands: impl Fn(&Key) -> Option<Version>) -> u64 {
         let lost = |((key, version), known): &(&(Key, Version), &Known)| {
             known.acked
@@ -314,8 +319,8 @@ impl Audit {
     }
 }
 
-/// A record in few words.
-fn told(header: &Header) -> String {
+/// A record in a few words.
+fn described(header: &Header) -> String {
     let Version { timestamp, uuid, .. } = header.version;
     let what = match &header.content {
         Content::Tombstone => "a delete".to_owned(),

@@ -1,4 +1,4 @@
-//! A client of one node: writes, deletes, swaps, transactions, retries and reads for as long as its
+//! A client of one node: writes, deletes, swaps, transactions, retries and reads as long as its
 //! node is up.
 
 mod draw;
@@ -21,7 +21,7 @@ use crate::disk::Disk;
 use crate::network::Network;
 use crate::plan::Load;
 
-/// The auditor, shared; what a client finds out in the middle of a violation does not matter.
+/// Locks the auditor. Ignores poisoning: after a violation the run fails anyway.
 pub fn lock(audit: &Mutex<Audit>) -> MutexGuard<'_, Audit> {
     audit.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -33,16 +33,16 @@ pub struct Client {
     pub network: Network,
     pub rng: StdRng,
     pub slot: usize,
-    /// How many nodes there are.
+    /// The number of nodes.
     pub nodes: usize,
     pub load: Load,
-    /// Ends it between two requests.
+    /// Ends the client between two requests.
     pub no_more: CancellationToken,
-    /// As HTTP would, it waits while its node waits for its first data.
+    /// Set while the node waits for its first data; the client then waits, as HTTP would make it.
     pub syncing: watch::Receiver<bool>,
 }
 
-/// A request under way; nobody will know its outcome when its node is killed.
+/// A request under way. When the node is killed, its outcome stays unknown.
 struct Pending<'a> {
     audit: &'a Mutex<Audit>,
     ticket: Ticket,
@@ -57,11 +57,11 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// What a node holds for a key and what it shows of it at the same moment; `None` where its disk
+/// What a node holds for a key and what it shows for it at the same moment; `None` when its disk
 /// cannot be read.
 pub fn look(store: &Store, key: &Key) -> Option<(Option<Record>, Option<Header>)> {
     let record = store.record_now(key).ok()?;
-    // only a death that is not kept yet keeps it waiting
+    // Waits only when an expiry is not persisted yet.
     let live = store.head(key).now_or_never().unwrap_or(Ok(None));
     Some((record, live.ok()?))
 }
@@ -87,16 +87,16 @@ impl Client {
 
     async fn read(&self, key: &Key) {
         let (held, failures) = (self.held_value(key), self.disk.failures());
-        let told = self.store.head(key).await;
-        // a disk that cannot be read shows nothing
+        let shown = self.store.head(key).await;
+        // A disk that cannot be read shows nothing.
         let Some((record, live)) = look(&self.store, key) else { return };
         lock(&self.audit).looked(self.slot, key, record.as_ref(), live.as_ref());
-        // a disk that takes no writes cannot keep that somebody was told
+        // A disk that refuses writes cannot persist that a client learned of an expiry.
         let could_keep = failures.is_some() && failures == self.disk.failures();
-        if let (Some(version), Ok(None), true) = (held, told, could_keep)
+        if let (Some(version), Ok(None), true) = (held, shown, could_keep)
             && self.held_value(key) == held
         {
-            lock(&self.audit).told_dead(self.slot, key, version);
+            lock(&self.audit).learned_dead(self.slot, key, version);
         }
     }
 
@@ -110,14 +110,14 @@ impl Client {
         let is_txn = self.rng.random_bool(self.load.txns);
         let request = if is_txn { self.draw_txn().await } else { self.draw_write().await };
         let was_accepted = self.ask(request.clone()).await;
-        // as a client does that did not hear the answer
+        // A client that did not hear the answer asks again.
         if was_accepted && request.uuid().is_some() && self.rng.random_bool(0.1) {
             self.ask(request).await;
         }
     }
 
-    /// Asks again what somebody asked before, here or elsewhere, lately or long ago; or something
-    /// else under its name.
+    /// Repeats an earlier request of any client and node; or sends another request with its request
+    /// id.
     async fn retry(&mut self) {
         if self.rng.random_bool(0.5) {
             let unheard = lock(&self.audit).unheard(self.slot);
@@ -142,7 +142,7 @@ impl Client {
         self.ask(request).await;
     }
 
-    /// What the node holds of these keys.
+    /// The records that the node holds for these keys.
     fn held(&self, request: &Request) -> Held {
         let held = |key: Key| {
             let record = self.store.record_now(&key).ok()?;
@@ -157,7 +157,8 @@ impl Client {
         Asked { slot: self.slot, origin, joined_at }
     }
 
-    /// Asks the node, and tells the auditor; whether it was accepted.
+    /// Sends a request to the node and reports it to the auditor; returns whether the node accepted
+    /// it.
     async fn ask(&mut self, request: Request) -> bool {
         let before = self.held(&request);
         let ticket = lock(&self.audit).begins(self.asked(), &request, before);

@@ -1,4 +1,4 @@
-//! Virtual time with a wall clock that may be off and may be set, and entropy from the seed.
+//! Virtual time with a wall clock that can be wrong and can be set, and entropy from the seed.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,16 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-/// What the time is when a simulation begins: January 2027.
+/// The time at which each simulation begins: January 2027.
 const EPOCH_US: i64 = 1_800_000_000_000_000;
 
 /// The clock of one node.
 pub struct SimClock {
     start: Instant,
     skew_us: AtomicI64,
-    /// The latest that it ever told before it was set.
+    /// The latest time that it showed before it was set.
     latest_us: AtomicI64,
-    /// By how much it was set altogether, forward and back.
+    /// The sum of all settings, forward and back.
     stepped_us: AtomicU64,
     rng: Mutex<StdRng>,
 }
@@ -42,25 +42,24 @@ impl SimClock {
         self.stepped_us.fetch_add(by_us.unsigned_abs(), Ordering::Relaxed);
     }
 
-    /// Sets the wall clock to `to`, or to the true time where that is later, and `off_us` beside
-    /// it.
+    /// Sets the wall clock to `to`, or to the true time if that is later, plus `off_us`.
     pub fn set_right(&self, to: Timestamp, off_us: i64) {
         let to_us = i64::try_from(to.micros()).expect("below 2^53").max(self.true_us());
         self.step(to_us + off_us - self.now_us());
     }
 
-    /// The latest time that anybody can have read here.
+    /// The latest time that a node can have read here.
     pub fn latest(&self) -> Timestamp {
         timestamp(self.latest_us.load(Ordering::Relaxed).max(self.now_us()))
     }
 
-    /// By how much it was set so far, forward and back.
+    /// The sum of all settings so far, forward and back.
     pub fn stepped(&self) -> Duration {
         Duration::from_micros(self.stepped_us.load(Ordering::Relaxed))
     }
 
     fn true_us(&self) -> i64 {
-        EPOCH_US + i64::try_from(self.start.elapsed().as_micros()).expect("no long run")
+        EPOCH_US + i64::try_from(self.start.elapsed().as_micros()).expect("short runs")
     }
 
     fn now_us(&self) -> i64 {

@@ -1,9 +1,9 @@
-//! A node's disk: the memory engine with what disks do to it.
+//! The disk of a node: the memory engine with the faults of disks.
 //!
-//! It survives the node. Commits and reads can be made to fail, and a loss of power takes back what
-//! was committed and not yet synced. After a failed commit it takes no other one before it is
-//! opened again; only then it shows whether the failed one took place, as RocksDB does. Now and
-//! then it cannot be opened at once.
+//! It outlives the node's process. Commits and reads can be made to fail, and a loss of power
+//! undoes the commits that were not synced. After a failed commit it refuses all others until it is
+//! opened again; only then it shows whether the failed one took place, as RocksDB does. Sometimes
+//! opening takes several attempts.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -13,32 +13,32 @@ use bytes::Bytes;
 use kvs::store::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
 use kvs::store::memory::Memory;
 
-/// Commits that may be unsynced at a time, where commits do not wait for the disk.
+/// The most unsynced commits at a time, when commits do not wait for the disk.
 const UNSYNCED_MAX: usize = 32;
 
-/// What a transaction changed, and what stood there before.
+/// A change of a transaction: where, and the bytes before it.
 type Undo = Vec<(Family, Vec<u8>, Option<Bytes>)>;
 
-/// What a transaction changes, in order.
+/// The changes of a transaction, in order.
 type Changes = Vec<(Family, Vec<u8>, Option<Bytes>)>;
 
 #[derive(Default)]
 struct State {
     /// Whether the next commit fails, and whether it takes place all the same.
     commit_fails: Option<bool>,
-    /// How many changes within transactions go well before one fails.
+    /// How many more changes within transactions succeed before one fails.
     change_fails: Option<u32>,
     unreadable: bool,
-    /// A commit failed, and it was not opened again.
+    /// Set after a failed commit until the disk is opened again.
     broken: bool,
-    /// How many commits have failed, and how many changes.
+    /// How many commits and changes have failed.
     failures: u32,
     failed_changes: u32,
-    /// How many attempts to open it fail from now on.
+    /// How many more attempts to open it fail.
     reopen_fails: u32,
-    /// What a failed commit wrote all the same; nobody sees it yet.
+    /// The changes of a failed commit that took place; invisible until the disk is opened again.
     hidden: Changes,
-    /// How to take back the latest commits; empty where each is synced.
+    /// How to undo the latest commits; empty when each commit is synced.
     unsynced: VecDeque<Undo>,
 }
 
@@ -50,7 +50,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty disk; `synced`: commits wait until they are on it.
+    /// An empty disk. With `synced`, commits wait until they are on it.
     pub fn new(synced: bool) -> Self {
         Self { memory: Memory::default(), synced, state: Mutex::default() }
     }
@@ -64,7 +64,7 @@ impl Disk {
         self.state().commit_fails = Some(applied);
     }
 
-    /// Makes one change within a transaction fail, after so many that go well.
+    /// Makes one change within a transaction fail, after `after` others.
     pub fn fail_change(&self, after: u32) {
         self.state().change_fails = Some(after);
     }
@@ -77,20 +77,20 @@ impl Disk {
         !self.state().unreadable
     }
 
-    /// How often it has failed to write so far; `None`: it writes nothing just now.
+    /// How often writing has failed so far; `None` while nothing can be written.
     pub fn failures(&self) -> Option<u32> {
         let state = self.state();
         (!state.broken).then_some(state.failures + state.failed_changes)
     }
 
-    /// Ends all its faults.
+    /// Ends all faults.
     pub fn heal(&self) {
         let mut state = self.state();
         (state.commit_fails, state.change_fails, state.unreadable) = (None, None, false);
         state.reopen_fails = 0;
     }
 
-    /// Takes back the latest `count` commits that were not synced; gives how many there were.
+    /// Undoes the latest `count` commits that were not synced; returns how many there were.
     pub fn lose_power(&self, count: usize) -> usize {
         let mut lost = 0;
         while lost < count
@@ -167,7 +167,7 @@ impl Engine for Disk {
                 let error = "the simulated disk is full".to_owned();
                 return Err(if full { EngineError::Full(error) } else { broken("open") });
             }
-            // what is opened is on the disk from then on
+            // An opened disk has synced everything.
             state.unsynced.clear();
             state.broken = false;
             std::mem::take(&mut state.hidden)
@@ -189,7 +189,7 @@ impl Opened for OpenedDisk<'_> {
     }
 }
 
-/// A transaction that remembers what it changes, and what it replaces.
+/// A transaction that remembers its changes, and the bytes that they replace.
 struct Recorded<'a> {
     disk: &'a Disk,
     inner: Box<dyn Transaction + 'a>,
@@ -198,7 +198,7 @@ struct Recorded<'a> {
 }
 
 impl Recorded<'_> {
-    /// Remembers what stands where something is about to be changed.
+    /// Remembers the bytes at a place before it changes.
     fn changes(
         &mut self,
         family: Family,

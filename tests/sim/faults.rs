@@ -16,7 +16,7 @@ use crate::node::address;
 use crate::plan::Event;
 use crate::world::World;
 
-/// A step on a world's agenda.
+/// A step on the agenda of a world.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Begin(Event),
@@ -25,12 +25,12 @@ pub enum Action {
     Uncut(u64),
     Readable(usize),
     Quick(usize),
-    /// A node is cut off from all for a while; then the next one.
+    /// Cuts one node off from all others for a while, then the next one.
     Roll {
         next: usize,
         each: Duration,
     },
-    /// A link breaks for a while, so many times.
+    /// Breaks a link for a while, several times.
     Flap {
         a: usize,
         b: usize,
@@ -40,7 +40,7 @@ pub enum Action {
 }
 
 impl World {
-    /// Puts something on the agenda.
+    /// Puts an action on the agenda.
     pub fn plan_at(&mut self, at: Instant, action: Action) {
         self.agenda.insert((at, self.decided), action);
         self.decided += 1;
@@ -59,19 +59,19 @@ impl World {
                 }
             }
             Action::Resume(slot) => {
-                self.tell(format!("node {slot} goes on"));
+                self.report(format!("node {slot} goes on"));
                 self.network().resume(address(slot));
             }
             Action::Uncut(cut) => {
-                self.tell(format!("cut {cut} ends"));
+                self.report(format!("cut {cut} ends"));
                 self.network().uncut(cut);
             }
             Action::Readable(slot) => {
-                self.tell(format!("the disk of node {slot} can be read again"));
+                self.report(format!("the disk of node {slot} can be read again"));
                 self.nodes[slot].disk.set_readable(true);
             }
             Action::Quick(slot) => {
-                self.tell(format!("the disk of node {slot} is quick again"));
+                self.report(format!("the disk of node {slot} is quick again"));
                 let quick = self.plan.disk_ms_max;
                 self.nodes[slot].disk_ms_max.store(quick, Ordering::Relaxed);
             }
@@ -104,7 +104,7 @@ impl World {
             return;
         }
         *self.faults.entry(kind).or_default() += 1;
-        self.tell(format!("{event:?}"));
+        self.report(format!("{event:?}"));
         match event {
             Event::OneWay { from, to, lasting } => {
                 self.cut([(address(from), address(to))].into(), lasting);
@@ -127,7 +127,7 @@ impl World {
             Event::PowerLost { at, absent } => self.lose_power(at, absent),
             Event::Stopped { at, absent } => {
                 if let Some(up) = self.nodes[at].up.take() {
-                    // a process that hangs while it stops is killed, as a supervisor does
+                    // A process that hangs while it stops is killed, as a supervisor does.
                     let _ = tokio::time::timeout(Duration::from_secs(5), up.stop()).await;
                 }
                 self.take_down(at);
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// The ways between nodes that `cut` says.
+    /// The directions between nodes that `cut` describes.
     fn ways(&self, cut: impl Fn(usize, usize) -> bool) -> BTreeSet<Way> {
         let nodes = 0..self.plan.nodes;
         let pairs = nodes.clone().flat_map(|a| nodes.clone().map(move |b| (a, b)));
@@ -192,13 +192,13 @@ impl World {
         }
     }
 
-    /// The process is gone, and so is what the disk had not synced.
+    /// Kills the process, and undoes what its disk had not synced.
     fn lose_power(&mut self, slot: usize, absent: Duration) {
         self.take_down(slot);
         let most = self.rng.random_range(0..8);
         let lost = self.nodes[slot].disk.lose_power(most);
         if lost > 0 {
-            self.tell(format!("node {slot} loses {lost} commits that were not synced"));
+            self.report(format!("node {slot} loses {lost} commits that were not synced"));
             self.disk_lost(slot);
         }
         self.plan_after(absent, Action::Start(slot));

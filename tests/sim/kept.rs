@@ -1,4 +1,4 @@
-//! What simulations have found, each as a plan that says what it takes.
+//! What simulations have found: each finding as the plan that showed it.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn plan(nodes: usize, events: impl IntoIterator<Item = (Duration, Event)>) -> Pl
     }
 }
 
-/// The event again and again, ten times a second.
+/// The event ten times a second.
 fn often(event: impl Fn(u32) -> Event) -> impl Iterator<Item = (Duration, Event)> {
     (0..200).map(move |i| (Duration::from_millis(100) * i, event(i)))
 }
@@ -48,17 +48,17 @@ fn count(outcome: &Outcome, fault: &str) -> u64 {
     outcome.faults.get(fault).copied().unwrap_or_default()
 }
 
-/// A write is several changes: a large value goes, another comes, the record names it. When one of
-/// them failed, the group was committed with the others, and the record named a value that was not
-/// there.
+/// A write is several changes: a large value goes, another one comes, and the record names it. When
+/// one of them failed, the group was committed with the others, and the record named a missing
+/// value.
 #[test]
 fn a_group_is_not_committed_without_one_of_its_changes() {
     let outcome = run(plan(2, often(|i| Event::ChangeFails { at: 0, after: i % 5 })));
     assert!(count(&outcome, "change fails") > 100);
 }
 
-/// A node whose commits fail finds out what took place and goes on by itself, also where that takes
-/// it several attempts.
+/// A node whose commits fail finds out what took place and goes on by itself, even if that takes
+/// several attempts.
 #[test]
 fn a_node_whose_commits_fail_goes_on_by_itself() {
     let fails = often(|i| Event::CommitFails { at: 0, applied: i % 2 == 0 });
@@ -66,7 +66,7 @@ fn a_node_whose_commits_fail_goes_on_by_itself() {
     assert!(count(&outcome, "commit fails") > 20);
 }
 
-/// A node whose commit fails, and which is killed before it has found out, has told no peer what it
+/// A node whose commit fails, and which is killed before it finds out, has sent no peer what it
 /// does not have.
 #[test]
 fn nothing_is_pushed_before_it_is_durable() {
@@ -80,8 +80,8 @@ fn nothing_is_pushed_before_it_is_durable() {
     assert!(faults["commit fails"] > 20 && faults["killed"] > 20, "{faults:?}");
 }
 
-/// Not found by chance, but what chance should find first: a node that comes back with an empty
-/// disk, again and again, takes nothing from the others and gets everything.
+/// Not found by chance, but chance should find it first: a node that comes back with an empty disk,
+/// again and again, takes nothing from the others and receives everything.
 #[test]
 fn a_node_with_an_empty_disk_gets_everything() {
     let absent = Duration::from_millis(200);
@@ -90,8 +90,8 @@ fn a_node_with_an_empty_disk_gets_everything() {
     assert!(count(&outcome, "emptied") > 10);
 }
 
-/// Values die while nobody has swept them yet, as the disk is slow, and the clock goes back and
-/// forth by little.
+/// Values expire before the sweep, because the disk is slow, and the clock goes back and forth a
+/// little.
 #[test]
 fn a_clock_that_goes_back_by_little_revives_nothing() {
     let by_us = |i: u32| if i.is_multiple_of(2) { 1_000_000 } else { -1_000_000 };
@@ -103,11 +103,11 @@ fn a_clock_that_goes_back_by_little_revives_nothing() {
     assert!(audited.expired > 50 && count(&outcome, "clock step") > 100, "{audited:?}");
 }
 
-/// Clients are told that values are dead while nobody has swept them yet, the node is killed, and
-/// its clock goes back by little.
+/// Clients learn that values have expired before the sweep; the node is killed, and its clock goes
+/// back a little.
 #[test]
-fn what_was_told_to_be_dead_stays_dead_after_a_kill() {
-    // it is down while its clock goes back
+fn a_value_that_a_client_saw_expire_stays_dead_after_a_kill() {
+    // The node is down while its clock goes back.
     let absent = Duration::from_millis(150);
     let events = |i: u32| match i % 4 {
         0 => Event::Killed { at: 0, absent },
@@ -118,21 +118,21 @@ fn what_was_told_to_be_dead_stays_dead_after_a_kill() {
     let mut plan = plan(2, often(events));
     plan.load.ending = 0.8;
     let outcome = run(plan);
-    assert!(outcome.audited.told_dead > 100 && count(&outcome, "killed") > 40);
+    assert!(outcome.audited.learned_dead > 100 && count(&outcome, "killed") > 40);
 }
 
-/// Clocks differ by seconds, so that nodes sweep at different times; nothing moves for that.
+/// Clocks differ by seconds, so nodes sweep at different times; no records move because of that.
 #[test]
 fn nodes_that_swept_and_nodes_that_did_not_hold_the_same() {
     let mut plan = plan(3, []);
-    // as they are when the faults are over, too
+    // The clocks as they are after the faults.
     plan.skews = vec![0, 400_000, -400_000];
     plan.load = Load { ending: 0.8, keys: 100, large: 0.1, ..plan.load };
     let outcome = run(plan);
     assert!(outcome.audited.swept > 100);
 }
 
-/// Storage fails after or before it has done what it was told, and the client asks again.
+/// Storage fails before or after it has done its work, and the client asks again.
 #[test]
 fn a_retry_tells_what_became_of_a_request() {
     let fails = |i: u32| Event::CommitFails { at: i as usize % 2, applied: i % 4 < 2 };
@@ -143,7 +143,7 @@ fn a_retry_tells_what_became_of_a_request() {
     assert!(audited.resolved > 5 && audited.repeated > 100, "{audited:?}");
 }
 
-/// What a loss of power takes, it takes whole.
+/// A loss of power undoes transactions whole.
 #[test]
 fn a_loss_of_power_leaves_no_transaction_in_part() {
     let absent = Duration::from_millis(100);

@@ -1,14 +1,14 @@
 //! The deterministic cluster: one thread a simulation, one seed, virtual time.
 //!
 //! Writer, feed, push, pull, membership and their loops run here unchanged, over the memory engine;
-//! only sockets, disks, HTTP, time and entropy are replaced. What goes wrong is a [`plan::Plan`],
-//! drawn from the seed; an [`audit::Audit`] outside of the nodes knows every write, and tells the
-//! story when something is violated. `KVS_SIM_SEED=N cargo test --test sim one_seed` plays a seed
-//! again. What was found stays as a test in `kept`.
+//! only sockets, disks, HTTP, time and entropy are replaced. A [`plan::Plan`], drawn from the seed,
+//! says what goes wrong. An [`audit::Audit`] outside of the nodes knows every write, and prints the
+//! story of a violation. `KVS_SIM_SEED=N cargo test --test sim one_seed` plays a seed again.
+//! Findings stay as tests in `kept`.
 //!
-//! `KVS_SIM_SEEDS` (60) says how many fresh seeds are played, `KVS_SIM_FIRST` (drawn anew each
-//! time) which is the first, `KVS_SIM_MINUTES` that they go on for so long instead. All cores take
-//! part. `tests/long.sh sim` plays many.
+//! `KVS_SIM_SEEDS` (60) is the number of fresh seeds, `KVS_SIM_FIRST` (drawn anew each time) the
+//! first one; `KVS_SIM_MINUTES` plays for that long instead. All cores take part. `tests/long.sh
+//! sim` plays many.
 
 #![allow(clippy::disallowed_methods, reason = "time is virtual here")]
 
@@ -34,13 +34,13 @@ use many::Until;
 use plan::Plan;
 use world::run;
 
-/// How many seeds, unless the environment says otherwise.
+/// The number of seeds without `KVS_SIM_SEEDS`.
 const SEEDS: u64 = 60;
 
-/// A number from the environment. One that cannot be read must not pass for the default.
+/// A number from the environment. Panics on text, which must not pass for the default.
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a whole number")))
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Plays many seeds on all cores, and says what happened in them.
+//! Plays many seeds on all cores, and reports what happened in them.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,25 +9,25 @@ use crate::audit::Tally;
 use crate::plan::Plan;
 use crate::world::{Outcome, run};
 
-/// With fewer seeds chance decides whether enough happens in them.
-const SEEDS_TELLING: usize = 50;
+/// With fewer seeds, chance decides whether enough happens in them.
+const SEEDS_ENOUGH: usize = 50;
 
-/// How often a long run says how far it is.
+/// How often a long run reports its progress.
 const TELL_EVERY: u64 = 500;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
 pub enum Until {
-    /// So many seeds were played.
+    /// After this many seeds.
     Played(u64),
-    /// So much time has passed.
+    /// After this much time.
     Passed(Duration),
 }
 
-/// Plays seeds from `first`, in order.
+/// Plays seeds from `first` on, in order.
 ///
 /// # Panics
-/// When one violates something, after all have been played.
+/// When a seed shows a violation, after all have been played.
 pub fn run_many(first: u64, until: Until) {
     let (next, began) = (AtomicU64::new(first), Instant::now());
     let (outcomes, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -58,10 +58,13 @@ pub fn run_many(first: u64, until: Until) {
     let (outcomes, failed) = (outcomes.into_inner(), failed.into_inner());
     let (outcomes, failed) = (outcomes.expect("not poisoned"), failed.expect("not poisoned"));
     let seeds = outcomes.len() + failed.len();
-    assert!(seeds > 0, "without a seed nothing is shown");
+    assert!(seeds > 0, "without a seed the test proves nothing");
     println!("{seeds} seeds from {first}: {}", summary(&outcomes));
     assert!(failed.is_empty(), "these seeds violate a promise: {failed:?}");
-    assert!(seeds < SEEDS_TELLING || tells(&outcomes), "too little happened to prove anything");
+    assert!(
+        seeds < SEEDS_ENOUGH || shows_enough(&outcomes),
+        "too little happened to prove anything"
+    );
 }
 
 fn sum(outcomes: &[Outcome], count: impl Fn(&Outcome) -> u64) -> u64 {
@@ -94,8 +97,9 @@ fn summary(outcomes: &[Outcome]) -> String {
     )
 }
 
-/// A simulation in which nothing happens proves nothing: each kind of fault, and much of the rest.
-fn tells(outcomes: &[Outcome]) -> bool {
+/// Checks that each kind of fault took place, and much of the rest: a simulation in which nothing
+/// happens proves nothing.
+fn shows_enough(outcomes: &[Outcome]) -> bool {
     let seeds = outcomes.len() as u64;
     let network = sum(outcomes, |o| o.network.lost.min(1) + o.network.duplicated.min(1));
     let merges = sum(outcomes, |o| o.lost_merges.min(1));
@@ -103,6 +107,6 @@ fn tells(outcomes: &[Outcome]) -> bool {
     let all = audited(outcomes);
     let much = [all.acked / 100, all.swapped / 10, all.txns / 10, all.foreseen / 5, all.repeated];
     let some = [all.mismatched, all.expired, all.swept, all.revisions / 10];
-    let is_told = much.iter().chain(&some).all(|count| *count > seeds);
-    is_told && network > seeds / 2 && merges > 5 && kinds == 16
+    let is_enough = much.iter().chain(&some).all(|count| *count > seeds);
+    is_enough && network > seeds / 2 && merges > 5 && kinds == 16
 }

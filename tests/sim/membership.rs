@@ -1,9 +1,9 @@
-//! Membership under stress: many nodes, much loss, and each trap that is known of such protocols.
+//! Membership under stress: many nodes, much loss, and the known traps of such protocols.
 //!
-//! `KVS_SIM_MEMBERS` says how many nodes take part, where a test has no number of its own; what it
-//! is without, each test says, so that all take few seconds. `KVS_SIM_MEMBERS_FIRST` (0) is the
-//! first seed and `KVS_SIM_MEMBERS_SEEDS` (1) how many each test plays; `KVS_SIM_MEMBERS_LOSS` (20)
-//! is the loss in per cent. `tests/long.sh members` plays 200 nodes.
+//! `KVS_SIM_MEMBERS` is the number of nodes in tests without a number of their own; without it each
+//! test has its default, so that all take a few seconds. `KVS_SIM_MEMBERS_FIRST` (0) is the first
+//! seed, `KVS_SIM_MEMBERS_SEEDS` (1) the number of seeds of each test, and `KVS_SIM_MEMBERS_LOSS`
+//! (20) the loss in percent. `tests/long.sh members` plays 200 nodes.
 
 mod net;
 
@@ -12,7 +12,7 @@ use kvs::model::Member;
 use self::net::{EPOCH, Net, member};
 use crate::number;
 
-/// How many nodes take part: that many unless the environment says otherwise.
+/// The number of nodes: `default` unless the environment has one.
 fn nodes(usual: u16) -> u16 {
     u16::try_from(number("KVS_SIM_MEMBERS").unwrap_or(usual.into()))
         .expect("ports are numbered by nodes")
@@ -21,23 +21,23 @@ fn nodes(usual: u16) -> u16 {
 fn seeds() -> impl Iterator<Item = u64> {
     let first = number("KVS_SIM_MEMBERS_FIRST").unwrap_or(0);
     let count = number("KVS_SIM_MEMBERS_SEEDS").unwrap_or(1);
-    assert!(count > 0, "without a seed nothing is shown");
+    assert!(count > 0, "without a seed the test proves nothing");
     first..first + count
 }
 
-/// How many seconds a node that hears nobody needs to find out: it probes one member a period.
+/// How many seconds a node that hears nobody needs to find out: it probes one member in a period.
 fn until_alone(nodes: u16) -> u64 {
     u64::from(nodes) + 100
 }
 
-/// The share of datagrams that is lost.
+/// The share of datagrams that get lost.
 fn loss() -> f64 {
     let percent =
         u32::try_from(number("KVS_SIM_MEMBERS_LOSS").unwrap_or(20)).expect("a percentage");
     f64::from(percent) / 100.0
 }
 
-/// Everybody that ever was in `net`, as a node keeps it over a restart.
+/// All members that ever were in `net`, as a node stores them for its next start.
 fn all_of(net: &Net) -> Vec<Member> {
     net.machine(1).members().into_iter().map(|(member, _)| member).collect()
 }
@@ -120,7 +120,7 @@ fn total_isolation_and_return_of_all_nodes() {
     }
 }
 
-/// The others reach each other around the cut, so that nobody may die of it.
+/// The other nodes reach each other around the cut, so none may be declared down.
 #[test]
 fn a_one_way_cut_between_two_nodes_kills_neither() {
     for seed in seeds() {
@@ -141,8 +141,8 @@ fn a_node_that_hears_nobody_or_that_nobody_hears_comes_back() {
         }
         let before = net.incarnations();
         net.run(60);
-        // the deaf one takes the others for dead and tells them so, which each answers with another
-        // life; then it is alone and does them no more harm
+        // The deaf node holds the others for down and tells them, and each renews itself; then it
+        // is alone and does them no more harm.
         let renewed = net.incarnations().iter().zip(&before).map(|(now, then)| now - then).max();
         assert!(renewed <= Some(1), "{renewed:?} renewals");
         let others = net.ports().into_iter().filter(|port| *port != 5);
@@ -171,7 +171,7 @@ fn rolling_partitions_heal_in_30_seconds() {
     }
 }
 
-/// memberlist's pull request 345: everybody knows everybody from before, under former lives.
+/// memberlist's pull request 345: all nodes know each other from before, in earlier lives.
 #[test]
 fn a_mass_restart_of_all_nodes_at_once() {
     for (seed, back) in seeds().flat_map(|seed| [(seed, false), (seed, true)]) {
@@ -179,20 +179,21 @@ fn a_mass_restart_of_all_nodes_at_once() {
         let (ports, known) = (net.ports(), all_of(&net));
         ports.iter().for_each(|port| net.kill(*port));
         for port in ports {
-            // half of the clocks may have been set back
+            // Half of the nodes can have had their clocks set back.
             let wall = if back && port % 2 == 0 { EPOCH - 7 } else { net.wall() };
             net.start_at(port, port, &[1, 2, 3], &known, wall);
         }
         let took = net.run_until(15, "all are members to all", Net::is_full);
         println!("seed {seed}, clocks set back {back}: full after {took:?}");
-        // who was set back renews itself where a late datagram has told of its former life
+        // A node whose clock was set back renews itself when a late datagram names its earlier
+        // life.
         net.run(if back { 20 } else { 0 });
         net.all_must_stay();
         net.run(30);
     }
 }
 
-/// foca's issues 19, 31 and 32: what is held of a node are its latest life and nothing else.
+/// foca's issues 19, 31 and 32: the others hold the latest life of a node and nothing else.
 #[test]
 fn members_do_not_grow_and_no_stale_identity_stays() {
     for seed in seeds() {
@@ -202,7 +203,8 @@ fn members_do_not_grow_and_no_stale_identity_stays() {
             for port in 4..=count {
                 if (port + round) % 3 == 0 {
                     net.kill(port);
-                    // every other one must renew itself, for the others know a later life of it
+                    // Every second node must renew itself, because the others know a later life of
+                    // it.
                     let wall = if port % 2 == 0 { EPOCH - 7 } else { net.wall() };
                     net.start_at(port, port, &[1, 2, 3], &[], wall);
                 }
@@ -235,7 +237,7 @@ fn a_replaced_node_with_the_old_address() {
     }
 }
 
-/// Where all nodes get new addresses, each of which another one had.
+/// All nodes get new addresses, each of which another node had.
 #[test]
 fn all_nodes_swap_their_addresses_and_know_the_old_ones() {
     for seed in seeds() {
@@ -253,7 +255,8 @@ fn all_nodes_swap_their_addresses_and_know_the_old_ones() {
     }
 }
 
-/// By one old address alone, which is tried now and then, and whose answer may be lost.
+/// They know each other by one old address, which is tried now and then, and whose answers can get
+/// lost.
 #[test]
 fn two_clusters_with_old_peer_lists_become_one() {
     for seed in seeds() {
@@ -261,7 +264,7 @@ fn two_clusters_with_old_peer_lists_become_one() {
         let half: Vec<u16> = (1..=count / 2).collect();
         let mut net = Net::new(seed, loss());
         for port in 1..=count {
-            // one node of the second half knew one of the first half once
+            // One node of the second half once knew a node of the first half.
             let known = if port == count { vec![member(2, 2, net.now)] } else { Vec::new() };
             let seed = if half.contains(&port) { 1 } else { count - 1 };
             net.start(port, port, &[seed], &known);
@@ -275,7 +278,7 @@ fn two_clusters_with_old_peer_lists_become_one() {
     }
 }
 
-/// Bytes are sealed ones, without the headers of IP and UDP.
+/// Counts sealed bytes, without the headers of IP and UDP.
 #[test]
 fn the_traffic_of_a_node_is_bounded() {
     for count in [3, nodes(50)] {

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::plan::Noise;
 use crate::streams::SimLink;
 
-/// After this long without a word a connection is given up, as `peer/tls.rs` has it.
+/// A connection that is silent for this long is given up, as `peer/tls.rs` sets it.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How often what is held up looks whether it may go on.
+/// How often a held-up transfer checks whether it can go on.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long a lost chunk takes to be sent again, besides the delay.
+/// How long it takes until a lost chunk is sent again, besides the delay.
 const SENT_AGAIN: Duration = Duration::from_millis(50);
 
 /// A direction between two gossip addresses.
@@ -40,19 +40,19 @@ struct Node {
 struct State {
     rng: StdRng,
     noise: Noise,
-    /// By gossip address; peer addresses have the next port.
+    /// Nodes by gossip address; their peer addresses have the next port.
     nodes: BTreeMap<SocketAddr, Node>,
-    /// What is cut, by the number of the cut. Cuts may overlap.
+    /// The cut directions, by the number of the cut. Cuts can overlap.
     cuts: BTreeMap<u64, BTreeSet<Way>>,
     paused: BTreeSet<SocketAddr>,
-    /// Open connections: both ends, and what breaks them.
+    /// Open connections: both ends, and the token that breaks them.
     open: Vec<(SocketAddr, SocketAddr, CancellationToken)>,
     next_cut: u64,
     tally: Tally,
     trace: blake3::Hasher,
 }
 
-/// What happened on the network.
+/// Counts what happened on the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub lost: u64,
@@ -60,7 +60,7 @@ pub struct Tally {
     pub broken: u64,
 }
 
-/// Shared by everything in one simulation.
+/// Shared by all parts of one simulation.
 #[derive(Clone)]
 pub struct Network(Arc<Mutex<State>>);
 
@@ -91,7 +91,7 @@ impl Network {
         self.0.lock().expect("one thread")
     }
 
-    /// Connects a node; gives its socket, and what peers open to it.
+    /// Connects a node; returns its socket and the streams that peers open to it.
     pub fn attach(&self, member: &Member) -> (Box<dyn Datagrams>, mpsc::Receiver<Incoming>) {
         let (datagrams, inbox) = mpsc::channel(1024);
         let (streams, incoming) = mpsc::channel(64);
@@ -102,7 +102,7 @@ impl Network {
         (Box::new(Socket { network: self.clone(), own, inbox }), incoming)
     }
 
-    /// Takes a node away: what it had open breaks.
+    /// Disconnects a node: its connections break.
     pub fn detach(&self, gossip: SocketAddr) {
         let mut state = self.state();
         state.nodes.remove(&gossip);
@@ -114,8 +114,8 @@ impl Network {
         Arc::new(SimDialer { network: self.clone(), me })
     }
 
-    /// Cuts these ways, until the number that this gives is given to [`Self::uncut`]. Connections
-    /// break at once or, when that is not `at_once`, after the time that QUIC allows.
+    /// Cuts these directions until [`Self::uncut`] gets the returned number. Connections break at
+    /// once or, without `at_once`, after the time that QUIC allows.
     pub fn cut(&self, ways: BTreeSet<Way>, at_once: bool) -> u64 {
         let mut state = self.state();
         let cut = state.next_cut;
@@ -142,7 +142,7 @@ impl Network {
         self.state().cuts.remove(&cut);
     }
 
-    /// Nothing goes in or out until [`Self::resume`]; nothing of it is lost before QUIC gives up.
+    /// Stops all traffic of a node until [`Self::resume`]. Nothing gets lost before QUIC gives up.
     pub fn pause(&self, gossip: SocketAddr) {
         self.state().paused.insert(gossip);
         let network = self.clone();
@@ -175,7 +175,7 @@ impl Network {
         self.state().tally
     }
 
-    /// Notes something that must be the same in every run of a seed.
+    /// Adds a text to the trace, which must be equal in all runs of a seed.
     pub fn note(&self, what: &str) {
         self.state().trace.update(what.as_bytes());
     }
@@ -191,7 +191,7 @@ impl Network {
         }
     }
 
-    /// Sends one datagram: it arrives never, once or twice, after a while.
+    /// Sends one datagram: it arrives never, once or twice, after a delay.
     fn send(&self, (from, to): Way, bytes: &[u8]) {
         let delays = {
             let mut state = self.state();
@@ -211,8 +211,8 @@ impl Network {
         }
     }
 
-    /// Takes one chunk of a stream across, as QUIC does: what is lost is sent again, until the
-    /// connection is given up. Whether it arrived.
+    /// Moves one chunk of a stream as QUIC does: a lost one is sent again until the connection is
+    /// given up. Returns whether it arrived.
     pub async fn cross(&self, (from, to): Way, bytes: &[u8]) -> bool {
         let mut waited = Duration::ZERO;
         loop {
@@ -247,7 +247,7 @@ impl Network {
         broken
     }
 
-    /// Hands a stream to whoever serves it.
+    /// Passes a stream to the node that serves it.
     pub fn hand_over(&self, to: SocketAddr, incoming: Incoming) -> Result<(), PeerError> {
         let streams = self.state().nodes.get(&to).map(|node| node.streams.clone());
         let gone = || PeerError::Unreachable("the node is gone".to_owned());
@@ -309,7 +309,7 @@ impl State {
 
     fn deliver(&mut self, way: Way, bytes: Vec<u8>) {
         let inbox = self.nodes.get(&way.1).map(|node| &node.datagrams);
-        // a full inbox drops, as a socket's buffer does
+        // A full inbox drops datagrams, as the buffer of a socket does.
         let arrived =
             !self.is_cut(way) && inbox.is_some_and(|i| i.try_send((bytes, way.0)).is_ok());
         self.tally.lost += u64::from(!arrived);
@@ -363,7 +363,7 @@ impl Dialer for SimDialer {
                 }
             }
             let there = self.network.state().nodes.get(&target).map(|node| node.member.clone());
-            // as the hellos judge each other
+            // The checks of the two hellos.
             if !there.is_some_and(|there| there.id == to.id && there.name == to.name) {
                 return Err(PeerError::Refused("another node answers".to_owned()));
             }

@@ -1,4 +1,4 @@
-//! One simulated node: what survives a crash, and what runs while it is up.
+//! One simulated node: the parts that survive a crash, and those that run while it is up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,18 +28,18 @@ use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::network::{Network, peer_of};
 
-/// Values of this size are kept apart.
+/// Values of at least this size are stored apart.
 pub const BLOB_THRESHOLD_BYTES: usize = 64;
 
-/// How often a writer that is held up looks whether it may go on.
+/// How often a held-up writer checks whether it can go on.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A place for a node: its disk and its clock stay when the process ends.
+/// The place of a node: its disk and its clock stay when the process ends.
 pub struct Node {
     pub slot: usize,
     pub disk: Arc<Disk>,
     pub clock: Arc<SimClock>,
-    /// The longest that a group waits for the disk now.
+    /// The longest that a group waits for the disk at present.
     pub disk_ms_max: Arc<AtomicU64>,
     pub up: Option<Up>,
     /// Whether a process ever ran over this disk.
@@ -56,7 +56,7 @@ pub struct Up {
     pub clients: JoinSet<()>,
     /// Ends the clients.
     pub no_more: CancellationToken,
-    /// Whether a group is durable and the digest does not know of it yet.
+    /// Set while a group is durable that the digest does not show yet.
     between: Arc<AtomicBool>,
     writer: JoinHandle<()>,
     tasks: JoinSet<()>,
@@ -70,13 +70,13 @@ impl Drop for Up {
     }
 }
 
-/// What all nodes of a simulation have in common.
+/// What all nodes of a simulation share.
 #[derive(Clone)]
 pub struct Common {
     pub network: Network,
     pub config: Config,
     pub secret: Arc<Secret>,
-    /// Whom a node that starts looks for.
+    /// The seeds of a node that starts.
     pub seeds: Vec<String>,
 }
 
@@ -90,25 +90,25 @@ impl Up {
         self.writer.is_finished()
     }
 
-    /// Whether the digest has to agree with the records now.
+    /// Whether the digest must agree with the records now.
     pub fn is_settled(&self) -> bool {
         !self.between.load(Ordering::Relaxed)
     }
 
-    /// How this node sees another one.
+    /// The state in which this node sees another one.
     pub fn sees(&self, id: NodeId) -> Option<MemberState> {
         let members = self.members.borrow();
         members.iter().find(|(member, _)| member.id == id).map(|(_, state)| *state)
     }
 
-    /// Lets every client finish what it does.
+    /// Lets each client finish its request.
     pub async fn stop_clients(&mut self) {
         self.no_more.cancel();
         while self.clients.join_next().await.is_some() {}
     }
 
-    /// Stops in order, as a process does that is told to: what takes requests first, then gossip,
-    /// which says so to the others, last what keeps them.
+    /// Stops in the order of a process that is asked to: first the clients, then gossip, which
+    /// announces it to the others, last the store.
     pub async fn stop(mut self) {
         self.stop_clients().await;
         self.stop.cancel();
@@ -122,8 +122,8 @@ impl Node {
         Self { slot, disk: Arc::new(disk), clock, disk_ms_max, up: None, was_started: false }
     }
 
-    /// Starts the process. A disk that cannot be read keeps it from starting, as it would a real
-    /// one.
+    /// Starts the process. Returns false when the disk cannot be read, which keeps a real node from
+    /// starting too.
     pub fn start(&mut self, common: &Common, rng: &mut StdRng) -> bool {
         if self.disk.reopen().is_err() {
             return false;
@@ -131,7 +131,7 @@ impl Node {
         let (metrics, clock) = (Metrics::new(), Clock::from_source(self.clock.clone()));
         let (store, writer) = self.open(common, &metrics);
         self.was_started = true;
-        let recomputed = store.recomputed_fingerprint().expect("it can be read");
+        let recomputed = store.recomputed_fingerprint().expect("the disk can be read");
         assert_eq!(store.fingerprint(), recomputed, "VIOLATION: the digest after a restart");
         let (between, writer) = self.spawn_writer(writer, common.network.clone(), rng);
         let identity = store.identity();
@@ -172,7 +172,7 @@ impl Node {
         };
         let clock = Clock::from_source(self.clock.clone());
         Store::open(self.disk.clone(), clock, metrics.clone(), &settings)
-            .expect("what was written can be opened")
+            .expect("the store opens what it wrote")
     }
 
     /// The versions of these keys on this disk, whether the process is up or not.
@@ -184,7 +184,7 @@ impl Node {
         self.disk.set_readable(true);
         let (store, _) = self.open(common, &Metrics::new());
         let version = |key: &Key| {
-            let record = store.record_now(key).expect("it can be read")?;
+            let record = store.record_now(key).expect("the disk can be read")?;
             Some((key.clone(), record.header.version))
         };
         let kept = keys.iter().filter_map(version).collect();
@@ -192,7 +192,7 @@ impl Node {
         kept
     }
 
-    /// Runs the writer over this disk, which takes its time.
+    /// Runs the writer over this disk, which is slow at times.
     fn spawn_writer(
         &self,
         writer: Writer,
@@ -200,10 +200,11 @@ impl Node {
         rng: &mut StdRng,
     ) -> (Arc<AtomicBool>, JoinHandle<()>) {
         let between = Arc::new(AtomicBool::new(false));
-        let (told, ms_max, own) = (between.clone(), self.disk_ms_max.clone(), address(self.slot));
+        let (settling, ms_max, own) =
+            (between.clone(), self.disk_ms_max.clone(), address(self.slot));
         let mut rng = StdRng::from_rng(rng);
         let hold = async move |moment| {
-            told.store(moment == Moment::AfterCommit, Ordering::Relaxed);
+            settling.store(moment == Moment::AfterCommit, Ordering::Relaxed);
             if moment == Moment::Published {
                 return;
             }
@@ -217,7 +218,7 @@ impl Node {
     }
 }
 
-/// The description of a node, as its process would make it.
+/// The member that the process describes itself as.
 fn member(slot: usize, identity: Identity, clock: &Clock) -> Member {
     let gossip = address(slot);
     Member {
@@ -232,7 +233,7 @@ fn member(slot: usize, identity: Identity, clock: &Clock) -> Member {
     }
 }
 
-/// What `node.rs` wires together, without sockets and HTTP.
+/// The parts that `node.rs` wires together, without sockets and HTTP.
 struct Parts<'a> {
     store: &'a Store,
     me: Member,
@@ -241,8 +242,8 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Starts gossip, the member table and replication; gives whether the node waits for data, and
-    /// whom it sees.
+    /// Starts gossip, the member table and replication; returns whether the node waits for data,
+    /// and the members that it sees.
     fn spawn(
         self,
         common: &Common,
@@ -253,10 +254,10 @@ impl Parts<'_> {
         let (socket, incoming) = common.network.attach(&me);
         let own = me.gossip.to_string();
         let seeds: Vec<_> = common.seeds.iter().filter(|seed| **seed != own).cloned().collect();
-        let bootstrapped = store.is_bootstrapped().expect("it can be read");
-        let (syncing_told, syncing) = watch::channel(!seeds.is_empty() && !bootstrapped);
-        let (members_told, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
-        let known = store.members().expect("it can be read");
+        let bootstrapped = store.is_bootstrapped().expect("the disk can be read");
+        let (syncing_sender, syncing) = watch::channel(!seeds.is_empty() && !bootstrapped);
+        let (members_sender, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
+        let known = store.members().expect("the disk can be read");
         let gossip = Gossip {
             socket,
             me: me.clone(),
@@ -265,7 +266,7 @@ impl Parts<'_> {
             known: known.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            members: members_told,
+            members: members_sender,
         };
         let replication = Replication {
             store: store.clone(),
@@ -278,7 +279,7 @@ impl Parts<'_> {
             metrics,
             peers: watch::channel(BTreeMap::new()).0,
             requests: mpsc::channel(1).1,
-            syncing: syncing_told,
+            syncing: syncing_sender,
         };
         tasks.spawn(gossip.run(stop.clone()));
         tasks.spawn(store.clone().keep_swept(stop.clone()));

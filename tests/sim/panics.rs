@@ -1,11 +1,11 @@
-//! Notices panics in the tasks of nodes: their runtime swallows them, and a product that goes on
+//! Notices panics in the tasks of nodes: their runtime swallows them, and a node that goes on
 //! without one of its tasks would pass for healthy.
 
 use std::cell::Cell;
 use std::sync::Once;
 
 thread_local! {
-    // a simulation has one thread, and all its tasks run there
+    // A simulation has one thread, on which all its tasks run.
     static SEEN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -22,7 +22,7 @@ pub fn watch() {
     SEEN.set(false);
 }
 
-/// Whether anything has panicked since.
+/// Whether this thread has panicked since [`watch`].
 pub fn seen() -> bool {
     SEEN.get()
 }

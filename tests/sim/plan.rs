@@ -1,15 +1,14 @@
 //! What one simulation does and what goes wrong in it: one struct, drawn from the seed.
 //!
-//! A plan is plain data. It is drawn whole before the run, so that it can be printed, and a kept
-//! test can say it word by word; what the run itself draws (delays, losses, what clients write)
-//! comes from the same seed.
+//! A plan is plain data. It is drawn whole before the run, so that it can be printed and written
+//! down as a test. The run itself draws delays, losses and requests from the same seed.
 
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The span of a year, in microseconds.
+/// A year in microseconds.
 const YEAR_US: i64 = 365 * 24 * 3600 * 1_000_000;
 /// Longer than clocks are ever set forward.
 pub const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -19,48 +18,48 @@ const SHORT: Duration = Duration::from_secs(3);
 /// Everything about one simulation.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What the run draws from.
+    /// The seed of all that the run draws.
     pub seed: u64,
-    /// Nodes that there ever are; each joins by the first two.
+    /// The number of nodes; each joins through the first two.
     pub nodes: usize,
-    /// How many of them are there from the beginning; the others come by [`Event::Join`].
+    /// How many of them start at the beginning; the others come by [`Event::Join`].
     pub founders: usize,
     pub noise: Noise,
     pub load: Load,
-    /// Whether fresh commits are pushed; without, sessions have to bring everything.
+    /// Whether fresh commits are pushed; without, sessions move all records.
     pub push: bool,
-    /// Commits that a slow peer may be behind before it misses pushes.
+    /// How many commits a slow peer can be behind before it misses pushes.
     pub push_queue_max: usize,
     /// The longest that a group waits for a healthy disk.
     pub disk_ms_max: u64,
-    /// How far ahead of its clock a node may date a write, and how far back its clock may be set
-    /// without anything coming to life again.
+    /// How far ahead of its clock a node dates a write, and how far back its clock can be set
+    /// without reviving an expired value.
     pub clock_drift_max: Duration,
-    /// How long requests that have a name are remembered, and what that may take.
+    /// How long requests with a request id are remembered, and in how many bytes.
     pub idempotency_window: Duration,
     pub idempotency_bytes_max: u64,
-    /// Earlier revisions that are kept of a key.
+    /// How many earlier revisions of a key are stored.
     pub history_depth: u32,
     /// Whether commits reach the disk at once (`durability = "sync"`), or survive only a kill.
     pub synced: bool,
-    /// How far each node's wall clock is off from the beginning, in microseconds.
+    /// How far the wall clock of each node is off at the beginning, in microseconds.
     pub skews: Vec<i64>,
     /// How long faults and clients go on.
     pub lasting: Duration,
-    /// What goes wrong, and when; ascending.
+    /// The faults and their times, ascending.
     pub events: Vec<(Duration, Event)>,
 }
 
 /// The faults of the network that go on all the time.
 #[derive(Clone, Debug)]
 pub struct Noise {
-    /// The part of datagrams that is lost; chunks of streams are sent again instead.
+    /// The share of datagrams that get lost; lost chunks of streams are sent again.
     pub loss: f64,
-    /// The part of datagrams that arrives twice.
+    /// The share of datagrams that arrive twice.
     pub duplicated: f64,
-    /// The part of datagrams that takes ten times as long, and is overtaken.
+    /// The share of datagrams that take ten times as long, so that others overtake them.
     pub overtaken: f64,
-    /// The chance, for each chunk, that its connection breaks.
+    /// The chance of each chunk that its connection breaks.
     pub broken: f64,
     /// The longest ordinary delay.
     pub delay_ms_max: u64,
@@ -73,59 +72,59 @@ impl Noise {
     }
 }
 
-/// What clients do on each node.
+/// What the clients of each node do.
 #[derive(Clone, Debug)]
 pub struct Load {
     pub clients: usize,
     pub keys: u32,
     /// The longest that a client waits between two requests.
     pub pause_ms_max: u64,
-    /// The part of values that is large.
+    /// The share of values that are large.
     pub large: f64,
-    /// The part of values that ends, or keeps the end of what it replaces.
+    /// The share of values that expire, or keep the end of the value that they replace.
     pub ending: f64,
-    /// The part of requests that are transactions.
+    /// The share of requests that are transactions.
     pub txns: f64,
-    /// The part of requests that have a name, so that they can be asked again.
+    /// The share of requests with a request id, which can be retried.
     pub named: f64,
-    /// The part of a client's turns in which it asks again what somebody asked before.
+    /// The share of a client's turns in which it retries an earlier request of any client.
     pub retried: f64,
 }
 
-/// Something that goes wrong at one moment, and for how long. Nodes are named by their place.
+/// A fault at one moment, and how long it lasts. Nodes are named by their slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing goes from the one to the other, while the way back is open.
+    /// Nothing gets from one node to another, while the way back is open.
     OneWay { from: usize, to: usize, lasting: Duration },
-    /// The nodes whose bit is set and the others are cut off from each other.
+    /// The nodes whose bits are set are cut off from the others.
     Halves { mask: u32, lasting: Duration },
-    /// One node is cut off from all.
+    /// One node is cut off from all others.
     Isolated { at: usize, lasting: Duration },
-    /// Each node in turn is cut off from all.
+    /// Each node in turn is cut off from all others.
     Rolling { each: Duration },
     /// A link comes and goes.
     Flapping { a: usize, b: usize, each: Duration, times: u32 },
-    /// A node stands still: nothing goes in or out, its disk and its clients wait.
+    /// A node stands still: no traffic gets in or out, and its disk and its clients wait.
     Paused { at: usize, lasting: Duration },
     /// A process is killed, and started again later.
     Killed { at: usize, absent: Duration },
-    /// The same, and the disk forgets what it had not synced.
+    /// A process is killed, and its disk forgets what it had not synced.
     PowerLost { at: usize, absent: Duration },
     /// A process stops in order, and is started again later.
     Stopped { at: usize, absent: Duration },
     /// A process is killed, and comes back as a new node with an empty disk.
     Emptied { at: usize, absent: Duration },
-    /// The next commit fails; `applied` says whether it took place all the same.
+    /// The next commit fails; with `applied` it takes place all the same.
     CommitFails { at: usize, applied: bool },
-    /// After so many more, one change within a transaction fails.
+    /// One change within a transaction fails, after `after` others.
     ChangeFails { at: usize, after: u32 },
     /// The disk cannot be read.
     Unreadable { at: usize, lasting: Duration },
-    /// The disk takes up to this long for a group.
+    /// The disk takes up to `ms_max` for a group.
     Slow { at: usize, lasting: Duration, ms_max: u64 },
     /// The wall clock is set.
     ClockStep { at: usize, by_us: i64 },
-    /// A node that was not there before comes.
+    /// A new node joins.
     Join { at: usize },
 }
 
@@ -136,7 +135,7 @@ impl Plan {
         let nodes = *pick(&mut rng, &[2, 3, 3, 3, 4, 5, 7]);
         let founders = rng.random_range(1.max(nodes / 2)..=nodes);
         let push = rng.random_bool(0.8);
-        // now and then a long one, in which nodes are away for long
+        // Sometimes a long run, in which nodes are absent for long.
         let lasting = Duration::from_secs(*pick(&mut rng, &[10, 20, 20, 30, 30, 120]));
         let mut plan = Self {
             seed,
@@ -163,7 +162,7 @@ impl Plan {
     fn draw_events(&self, rng: &mut StdRng) -> Vec<(Duration, Event)> {
         let seconds = self.lasting.as_secs();
         let count = rng.random_range(0..=seconds.min(30));
-        // each seed has its own favourites, so that some see much of one kind
+        // Each seed has favourites, so that some seeds see much of one kind.
         let favourites: [u32; 4] = std::array::from_fn(|_| rng.random_range(0..KINDS));
         let mut events: Vec<_> = (0..count)
             .map(|_| {
@@ -209,12 +208,12 @@ impl Plan {
     }
 }
 
-/// How many kinds of events are drawn; nodes that come are added to them.
+/// How many kinds of events are drawn; joins are added to them.
 const KINDS: u32 = 15;
 
 impl Noise {
     fn draw(rng: &mut StdRng) -> Self {
-        // most seeds have little of each, some have much
+        // Most seeds have little of each kind, some have much.
         let mut part = |most: f64| {
             let scale = *pick(rng, &[0.0, 0.1, 0.3, 1.0]);
             rng.random_range(0.0..=1.0) * scale * most
@@ -226,7 +225,7 @@ impl Noise {
 
 impl Load {
     fn draw(rng: &mut StdRng, push: bool, lasting: Duration) -> Self {
-        // without push, and in long runs, less is written, so that sessions have their turn
+        // Without push, and in long runs, clients write less, so that sessions get their turn.
         let calm = !push || lasting > Duration::from_secs(60);
         Self {
             clients: rng.random_range(1..4),
@@ -241,7 +240,7 @@ impl Load {
     }
 }
 
-/// Most clocks are nearly right, some are off, one in a while is off by a year.
+/// Most clocks are nearly right, some are off, and a few are off by a year.
 fn draw_skew(rng: &mut StdRng) -> i64 {
     match rng.random_range(0..30) {
         0 => *pick(rng, &[-YEAR_US, YEAR_US]),

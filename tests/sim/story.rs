@@ -1,4 +1,4 @@
-//! What happened in a simulation, for whoever has to find out why it went wrong.
+//! What happened in a simulation, for the engineer who has to find out why it failed.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use kvs::model::Key;
 use tokio::time::Instant;
 
-/// The most lines that are told; the end of a story says most.
+/// The most lines that are printed: the last ones, which say most.
 const LINES_MAX: usize = 120;
 
 struct Line {
     at: Duration,
-    /// What it is about; without a key, it is about a node or the network.
+    /// The key that the line is about; `None` when it is about a node or the network.
     key: Option<Key>,
     text: String,
 }
 
-/// Everything that was told, in order.
+/// All lines, in order.
 pub struct Story {
     start: Instant,
     lines: Vec<Line>,
@@ -27,20 +27,21 @@ impl Story {
         Self { start, lines: Vec::new() }
     }
 
-    pub fn tell(&mut self, key: Option<&Key>, text: String) {
+    pub fn add(&mut self, key: Option<&Key>, text: String) {
         self.lines.push(Line { at: self.start.elapsed(), key: key.cloned(), text });
     }
 
-    /// What happened to a key, and to the nodes and the network meanwhile.
+    /// The lines about a key, with those about nodes and the network.
     pub fn about(&self, key: Option<&Key>) -> String {
         let matters = |line: &&Line| line.key.is_none() || line.key.as_ref() == key;
         let lines: Vec<_> = self.lines.iter().filter(matters).collect();
-        let told = &lines[lines.len().saturating_sub(LINES_MAX)..];
+        let printed = &lines[lines.len().saturating_sub(LINES_MAX)..];
         let mut text = String::new();
-        if told.len() < lines.len() {
-            let _ = writeln!(text, "  ({} earlier lines are left out)", lines.len() - told.len());
+        if printed.len() < lines.len() {
+            let _ =
+                writeln!(text, "  ({} earlier lines are left out)", lines.len() - printed.len());
         }
-        for line in told {
+        for line in printed {
             let about = line.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
             let _ = writeln!(text, "  {:9.3} s  {about}{}", line.at.as_secs_f64(), line.text);
         }

@@ -1,4 +1,4 @@
-//! Connections and streams between simulated nodes, over the network's delays and cuts.
+//! Connections and streams between simulated nodes, over the delays and cuts of the network.
 
 use std::net::SocketAddr;
 
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::{Network, Way};
 
-/// Bytes that one direction of a stream holds under way.
+/// The most bytes of one direction of a stream that are on their way.
 const PIPE_BYTES: usize = 64 << 10;
-/// Bytes that travel together.
+/// The bytes that travel together.
 const CHUNK_BYTES: usize = 16 << 10;
 
 /// A connection that a node dialed.

@@ -1,6 +1,7 @@
 //! Runs one plan: nodes, clients and faults, with the auditor at every step.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,28 +25,28 @@ use crate::panics;
 use crate::plan::{FOR_EVER, Plan};
 use crate::story::Story;
 
-/// How often the auditor looks at everything.
+/// How often the auditor checks all nodes.
 const STEP: Duration = Duration::from_millis(500);
-/// How long the nodes may take to agree after the faults, in virtual time: a suspicion, the waits
+/// How long the nodes can take to agree after the faults, in virtual time: a suspicion, the waits
 /// of dialers, and a few rounds of sessions.
 const AGREE: Duration = Duration::from_secs(90);
-/// How long they must then stay as they are.
+/// How long they must then stay unchanged.
 const STAY: Duration = Duration::from_secs(10);
 
-/// What a run tells.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// A hash over everything that happened.
+    /// A hash of everything that happened.
     pub trace: String,
-    /// What the auditor saw.
+    /// What the auditor counted.
     pub audited: Audited,
     /// Acknowledged writes that lost a merge against a write that did not know them.
     pub lost_merges: u64,
-    /// What the network did.
+    /// What the network counted.
     pub network: Tally,
     /// How many times each kind of fault took place.
     pub faults: BTreeMap<&'static str, u64>,
-    /// How long the nodes took to agree after the faults ended.
+    /// How long the nodes took to agree after the faults.
     pub agreed_after: Duration,
 }
 
@@ -57,7 +58,7 @@ pub struct World {
     pub rng: StdRng,
     pub start: Instant,
     pub faults: BTreeMap<&'static str, u64>,
-    /// What is to happen, by when and in which order it was decided.
+    /// The actions to come, by their times and then in the order in which they were added.
     pub agenda: BTreeMap<(Instant, u64), Action>,
     pub decided: u64,
 }
@@ -65,7 +66,7 @@ pub struct World {
 /// Runs one plan to its end.
 ///
 /// # Panics
-/// When something that was promised does not hold; the message tells what happened.
+/// When a promise does not hold; the message has the story.
 pub fn run(plan: Plan) -> Outcome {
     panics::watch();
     let seed = plan.seed;
@@ -75,7 +76,7 @@ pub fn run(plan: Plan) -> Outcome {
         .build()
         .expect("a runtime");
     let guard = SeedOnPanic(seed);
-    // made inside, where time is virtual
+    // Made inside of the runtime, where time is virtual.
     let outcome = runtime.block_on(async { World::new(plan).run().await });
     drop(guard);
     outcome
@@ -93,7 +94,7 @@ impl Drop for SeedOnPanic {
 
 impl World {
     fn new(plan: Plan) -> Self {
-        // not the generator that drew the plan, so that a plan that is written down plays the same
+        // Not the generator that drew the plan, so that a written-down plan plays the same.
         let mut rng = StdRng::seed_from_u64(!plan.seed);
         let start = Instant::now();
         let mut entropy = [0; 64];
@@ -126,7 +127,7 @@ impl World {
             seeds: (0..2).map(|slot| address(slot).to_string()).collect(),
         };
         let mut story = Story::new(start);
-        story.tell(None, format!("{plan:?}"));
+        story.add(None, format!("{plan:?}"));
         let audit = Arc::new(Mutex::new(Audit::new(story, clocks, rules)));
         let (faults, agenda) = (BTreeMap::new(), BTreeMap::new());
         Self { plan, common, nodes, audit, rng, start, faults, agenda, decided: 0 }
@@ -136,10 +137,10 @@ impl World {
         &self.common.network
     }
 
-    /// Says what happens to nodes and network.
-    pub fn tell(&self, text: String) {
+    /// Adds a line about nodes and network to the trace and the story.
+    pub fn report(&self, text: String) {
         self.network().note(&text);
-        lock(&self.audit).story.tell(None, text);
+        lock(&self.audit).story.add(None, text);
     }
 
     async fn run(mut self) -> Outcome {
@@ -162,7 +163,7 @@ impl World {
         Outcome { trace, audited, lost_merges, network, faults: self.faults, agreed_after }
     }
 
-    /// Faults and clients, until their time is over.
+    /// Runs faults and clients until their time is over.
     async fn trouble(&mut self) {
         let end = self.start + self.plan.lasting;
         let mut look = Instant::now();
@@ -183,10 +184,9 @@ impl World {
         }
     }
 
-    /// Everything is as it should be from here on, and what is up goes on as it is: it must recover
-    /// by itself.
+    /// Ends all faults. Nodes that are up stay up: they must recover by themselves.
     async fn end_faults(&mut self) {
-        self.tell("all faults end".to_owned());
+        self.report("all faults end".to_owned());
         self.agenda.clear();
         self.common.network.heal();
         for slot in 0..self.plan.nodes {
@@ -207,8 +207,9 @@ impl World {
         self.agenda.clear();
     }
 
-    /// All clocks are nearly right, and late enough for all to agree on what is over: a value whose
-    /// bytes are gone at a node that was ahead may reach others only when it is over for them too.
+    /// Sets all clocks nearly right, and late enough for all nodes to agree on which values have
+    /// expired: a value whose bytes a node that was ahead has swept can reach others only when it
+    /// has expired there too.
     fn set_clocks_right(&self) {
         let over = |node: &Node| {
             let latest = node.clock.latest();
@@ -237,9 +238,9 @@ impl World {
         healed.elapsed()
     }
 
-    /// Nodes that agree stay so, and move no record any more.
+    /// Checks that nodes which agree stay unchanged and move no more records.
     async fn stay(&mut self) {
-        // what was under way when they came to agree
+        // Lets transfers end that were under way when the nodes came to agree.
         tokio::time::sleep(STAY / 2).await;
         let moved = self.records_moved();
         let print = || self.up().map(|up| up.store.fingerprint()).next();
@@ -247,7 +248,8 @@ impl World {
         let end = Instant::now() + STAY;
         while Instant::now() < end {
             self.check_panics();
-            // while a sweep is on its way to the disk, its node is not settled, but shows the same
+            // While a sweep is on its way to the disk, its node is not settled, but it shows the
+            // same records.
             let agree = self.all_agree() || !self.up().all(Up::is_settled);
             if !agree || self.records_moved() != moved || print() != before {
                 let what = format!("nodes that agreed go on changing:\n{}", self.describe());
@@ -266,7 +268,7 @@ impl World {
         self.up().map(counted).sum()
     }
 
-    /// Starts a node, with its clients.
+    /// Starts a node with its clients.
     pub fn start(&mut self, slot: usize) {
         self.start_with(slot, self.plan.load.clients);
     }
@@ -274,11 +276,11 @@ impl World {
     fn start_with(&mut self, slot: usize, clients: usize) {
         let node = &mut self.nodes[slot];
         if !node.start(&self.common, &mut self.rng) {
-            // as a supervisor would, it is tried again
+            // Tries again later, as a supervisor does.
             self.plan_at(Instant::now() + STEP, Action::Start(slot));
             return;
         }
-        // nothing of it has run yet
+        // None of its tasks has run yet.
         self.audit_start(slot);
         for _ in 0..clients {
             let rng = StdRng::from_rng(&mut self.rng);
@@ -300,10 +302,10 @@ impl World {
             up.clients.spawn(client.run());
         }
         let id = self.nodes[slot].up.as_ref().map(|up| up.identity.node.to_string());
-        self.tell(format!("node {slot} starts as {}", id.unwrap_or_default()));
+        self.report(format!("node {slot} starts as {}", id.unwrap_or_default()));
     }
 
-    /// The process is gone at once.
+    /// Kills the process; returns whether it was up.
     pub fn take_down(&mut self, slot: usize) -> bool {
         let was_up = self.nodes[slot].up.take().is_some();
         self.common.network.detach(address(slot));
@@ -312,9 +314,9 @@ impl World {
 
     fn check_panics(&self) {
         if panics::seen() {
-            lock(&self.audit).violated(None, "a part of a node has panicked, see above");
+            lock(&self.audit).violated(None, "a task of a node has panicked, see above");
         }
-        // a node whose storage failed goes on by itself
+        // A node whose storage failed goes on by itself.
         if self.up().any(Up::has_ended) {
             lock(&self.audit).violated(None, "the writer of a node has ended");
         }
@@ -324,7 +326,7 @@ impl World {
         self.nodes.iter().filter_map(|node| node.up.as_ref())
     }
 
-    /// Every node serves, sees every other one alive, and holds the same.
+    /// Whether each node serves, sees all others alive, and holds the same records.
     fn all_agree(&self) -> bool {
         let seen = |id| self.up().all(|up| up.sees(id) == Some(MemberState::Alive));
         if !self.up().all(|up| seen(up.identity.node)) {
@@ -348,10 +350,15 @@ impl World {
         self.nodes.iter().map(describe).collect::<Vec<_>>().join("\n")
     }
 
-    /// What every node shows for every key, against all that was promised.
+    /// Checks the invariants of each node, and what it shows for each key against all promises.
     fn audit_all(&mut self) {
         for node in self.nodes.iter().filter(|node| node.disk.is_readable()) {
             let Some(up) = &node.up else { continue };
+            let check = || up.store.check_invariants(up.is_settled());
+            if catch_unwind(AssertUnwindSafe(check)).is_err() {
+                let what = format!("an invariant of node {} does not hold, see above", node.slot);
+                lock(&self.audit).violated(None, &what);
+            }
             let held = self.audit_node(node.slot, up);
             lock(&self.audit).shows_whole(node.slot, &held);
             if up.is_settled() && up.store.fingerprint() != self.fingerprint(&held) {
@@ -371,12 +378,12 @@ impl World {
         digest.root().fingerprint()
     }
 
-    /// What one node shows for every key; gives the records.
+    /// Checks what one node shows for each key; returns its records.
     fn audit_node(&self, slot: usize, up: &Up) -> BTreeMap<Key, Header> {
         let mut audit = lock(&self.audit);
         let (mut held, mut dead) = (BTreeMap::new(), 0);
         for key in audit.keys() {
-            let (record, live) = look(&up.store, &key).expect("it can be read");
+            let (record, live) = look(&up.store, &key).expect("the disk can be read");
             audit.looked(slot, &key, record.as_ref(), live.as_ref());
             let Some(record) = record else { continue };
             dead += u64::from(live.is_none());
@@ -391,12 +398,12 @@ impl World {
         held
     }
 
-    /// Nothing reaches a peer before it is durable where it was written: what others have of a node
-    /// that starts, it must have on its disk, before anybody gives it back. (A disk that forgets
-    /// what it had not synced may lose it.)
+    /// Checks that nothing reaches a peer before it is durable at its origin: records that others
+    /// have from a starting node must be on its disk before another node gives them back. (A disk
+    /// that forgets what it had not synced can lose them.)
     fn audit_start(&self, slot: usize) {
         let Some(up) = &self.nodes[slot].up else { return };
-        // what the node itself has kept
+        // What the node itself has stored.
         lock(&self.audit).starts(slot);
         let held = self.audit_node(slot, up);
         lock(&self.audit).starts_whole(slot, &held);
@@ -404,12 +411,12 @@ impl World {
         let audit = lock(&self.audit);
         for other in self.nodes.iter().filter(|node| node.slot != slot && node.disk.is_readable()) {
             for key in audit.keys() {
-                let told = self.held_by(other, &key).filter(|h| h.origin == up.identity.node);
-                let Some(told) = told.map(|header| header.version) else { continue };
+                let theirs = self.held_by(other, &key).filter(|h| h.origin == up.identity.node);
+                let Some(theirs) = theirs.map(|header| header.version) else { continue };
                 let held = self.held_by(&self.nodes[slot], &key).map(|header| header.version);
-                if held < Some(told) {
+                if held < Some(theirs) {
                     let (other, what) = (other.slot, "and the node that wrote it does not");
-                    audit.violated(Some(&key), &format!("node {other} has {told:?}, {what}"));
+                    audit.violated(Some(&key), &format!("node {other} has {theirs:?}, {what}"));
                 }
             }
         }
@@ -417,7 +424,7 @@ impl World {
 
     fn held_by(&self, node: &Node, key: &Key) -> Option<Header> {
         let up = node.up.as_ref()?;
-        Some(up.store.record_now(key).expect("it can be read")?.header)
+        Some(up.store.record_now(key).expect("the disk can be read")?.header)
     }
 
     fn held_by_first(&self, key: &Key) -> Option<Header> {
@@ -433,16 +440,16 @@ impl World {
             let Some(up) = &node.up else { continue };
             let mut apart = 0;
             for key in &keys {
-                let current = up.store.record_now(key).expect("it can be read");
+                let current = up.store.record_now(key).expect("the disk can be read");
                 let revisions = up.store.history(key, usize::MAX, u64::MAX).await;
-                let revisions = revisions.expect("it can be read");
+                let revisions = revisions.expect("the disk can be read");
                 lock(&self.audit).recalled(node.slot, key, current.as_ref(), &revisions);
                 let bodies = revisions.iter().filter_map(|revision| revision.body.as_ref());
                 apart += bodies.filter(|body| body.len() >= BLOB_THRESHOLD_BYTES).count();
             }
             let kept = node.disk.count(Family::Values);
             if kept != apart {
-                let what = format!("node {} keeps {kept} large values, not {apart}", node.slot);
+                let what = format!("node {} stores {kept} large values, not {apart}", node.slot);
                 lock(&self.audit).violated(None, &what);
             }
         }

@@ -1,23 +1,24 @@
-//! What foca says, in our bytes. Between foca's types and [`super::wire`], and nothing else.
+//! foca's messages in our bytes: translates between foca's types and those of [`super::wire`]. Must
+//! not know bytes nor rules.
 
 use bytes::{Buf, BufMut};
 use foca::State;
 
-use super::wire::{self, Header, Identity, Message, Update, WireError};
+use super::wire::{self, DatagramError, DatagramHeader, MemberIdentity, Message, Update};
 use crate::model::MemberState;
 
-/// foca's codec: stateless.
+/// The codec that foca calls. Keeps no state.
 pub(super) struct Codec;
 
-impl foca::Codec<Identity> for Codec {
-    type Error = WireError;
+impl foca::Codec<MemberIdentity> for Codec {
+    type Error = DatagramError;
 
     fn encode_header(
         &mut self,
-        header: &foca::Header<Identity>,
+        header: &foca::Header<MemberIdentity>,
         mut buffer: impl BufMut,
-    ) -> Result<(), WireError> {
-        let header = Header {
+    ) -> Result<(), DatagramError> {
+        let header = DatagramHeader {
             src: header.src.clone(),
             src_incarnation: header.src_incarnation,
             dst: header.dst.clone(),
@@ -26,7 +27,10 @@ impl foca::Codec<Identity> for Codec {
         wire::encode_header(&header, &mut buffer)
     }
 
-    fn decode_header(&mut self, mut buffer: impl Buf) -> Result<foca::Header<Identity>, WireError> {
+    fn decode_header(
+        &mut self,
+        mut buffer: impl Buf,
+    ) -> Result<foca::Header<MemberIdentity>, DatagramError> {
         let header = read(&mut buffer, wire::decode_header)?;
         Ok(foca::Header {
             src: header.src,
@@ -38,9 +42,9 @@ impl foca::Codec<Identity> for Codec {
 
     fn encode_member(
         &mut self,
-        member: &foca::Member<Identity>,
+        member: &foca::Member<MemberIdentity>,
         mut buffer: impl BufMut,
-    ) -> Result<(), WireError> {
+    ) -> Result<(), DatagramError> {
         let update = Update {
             identity: member.id().clone(),
             incarnation: member.incarnation(),
@@ -49,7 +53,10 @@ impl foca::Codec<Identity> for Codec {
         wire::encode_update(&update, &mut buffer)
     }
 
-    fn decode_member(&mut self, mut buffer: impl Buf) -> Result<foca::Member<Identity>, WireError> {
+    fn decode_member(
+        &mut self,
+        mut buffer: impl Buf,
+    ) -> Result<foca::Member<MemberIdentity>, DatagramError> {
         let update = read(&mut buffer, wire::decode_update)?;
         let state = match update.state {
             MemberState::Alive => State::Alive,
@@ -60,11 +67,11 @@ impl foca::Codec<Identity> for Codec {
     }
 }
 
-/// foca promises that its buffers are of one piece.
+/// Decodes from the front of `buffer`, whose bytes foca promises to hold in one chunk.
 fn read<T>(
     buffer: &mut impl Buf,
-    decode: impl Fn(&mut &[u8]) -> Result<T, WireError>,
-) -> Result<T, WireError> {
+    decode: impl Fn(&mut &[u8]) -> Result<T, DatagramError>,
+) -> Result<T, DatagramError> {
     let mut rest = buffer.chunk();
     let before = rest.len();
     let value = decode(&mut rest)?;
@@ -81,7 +88,7 @@ pub(super) fn from_foca(state: State) -> MemberState {
     }
 }
 
-fn to_wire(message: &foca::Message<Identity>) -> Result<Message, WireError> {
+fn to_wire(message: &foca::Message<MemberIdentity>) -> Result<Message, DatagramError> {
     use foca::Message as M;
     Ok(match message.clone() {
         M::Ping(probe) => Message::Ping { probe },
@@ -95,12 +102,12 @@ fn to_wire(message: &foca::Message<Identity>) -> Result<Message, WireError> {
         M::Gossip => Message::Gossip,
         // the machine fills it in, which knows the members
         M::TurnUndead => Message::TurnUndead { known: 0 },
-        // there are no custom broadcasts
-        M::Broadcast => return Err(WireError::NoRoom),
+        // This node makes no custom broadcasts.
+        M::Broadcast => return Err(DatagramError::NoRoom),
     })
 }
 
-fn from_wire(message: Message) -> foca::Message<Identity> {
+fn from_wire(message: Message) -> foca::Message<MemberIdentity> {
     use foca::Message as M;
     match message {
         Message::Ping { probe } => M::Ping(probe),

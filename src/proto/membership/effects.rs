@@ -1,4 +1,5 @@
-//! What a call into foca brings about, gathered until the call is over.
+//! The effects of a call into foca, collected until the call returns: datagrams, timers, and
+//! members that came or went. Must not act on them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,25 +8,27 @@ use foca::{Notification, Runtime};
 
 use super::MEMBERS_MAX;
 use super::timers::Timers;
-use super::wire::Identity;
+use super::wire::MemberIdentity;
 use crate::model::{Member, NodeId};
 
-/// What is due at some time. foca's timers go first, in foca's order.
+/// What a timer fires. foca's timers come first among those due at one instant, in foca's order.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
-    Foca(foca::Timer<Identity>),
-    /// Announce to members that are not heard of.
+    Foca(foca::Timer<MemberIdentity>),
+    /// [`Membership::reach`](super::Membership): look for members that foca does not look for.
     Reach,
 }
 
-/// What a call into foca brings about.
+/// The effects of calls into foca, and what is known from them.
 pub(super) struct Effects {
+    /// The time of the current call, from which foca's timers run.
     pub(super) now: Duration,
-    pub(super) sends: VecDeque<(Identity, Vec<u8>)>,
+    /// Datagrams that foca wants sent, in order.
+    pub(super) sends: VecDeque<(MemberIdentity, Vec<u8>)>,
     pub(super) timers: Timers<Event>,
-    /// Whoever was met, as it was last known.
+    /// All members ever met except this node, as last seen; at most [`MEMBERS_MAX`].
     pub(super) known: BTreeMap<NodeId, Member>,
-    /// Whether foca probes.
+    /// Whether foca probes others. It stops when it has nobody to probe, or renews itself.
     pub(super) connected: bool,
 }
 
@@ -40,6 +43,7 @@ impl Effects {
         }
     }
 
+    /// Remembers a member in its latest form, unless [`MEMBERS_MAX`] others are known.
     pub(super) fn meet(&mut self, member: &Member) {
         if self.known.len() < MEMBERS_MAX || self.known.contains_key(&member.id) {
             self.known.insert(member.id, member.clone());
@@ -47,8 +51,8 @@ impl Effects {
     }
 }
 
-impl Runtime<Identity> for Effects {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
+impl Runtime<MemberIdentity> for Effects {
+    fn notify(&mut self, notification: Notification<'_, MemberIdentity>) {
         match notification {
             Notification::MemberUp(who)
             | Notification::MemberDown(who)
@@ -60,11 +64,11 @@ impl Runtime<Identity> for Effects {
         }
     }
 
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
+    fn send_to(&mut self, to: MemberIdentity, data: &[u8]) {
         self.sends.push_back((to, data.to_vec()));
     }
 
-    fn submit_after(&mut self, event: foca::Timer<Identity>, after: Duration) {
+    fn submit_after(&mut self, event: foca::Timer<MemberIdentity>, after: Duration) {
         self.timers.set(self.now.saturating_add(after), Event::Foca(event));
     }
 }

@@ -1,38 +1,40 @@
-//! Why the membership machine refuses an input.
+//! Why the membership machine refuses an input. Each variant says whether anything changed.
 
 use std::net::SocketAddr;
 
-use super::{MEMBERS_MAX, WireError};
+use super::settings::MEMBERS_MAX;
+use super::wire::DatagramError;
 
-/// Why an input was refused. The membership goes on; unless said otherwise nothing changed.
+/// Why an input was refused. The machine goes on; unless a variant says otherwise, nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
-    /// More than [`super::DATAGRAM_BYTES_MAX`] bytes.
+    /// The datagram has more than [`super::DATAGRAM_BYTES_MAX`] bytes. Drop it.
     #[error("the datagram is too large")]
     Oversized,
-    /// Not a datagram of this protocol. Count it.
+    /// The datagram breaks the protocol. Drop it.
     #[error("{0}")]
-    Malformed(#[from] WireError),
-    /// It names unknown members while [`MEMBERS_MAX`] are known. Forget some.
-    #[error("there are more than {MEMBERS_MAX} members, further ones are not taken in")]
+    Malformed(#[from] DatagramError),
+    /// The datagram names unknown members while [`MEMBERS_MAX`] are known.
+    #[error("{MEMBERS_MAX} members are known, and this node accepts no more")]
     TooManyMembers,
-    /// Another process runs with this node's id and bumps itself above this one's identity. This
-    /// node goes on and renews itself, so both flap until one of the two is stopped.
+    /// Another process runs with this node's id and goes above this node's incarnation; the address
+    /// is that of the sender. This node renews itself each time, so both flap until one is stopped.
     #[error(
-        "another process runs with this node's id, seen through {0}; stop one of the two: a data \
-         directory that was copied must not be served twice"
+        "another process runs with this node's id (seen through {0}), so its data directory was \
+         copied; stop one of the two processes"
     )]
     SameId(SocketAddr),
-    /// A message that must not reach this node directly. Parts of the datagram may have been used.
-    #[error("the datagram is addressed to the wrong node")]
+    /// The datagram is for another node. Its updates may have been applied.
+    #[error("the datagram is addressed to another node")]
     Misdirected,
-    /// A bug in this software; the probing recovers by itself.
-    #[error("the probing of members stumbled")]
+    /// foca met a state that should not occur: a bug. A part of the input may have been applied;
+    /// the next probe recovers.
+    #[error("probing the members hit a bug; it goes on with the next probe")]
     Stumbled,
 }
 
 impl MembershipError {
-    /// The label under which a dropped datagram is counted.
+    /// The metric label that counts a datagram dropped with this error.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -49,7 +51,7 @@ impl From<foca::Error> for MembershipError {
         match error {
             E::DataTooBig => Self::Oversized,
             E::Decode(_) | E::MalformedPacket | E::CustomBroadcast(_) => {
-                Self::Malformed(WireError::Undecodable)
+                Self::Malformed(DatagramError::Undecodable)
             }
             E::DataFromOurselves | E::IndirectForOurselves => Self::Misdirected,
             _ => Self::Stumbled,

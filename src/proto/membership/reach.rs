@@ -1,28 +1,28 @@
-//! Whom a node looks for besides foca: members that are not heard of, and, while it learns of
-//! others, more of them than foca asks.
+//! Announcements beyond foca's own: to members that were not heard of, and, while new members show
+//! up, to more members than foca asks.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::effects::Event;
-use super::wire::Identity;
+use super::wire::MemberIdentity;
 use super::{MemberState, Membership, NodeId};
 
-/// How many unheard members are announced to in one probe period while nobody is alive.
+/// How many unheard members a node announces itself to in a probe period while nobody is alive.
 const REACH_ALONE_MAX: usize = 16;
-/// How many otherwise, and in every how many probe periods. Often enough that two clusters of which
-/// one node knows one node of the other find together within a minute in spite of loss.
+/// How many otherwise, every [`REACH_EVERY`] probe periods. With that, two clusters of which one
+/// node knows one node of the other join within a minute in spite of loss.
 const REACH_MAX: usize = 3;
 const REACH_EVERY: u64 = 5;
 
-/// While it learns of others, a node asks this many of those it knows in each probe period: an
-/// answer tells of about ten members, so whoever asks one at a time needs minutes to know 200.
+/// How many members a node asks in each probe period while new ones show up. An answer names about
+/// ten members, so a node that asks one at a time needs minutes to know 200.
 const LEARN_FROM: usize = 8;
-/// For so many probe periods after it has learned of somebody.
+/// For how many probe periods a node goes on asking after a new member has shown up.
 const LEARN_PERIODS: u64 = 3;
 
 impl Membership {
-    /// What is due once in a probe period besides foca's own doings.
+    /// Runs once in each probe period, beside foca's own timers.
     pub(super) fn reach(&mut self) {
         self.periods += 1;
         self.effects.timers.set(self.effects.now.saturating_add(self.probe_period), Event::Reach);
@@ -35,7 +35,7 @@ impl Membership {
             self.reach_unheard(REACH_ALONE_MAX);
         } else if self.periods - self.learned < LEARN_PERIODS {
             self.learn();
-            // after a long absence there are many that count for dead here, and each has to be told
+            // After a long absence many members count as down here; each must hear from this node.
             self.reach_unheard(LEARN_FROM);
         } else if self.periods.is_multiple_of(REACH_EVERY) {
             self.reach_unheard(REACH_MAX);
@@ -50,11 +50,13 @@ impl Membership {
         self.asked = self.announce_round(&active, self.asked, LEARN_FROM);
     }
 
-    /// foca stops its own announcements to the down when nobody is left, and forgets them in the
-    /// end: two halves of which each lost the other must still find together (its issue 15).
+    /// Announces this node to members that are down or were never heard of.
+    ///
+    /// foca stops announcing to down members when nobody is alive, and forgets them in the end; but
+    /// two halves of a cluster that lost each other must still join again (foca's issue 15).
     fn reach_unheard(&mut self, most: usize) {
         let members = self.members();
-        // an alive node may have taken the address of one that is gone
+        // A node that is alive can have the address of one that is gone.
         let heard: BTreeSet<SocketAddr> = members
             .iter()
             .filter(|(_, state)| *state != MemberState::Down)
@@ -65,8 +67,8 @@ impl Membership {
         self.reached = self.announce_round(&unheard, self.reached, most);
     }
 
-    /// Announces this node to at most `most` of `to`, which is sorted, going on after the one whose
-    /// turn was `last`; gives whose turn was last now.
+    /// Announces this node to at most `most` members of `to`, which is sorted, in a round that
+    /// continues after `last`. Returns the last one that it announced to.
     fn announce_round(
         &mut self,
         to: &[(NodeId, SocketAddr)],
@@ -77,7 +79,7 @@ impl Membership {
         let mut turn = last;
         for (id, address) in later.iter().chain(earlier).take(most) {
             turn = Some(*id);
-            let _ = self.foca.announce(Identity::whoever(*address), &mut self.effects);
+            let _ = self.foca.announce(MemberIdentity::anyone_at(*address), &mut self.effects);
         }
         turn
     }

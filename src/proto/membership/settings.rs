@@ -1,26 +1,30 @@
-//! What may be set, and how foca's many periods follow from it.
+//! The settings and bounds of the machine, and foca's many periods, which follow from one setting.
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use foca::PeriodicParams;
 
-use super::DATAGRAM_BYTES_MAX;
+use super::wire::DATAGRAM_BYTES_MAX;
 
-/// How long a down identity is remembered. Long, because whoever forgets it may be told by the late
-/// that it is alive; bounded, so that announcements to the down do not go to the long gone.
+/// The most members that are remembered, down ones included. Far more than a full mesh serves well.
+pub const MEMBERS_MAX: usize = 1024;
+
+/// How long foca remembers a down identity. Long, because old news could revive a forgotten one;
+/// bounded, so that announcements to down members stop some day.
 const REMOVE_DOWN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// What may be set.
+/// The settings of a node's membership.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How often a member is probed; every other period is a multiple or a part of it.
+pub struct MembershipSettings {
+    /// How often this node probes a member; all other periods are multiples or parts of it. Shorter
+    /// finds failures sooner and costs more datagrams.
     pub probe_period: Duration,
 }
 
-/// Fast enough to join in about a second and to heal a partition in half a minute at the default
-/// probe period; foca's presets take minutes. `tests/sim/membership.rs` holds them to it, and
-/// prints what they cost.
+/// Periods with which a node joins in about a second and a partition heals in half a minute at the
+/// default probe period; with foca's presets it takes minutes. `tests/sim/membership.rs` checks
+/// both and prints the cost.
 pub(super) fn foca_config(period: Duration) -> foca::Config {
     let every = |frequency: Duration, members: usize| {
         Some(PeriodicParams { frequency, num_members: at_least_one(members) })
@@ -28,11 +32,11 @@ pub(super) fn foca_config(period: Duration) -> foca::Config {
     foca::Config {
         probe_period: period,
         probe_rtt: period * 2 / 5,
-        // at 20 % loss three others leave 7 % of the probes of healthy nodes without an answer; the
-        // suspicions and refutations of 200 nodes then crowd each other out, and some kill. Eight
-        // leave 0.5 %, and the datagrams that they cost are less than those of the suspicions
+        // At 20 % loss, three helpers leave 7 % of the probes of healthy nodes unanswered. With 200
+        // nodes the suspicions and refutations then crowd each other out, and some healthy nodes
+        // are declared down. Eight helpers leave 0.5 % and cost fewer datagrams than suspicions.
         num_indirect_probes: at_least_one(8),
-        // enough that a refuted suspicion reaches everybody at 20 % loss
+        // Enough for a refutation to reach all nodes at 20 % loss.
         max_transmissions: NonZeroU8::MIN.saturating_add(19),
         suspect_to_down_after: period * 5,
         remove_down_after: Some(REMOVE_DOWN_AFTER),
@@ -40,8 +44,8 @@ pub(super) fn foca_config(period: Duration) -> foca::Config {
         notify_down_members: true,
         periodic_announce: every(period, 1),
         periodic_announce_to_down_members: every(period * 5, 3),
-        // nothing is sent while there is no news. Four and not three: of 200 nodes that join at
-        // once at 20 % loss, the last is then known to all after 9 periods instead of 11
+        // Sends nothing while there is no news. With four instead of three, the last of 200 nodes
+        // that join at once at 20 % loss is known to all after 9 periods instead of 11.
         periodic_gossip: every(period / 5, 4),
     }
 }

@@ -1,7 +1,7 @@
-//! The bytes of a membership datagram, before it is sealed: bincode after a format byte.
+//! The bytes of a membership datagram, before it is sealed: a format byte, then bincode.
 //!
 //! Promises: decoding gives a checked value or an error, never a panic, and allocates no more than
-//! the datagram is long. Must not know the protocol that speaks through it, nor sockets.
+//! the datagram is long. Must not know the protocol that uses the datagrams, nor sockets.
 
 use std::net::SocketAddr;
 
@@ -10,36 +10,32 @@ use bytes::{Buf, BufMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Member, MemberState, NodeId, Timestamp};
+use crate::model::{Member, MemberError, MemberState, NodeId, Timestamp};
 
-/// The largest datagram before it is sealed. With the seal's 45 bytes it makes 1,232: what is left
-/// of the least MTU of IPv6 (RFC 8200, section 5) after the IPv6 and UDP headers.
+/// The largest datagram before it is sealed. With the 45 bytes of the seal it has 1,232 bytes,
+/// which is the least MTU of IPv6 (RFC 8200, section 5) without the IPv6 and UDP headers.
 pub const DATAGRAM_BYTES_MAX: usize = 1187;
-
-/// The longest name of a node, as in a host name.
-const NAME_BYTES_MAX: usize = 63;
-/// The longest version of the software.
-const SOFTWARE_BYTES_MAX: usize = 32;
 
 const FORMAT: u8 = 1;
 
-/// One life of a node among the others. A greater `bump` is a later life of the same node.
+/// One life of a node as the others know it. Of two identities with one id, the greater `bump` is
+/// the later life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
+pub(super) struct MemberIdentity {
     pub(super) member: Member,
     pub(super) bump: u64,
 }
 
-/// What every datagram begins with. `incarnation` counts the refuted suspicions of one identity.
+/// The start of each datagram. An incarnation counts the refuted suspicions of an identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Header {
-    pub(super) src: Identity,
+pub(super) struct DatagramHeader {
+    pub(super) src: MemberIdentity,
     pub(super) src_incarnation: u16,
-    pub(super) dst: Identity,
+    pub(super) dst: MemberIdentity,
     pub(super) message: Message,
 }
 
-/// The messages of SWIM. The order is the wire's: append only.
+/// The messages of SWIM. Their order is part of the wire format: only append.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
     Ping {
@@ -49,69 +45,76 @@ pub(super) enum Message {
         probe: u8,
     },
     PingReq {
-        target: Identity,
+        target: MemberIdentity,
         probe: u8,
     },
     IndirectPing {
-        origin: Identity,
+        origin: MemberIdentity,
         probe: u8,
     },
     IndirectAck {
-        target: Identity,
+        target: MemberIdentity,
         probe: u8,
     },
     ForwardedAck {
-        origin: Identity,
+        origin: MemberIdentity,
         probe: u8,
     },
     Announce,
     Feed,
     Gossip,
-    /// The receiver counts as down. `known` is the greatest bump under which the sender knows it,
-    /// so that a node whose clock was set back can go above it.
+    /// The sender holds the receiver for down. `known` is the greatest bump that it knows of the
+    /// receiver, which lets a node whose clock was set back go above its earlier lives.
     TurnUndead {
         known: u64,
     },
 }
 
-/// What is told of a member.
+/// The news about a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Update {
-    pub(super) identity: Identity,
+    pub(super) identity: MemberIdentity,
     pub(super) incarnation: u16,
     pub(super) state: MemberState,
 }
 
-/// A whole datagram.
+/// A decoded datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Datagram {
-    pub(super) header: Header,
+    pub(super) header: DatagramHeader,
     pub(super) updates: Vec<Update>,
 }
 
-/// Why bytes are no datagram, or a value does not become one. Nothing was changed.
+/// Why bytes are not a datagram, or a value cannot become one. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// Another version of the software speaks.
+pub enum DatagramError {
+    /// Another version of the software sent it.
     #[error("the datagram has format {0}, and this version knows format 1")]
     Format(u8),
-    /// Cut short, or made by something else.
-    #[error("the datagram ends early, or holds what cannot be decoded")]
+    /// The bytes end early, or something else made them.
+    #[error("the datagram ends early or cannot be decoded")]
     Undecodable,
     /// Bytes follow the last update.
-    #[error("the datagram holds more than it says")]
+    #[error("bytes follow the end of the datagram")]
     Trailing,
-    /// A member that others cannot be told of.
-    #[error("a member has {0}")]
-    Member(&'static str),
+    /// The name or the software version of a member breaks a rule.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// A member has the nil id, which stands for an unknown node.
+    #[error("the datagram names a member without an id")]
+    NoId,
+    /// A member has a gossip address without a port or a host.
+    #[error("the datagram names a member with a gossip address that no node can send to")]
+    Unreachable,
     /// Encoding only: the datagram is full.
-    #[error("no room is left in the datagram")]
+    #[error("the datagram is full")]
     NoRoom,
 }
 
-impl Identity {
-    /// Whoever listens at `address`: the receiver of an announcement when only an address is known.
-    pub(super) fn whoever(address: SocketAddr) -> Self {
+impl MemberIdentity {
+    /// Stands for the unknown node that listens at `address`: the receiver of an announcement when
+    /// only an address is known.
+    pub(super) fn anyone_at(address: SocketAddr) -> Self {
         let member = Member {
             id: NodeId::from_u128(0),
             name: String::new(),
@@ -125,37 +128,28 @@ impl Identity {
         Self { member, bump: 0 }
     }
 
-    pub(super) fn is_whoever(&self) -> bool {
+    pub(super) fn is_anyone(&self) -> bool {
         self.member.id == NodeId::from_u128(0)
     }
 
-    /// Whether others may be told of it.
-    pub(super) fn check(&self) -> Result<(), WireError> {
-        let member = &self.member;
-        let name = &member.name;
-        if self.is_whoever() {
-            return Err(WireError::Member("no id"));
+    /// Checks that other nodes accept this identity.
+    pub(super) fn check(&self) -> Result<(), DatagramError> {
+        if self.is_anyone() {
+            return Err(DatagramError::NoId);
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.chars().all(plain) {
-            return Err(WireError::Member("a name that is no host name of 1 to 63 bytes"));
-        }
-        let software = &member.software;
-        if software.len() > SOFTWARE_BYTES_MAX || !software.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(WireError::Member("a software version that is no word of 32 bytes"));
-        }
-        if member.gossip.port() == 0 || member.gossip.ip().is_unspecified() {
-            return Err(WireError::Member("a gossip address that nobody can send to"));
+        self.member.check()?;
+        if self.member.gossip.port() == 0 || self.member.gossip.ip().is_unspecified() {
+            return Err(DatagramError::Unreachable);
         }
         Ok(())
     }
 }
 
-impl Header {
-    fn check(&self) -> Result<(), WireError> {
+impl DatagramHeader {
+    fn check(&self) -> Result<(), DatagramError> {
         self.src.check()?;
         match &self.message {
-            Message::Announce if self.dst.is_whoever() => return Ok(()),
+            Message::Announce if self.dst.is_anyone() => return Ok(()),
             Message::PingReq { target: other, .. }
             | Message::IndirectPing { origin: other, .. }
             | Message::IndirectAck { target: other, .. }
@@ -166,76 +160,82 @@ impl Header {
     }
 }
 
-/// The limit holds for what a length claims, too, before anything is allocated.
+/// The limit also bounds the lengths that a datagram claims, before anything is allocated.
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DATAGRAM_BYTES_MAX>> =
     standard().with_limit::<DATAGRAM_BYTES_MAX>();
 
-/// Leaves `buffer` as it was when there is no room.
-pub(super) fn encode_header(header: &Header, buffer: &mut impl BufMut) -> Result<(), WireError> {
+/// Appends a header; leaves `buffer` unchanged when it does not fit.
+pub(super) fn encode_header(
+    header: &DatagramHeader,
+    buffer: &mut impl BufMut,
+) -> Result<(), DatagramError> {
     put(&(FORMAT, header), buffer)
 }
 
-/// Leaves `buffer` as it was when there is no room.
-pub(super) fn encode_update(update: &Update, buffer: &mut impl BufMut) -> Result<(), WireError> {
+/// Appends an update; leaves `buffer` unchanged when it does not fit.
+pub(super) fn encode_update(
+    update: &Update,
+    buffer: &mut impl BufMut,
+) -> Result<(), DatagramError> {
     put(update, buffer)
 }
 
-/// Advances `bytes` past the header.
-pub(super) fn decode_header(bytes: &mut &[u8]) -> Result<Header, WireError> {
+/// Decodes and checks a header, and advances `bytes` past it.
+pub(super) fn decode_header(bytes: &mut &[u8]) -> Result<DatagramHeader, DatagramError> {
     match bytes.first() {
         Some(&FORMAT) => bytes.advance(1),
-        Some(&other) => return Err(WireError::Format(other)),
-        None => return Err(WireError::Undecodable),
+        Some(&other) => return Err(DatagramError::Format(other)),
+        None => return Err(DatagramError::Undecodable),
     }
-    let header: Header = take(bytes)?;
+    let header: DatagramHeader = take(bytes)?;
     header.check()?;
     Ok(header)
 }
 
-/// Advances `bytes` past the update.
-pub(super) fn decode_update(bytes: &mut &[u8]) -> Result<Update, WireError> {
+/// Decodes and checks an update, and advances `bytes` past it.
+pub(super) fn decode_update(bytes: &mut &[u8]) -> Result<Update, DatagramError> {
     let update: Update = take(bytes)?;
     update.identity.check()?;
     Ok(update)
 }
 
-/// All of a datagram: the header, how many updates follow (two bytes, the greater first), the
-/// updates, and nothing else. A bare header stands for itself.
-pub(super) fn decode(mut bytes: &[u8]) -> Result<Datagram, WireError> {
+/// Decodes a whole datagram: the header, the number of updates (two bytes, big-endian), the
+/// updates, and nothing else. A header alone is a datagram without updates.
+pub(super) fn decode(mut bytes: &[u8]) -> Result<Datagram, DatagramError> {
     let header = decode_header(&mut bytes)?;
     let mut updates = Vec::new();
     if !bytes.is_empty() {
-        let count = bytes.try_get_u16().map_err(|_| WireError::Undecodable)?;
+        let count = bytes.try_get_u16().map_err(|_| DatagramError::Undecodable)?;
         for _ in 0..count {
             updates.push(decode_update(&mut bytes)?);
         }
     }
-    if bytes.is_empty() { Ok(Datagram { header, updates }) } else { Err(WireError::Trailing) }
+    if bytes.is_empty() { Ok(Datagram { header, updates }) } else { Err(DatagramError::Trailing) }
 }
 
-/// The bytes of a datagram, with as many of its first updates as there is room for.
-pub(super) fn encode(datagram: &Datagram) -> Result<Vec<u8>, WireError> {
+/// Encodes a datagram with as many of its first updates as fit.
+pub(super) fn encode(datagram: &Datagram) -> Result<Vec<u8>, DatagramError> {
     let mut bytes = Vec::new().limit(DATAGRAM_BYTES_MAX - size_of::<u16>());
     encode_header(&datagram.header, &mut bytes)?;
     let mut updates = Vec::new().limit(bytes.remaining_mut());
     let fit = |update: &&Update| encode_update(update, &mut updates).is_ok();
     let count = datagram.updates.iter().take_while(fit).count();
-    let count = u16::try_from(count).map_err(|_| WireError::NoRoom)?;
+    let count = u16::try_from(count).map_err(|_| DatagramError::NoRoom)?;
     Ok([&bytes.into_inner()[..], &count.to_be_bytes(), &updates.into_inner()].concat())
 }
 
-fn put(value: &impl Serialize, buffer: &mut impl BufMut) -> Result<(), WireError> {
-    let bytes = bincode::serde::encode_to_vec(value, CONFIG).map_err(|_| WireError::NoRoom)?;
+fn put(value: &impl Serialize, buffer: &mut impl BufMut) -> Result<(), DatagramError> {
+    let bytes = bincode::serde::encode_to_vec(value, CONFIG).map_err(|_| DatagramError::NoRoom)?;
     if bytes.len() > buffer.remaining_mut() {
-        return Err(WireError::NoRoom);
+        return Err(DatagramError::NoRoom);
     }
     buffer.put_slice(&bytes);
     Ok(())
 }
 
-fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, WireError> {
+fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, DatagramError> {
     let (value, used) =
-        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| WireError::Undecodable)?;
-    *bytes = bytes.get(used..).ok_or(WireError::Undecodable)?;
+        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| DatagramError::Undecodable)?;
+    *bytes = bytes.get(used..).ok_or(DatagramError::Undecodable)?;
     Ok(value)
 }

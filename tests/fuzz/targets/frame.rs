@@ -1,4 +1,5 @@
-//! Frames and hellos: what whoever holds a certificate of the cluster may send over a stream.
+//! Frames and hellos: anything that a holder of a certificate of the cluster can send over a
+//! stream.
 
 use std::fmt::Debug;
 use std::io;
@@ -10,7 +11,7 @@ use kvs::model::{Header, Member, NodeId, Timestamp};
 use kvs::peer::{Counters, FRAME_BYTES_MAX, Hello, Stream};
 use kvs::proto::digest::Sum;
 use kvs::proto::wire::{
-    self, Child, Given, Mode, Piece, Push, Range, Request, Response, Wanted, WireRecord,
+    self, Child, CutRange, Given, Mode, Push, Range, Request, Response, Wanted, WireRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,10 +22,10 @@ use super::memory::peak;
 use super::record;
 use super::script::{Pen, Script};
 
-/// What the largest unpacked frame is in these tests; more takes too long for one input.
+/// The largest decompressed frame in these tests; larger ones take too long for one input.
 const UNPACKED_BYTES_MAX: usize = 1 << 20;
-/// A frame may take this much memory besides a few times its unpacked size: bytes are set aside for
-/// one string at its word, up to the limit of a frame.
+/// The memory that a frame can take besides a few times its decompressed size: decoding allocates
+/// for the announced length of one string, up to the limit of a frame.
 const SLACK_BYTES: usize = 24 << 20;
 
 const STREAM: u8 = 0;
@@ -33,7 +34,7 @@ const PACKED: u8 = 2;
 const REPEATED: u8 = 3;
 const HELLO: u8 = 4;
 
-/// Bytes are read as a stream of frames, as one frame, as what a frame unpacks to, or as a hello.
+/// Reads the bytes as a stream of frames, as one frame, as a decompressed frame, or as a hello.
 pub fn run(data: &[u8]) {
     let mut script = Script::new(data);
     match script.byte() % 5 {
@@ -60,7 +61,7 @@ fn pack(plain: &[u8]) -> Vec<u8> {
 
 // --- streams -------------------------------------------------------------------------------------
 
-/// Gives bytes in pieces.
+/// A reader that returns the bytes in pieces.
 struct Pieces {
     bytes: Vec<u8>,
     at: usize,
@@ -80,7 +81,7 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// How a stream ends: after a frame, inside of one, or where one is announced that is too long.
+/// How a stream ends: after a frame, inside of one, or where a frame announces too great a length.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Clean,
@@ -88,7 +89,7 @@ enum End {
     TooLong,
 }
 
-/// The frames in `bytes`, parsed the plain way, and how they end.
+/// The frames in `bytes`, parsed in the simplest way, and how they end.
 fn parse(mut bytes: &[u8]) -> (Vec<&[u8]>, End) {
     let mut frames = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
@@ -126,7 +127,7 @@ fn stream(script: &mut Script<'_>) {
     };
     let (came, taken) = peak(|| super::block_on(receive));
     let (frames, end) = came;
-    // an announced length alone takes one step of memory
+    // An announced length alone allocates one step.
     assert!(taken <= 4 * bytes.len() + (128 << 10), "{taken} bytes taken for {}", bytes.len());
     let (expected, expected_end) = parse(bytes);
     assert!(frames.iter().eq(expected.iter()), "{frames:?}, not {expected:?}");
@@ -154,7 +155,7 @@ where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
 {
     let (message, taken) = peak(|| wire::decode::<T>(frame));
-    // a frame that came from elsewhere says by itself how much it unpacks to
+    // A frame from another encoder states its decompressed size itself.
     if message.is_ok() || unpacked > frame.len() {
         let most = SLACK_BYTES + 4 * (unpacked + frame.len());
         assert!(taken <= most, "{taken} bytes taken for {unpacked} unpacked");
@@ -174,7 +175,7 @@ where
     Some(message)
 }
 
-/// A record that passes for authentic is: its header names just these bytes.
+/// A record that passes the check is authentic: its header names exactly these bytes.
 fn check(record: WireRecord) {
     let (key, header): (_, Header) = (record.key.clone(), record.header.clone());
     if let Ok((checked, record)) = record.checked() {
@@ -225,7 +226,10 @@ fn responses() -> Vec<Response> {
     let resume = Some(Bytes::from_static(b"app/y"));
     vec![
         Response::Begun { report: super::session::report(3), root: Sum::default() },
-        Response::Pieces(vec![Piece::Children { level: 2, children }, Piece::Ids(vec![[9; 8]])]),
+        Response::Pieces(vec![
+            CutRange::Children { level: 2, children },
+            CutRange::Ids(vec![[9; 8]]),
+        ]),
         Response::Given(vec![Given { records, unknown: vec![0, 300], resume }]),
         Response::Taken,
         Response::Ended(super::session::report(4)),
@@ -234,7 +238,7 @@ fn responses() -> Vec<Response> {
     ]
 }
 
-/// A member as they are.
+/// A realistic member.
 pub fn member() -> Member {
     let at = |port| ([10, 0, 0, 1], port).into();
     Member {
@@ -264,13 +268,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
         frames[..4].iter().flat_map(|frame| [&length(frame), &**frame].concat()).collect();
     seeds.extend([2, 255].map(|piece| [&[STREAM, piece], &*framed].concat()));
     seeds.push(vec![STREAM, 0, 1, 0, 0x10, 1, 9, 9]);
-    // a short head, and what follows it again and again: ids, records
+    // A short head, then the same items again and again: ids, records.
     let repeated = |head: &[u8], unit: &[u8]| {
         Pen::default().byte(REPEATED).bytes(head).bytes(unit).number(3, 700).done()
     };
     seeds.push(repeated(&[1, 1, 1, 0xfb, 0xbc, 2], &[9; 8]));
     seeds.push(repeated(&[0, 0xfb, 0xbc, 2], &wire::encode(&record::sample(b"{}"))[2..]));
-    // long lists of what takes two or three bytes each: ranges, pieces, wanted and given ones
+    // Long lists of items of two or three bytes: ranges, cut ranges, wanted and given ones.
     let many = |variant: u8, unit: &[u8]| {
         let head = [variant, 0xfc, 0xff, 0xff, 0xff, 0];
         Pen::default().byte(REPEATED).bytes(&head).bytes(unit).number(3, 0xff_ffff).done()

@@ -1,7 +1,7 @@
-//! Membership: what whoever holds the gossip key may send, in any order, with time passing between.
+//! Membership: anything that a holder of the gossip key can send, in any order, while time passes.
 //!
-//! Three machines form a cluster over a network in memory; into one of them come datagrams that no
-//! honest node sends: real ones changed, and well-formed lies about anybody.
+//! Three machines form a cluster over a network in memory. One of them receives datagrams that no
+//! honest node sends: changed real ones, and well-formed lies about any member.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvs::model::{Member, MemberState, NodeId, Timestamp};
 use kvs::proto::membership::{
-    DATAGRAM_BYTES_MAX, MEMBERS_MAX, Membership, MembershipError, Output, Settings,
+    DATAGRAM_BYTES_MAX, MEMBERS_MAX, Membership, MembershipError, MembershipSettings, Output,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -19,9 +19,9 @@ use super::script::{Pen, Script};
 
 const NODES: usize = 3;
 const STEPS_MAX: usize = 48;
-/// Datagrams under way; further ones are lost.
+/// The most datagrams under way; further ones get lost.
 const QUEUE_MAX: usize = 64;
-/// No one datagram makes a node send more than this. (It may tell three members that they are
+/// The most bytes that one datagram can make a node send. (It can tell three members that they are
 /// down, answer, and announce itself.)
 const ANSWERS_MAX: usize = 16;
 
@@ -95,14 +95,14 @@ struct World {
     nodes: Vec<Membership>,
     now: Duration,
     under_way: VecDeque<(usize, Vec<u8>)>,
-    /// What was sent to the node under attack.
+    /// The datagrams sent to the attacked node.
     heard: Vec<Vec<u8>>,
     trace: u64,
 }
 
 impl World {
     fn new() -> Self {
-        let settings = Settings { probe_period: Duration::from_secs(1) };
+        let settings = MembershipSettings { probe_period: Duration::from_secs(1) };
         let node = |n: u16| {
             let rng = StdRng::seed_from_u64(u64::from(n));
             Membership::new(member(n), 100, settings, &[], rng).expect("a sane member")
@@ -118,7 +118,7 @@ impl World {
         world
     }
 
-    /// Takes what node `n` sends; gives how much that was.
+    /// Takes the outputs of node `n`; returns their bytes.
     fn drain(&mut self, n: usize) -> usize {
         let mut sent = 0;
         while let Some(Output::Send { to, bytes }) = self.nodes[n].poll_output() {
@@ -177,6 +177,7 @@ impl World {
 
     fn check(&self) {
         for (n, node) in (0..).zip(&self.nodes) {
+            node.check_invariants();
             let members = node.members();
             assert!(members.len() <= MEMBERS_MAX + 1, "{} members", members.len());
             assert!(members.is_sorted_by(|(a, _), (b, _)| a.id < b.id), "one member, one entry");
@@ -191,7 +192,7 @@ impl World {
         }
     }
 
-    /// Nothing comes of a node that has left, whatever it is told.
+    /// A node that has left ignores everything.
     fn leave(&mut self) {
         self.nodes[0].leave(self.now);
         self.drain(0);
@@ -347,7 +348,7 @@ pub fn run(data: &[u8]) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    // time passes and everything arrives, so that the three know one another
+    // Time passes and all datagrams arrive, so that the three know each other.
     let met = || (0..6).fold(Pen::default(), |pen, _| pen.byte(1).byte(0).byte(20));
     let from_1 = |pen: Pen| pen.byte(6).byte(1).byte(1).byte(0).byte(0).byte(0);
     let after = |pen: Pen| pen.byte(1).byte(0).byte(250).byte(1).done();
@@ -361,7 +362,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.extend([2, 3, 4, 5].map(about));
     seeds.extend([news(1, 1), news(1, 2), news(4, 2), news(5, 0)]);
     seeds.push(after(from_1(met()).byte(9).byte(0).number(8, 5000).byte(0)));
-    // more strangers than are taken in
+    // More strangers than a node accepts.
     let crowds = (0..4).map(|n| 500 * n);
     let crowds = crowds.fold(met(), |pen, first| pen.byte(5).byte(255).number(2, first).byte(60));
     seeds.push(after(crowds));

@@ -1,7 +1,7 @@
-//! HTTP: what any client may ask, against a plain map.
+//! HTTP: any request of a client, compared with a plain map.
 //!
-//! The real routes over a real store. Whatever is sent: no 5xx, each refusal is a problem of the
-//! contract, a refusal changes nothing, and a write that is accepted is read back as it was meant.
+//! The real routes over a real store. For all requests: no 5xx, each refusal is a problem of the
+//! contract, a refusal changes nothing, and an accepted write reads back as the client meant it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ use super::script::{Pen, Script};
 use super::session::{Side, Still};
 
 const REQUESTS_MAX: usize = 24;
-/// Small, so that the limits are met.
+/// Small, so that requests reach the limits.
 const VALUE_BYTES_MAX: usize = 200;
 const BODY_BYTES_MAX: usize = 600;
 const OPERATIONS_MAX: usize = 4;
@@ -69,7 +69,7 @@ const CODES: [(&str, u16); 29] = [
 
 // --- the node ------------------------------------------------------------------------------------
 
-/// What the map knows of a key's live value.
+/// The map's record of a key's live value.
 #[derive(Clone, Debug, PartialEq)]
 struct Held {
     body: Vec<u8>,
@@ -83,15 +83,15 @@ struct Node {
     store: Store,
     side: Side,
     map: BTreeMap<String, Held>,
-    /// The last timestamp of every key that ever was.
+    /// The last timestamp of every key that ever existed.
     last: BTreeMap<String, u64>,
-    /// The uuids that requests had, by key; the empty key is that of transactions.
+    /// The uuids of requests, by key; transactions have the empty key.
     names: BTreeMap<(String, String), Remembered>,
 }
 
-/// What is known of an accepted request that has a uuid.
+/// What is known of an accepted request with a uuid.
 struct Remembered {
-    /// The request, where it can be asked again.
+    /// The request, if it can be retried.
     request: Option<String>,
     status: StatusCode,
     body: Bytes,
@@ -101,7 +101,7 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// Whether the store is another one than before.
+    /// Whether the store was replaced by another one.
     changed: bool,
 }
 
@@ -153,7 +153,7 @@ impl Node {
         Self { router, store, side, map, last, names }
     }
 
-    /// Sends a request, and holds the answer against what all answers promise.
+    /// Sends a request, and checks the answer against what all answers promise.
     async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let before = self.store.fingerprint();
@@ -164,7 +164,7 @@ impl Node {
         let answer = Answer { status: parts.status, headers: parts.headers, body, changed };
         let status = answer.status.as_u16();
         let shown = String::from_utf8_lossy(&answer.body);
-        // nobody is there to run a session
+        // No replication runs that could hold a session.
         let alone = path == "/cluster/sync" && status == 503;
         assert!(status < 500 || alone, "{method} {path}: {status} {shown}");
         if status >= 400 && method != Method::HEAD {
@@ -188,7 +188,8 @@ impl Node {
         self.send(request.body(Body::empty()).expect("a sane request")).await
     }
 
-    /// A write was accepted: the key is that of the path, and it now holds what was meant.
+    /// Checks an accepted write: the key is that of the path, and it now has the value that was
+    /// meant.
     async fn written(&mut self, key: &str, answer: &Answer, meant: Option<(Vec<u8>, String)>) {
         let told = answer.json();
         assert_eq!(told["key"], key, "the key is that of the path");
@@ -219,7 +220,7 @@ impl Node {
         self.map.insert(key.to_owned(), Held { body, content_type, uuid, timestamp });
     }
 
-    /// Takes over what the store holds for `key`.
+    /// Copies the store's record of `key` into the map.
     async fn look(&mut self, key: &str) {
         let came = self.get(key, "").await;
         if came.status != StatusCode::OK {
@@ -236,7 +237,8 @@ impl Node {
         self.map.insert(key.to_owned(), held);
     }
 
-    /// The history of `key` begins with what it holds, and each revision names the next.
+    /// Checks that the history of `key` begins with its record, and that each revision names the
+    /// next.
     async fn check_history(&self, key: &str) {
         let request = Request::get(format!("/history/{}", escaped(key))).body(Body::empty());
         let answer = self.send(request.expect("sane")).await;
@@ -264,7 +266,7 @@ impl Node {
         }
     }
 
-    /// Everything that the map holds is listed, in its order, and nothing else.
+    /// Checks that a scan lists exactly the entries of the map, in their order.
     async fn check(&self) {
         self.side.check();
         let request = Request::get("/scan/?limit=1000&values=true").body(Body::empty());
@@ -298,7 +300,7 @@ fn escaped(key: &str) -> String {
     })
 }
 
-/// The key that a raw path names, decoded the plain way; `None` when it names none.
+/// The key that a raw path names, decoded in the simplest way; `None` when it names none.
 fn key_of(raw: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = raw.as_bytes();
@@ -354,7 +356,8 @@ const HEADERS: [&str; 12] = [
     "content-range",
 ];
 
-/// What stands in a path as it is. The rest is escaped, so that few inputs are no requests.
+/// Characters that stand in a path unescaped. The rest is escaped, so that few inputs are not
+/// requests.
 fn pathlike(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         match byte {
@@ -422,7 +425,7 @@ async fn any(script: &mut Script<'_>, node: &mut Node) {
     }
 }
 
-/// What the body of an accepted swap means.
+/// The write that the body of an accepted swap asks for.
 fn swap_of(body: &[u8]) -> Option<(Vec<u8>, String)> {
     assert!(Reader::read(body).is_some(), "an accepted body is JSON without duplicates");
     let told: BTreeMap<String, &serde_json::value::RawValue> =
@@ -443,7 +446,7 @@ fn swap_of(body: &[u8]) -> Option<(Vec<u8>, String)> {
 const KEYS: [&str; 6] = ["a", "a/b", "ü/%2F", "a+b c", "..a", "kv/kv"];
 const OTHER: &str = "00000000-0000-0000-0000-00000000000a";
 
-/// A list of tags, and which of them count.
+/// A list of tags, and those of them that count.
 fn tags(script: &mut Script<'_>, held: Option<&Held>, weak_counts: bool) -> (String, bool) {
     if script.byte().is_multiple_of(5) {
         return ("*".to_owned(), held.is_some());
@@ -489,7 +492,7 @@ fn expectation(script: &mut Script<'_>, held: Option<&Held>) -> (Value, bool) {
             let tree = held.and_then(|held| Reader::read(&held.body));
             let text = held.map(|held| held.body.clone()).unwrap_or_default();
             match serde_json::from_slice(&text) {
-                // rounded where it is a large number, so that it may not be equal any more
+                // A large number is rounded, so that it can differ.
                 Ok(value) => {
                     let said = Reader::read(Value::to_string(&value).as_bytes());
                     let holds = tree.is_some() && said == tree;
@@ -556,7 +559,7 @@ const NAMES: [&str; 3] = [
     "00000000-0000-4000-8000-000000000003",
 ];
 
-/// A put under a name that others may have, too.
+/// A put with a request id that other requests can have too.
 async fn named(script: &mut Script<'_>, node: &mut Node, key: &str, held: Option<&Held>) {
     let name = (key.to_owned(), script.pick(&NAMES).to_owned());
     let (body, ttl) = (script.pick(&["x", "y"]), script.pick(&["", "?ttl=1h", "?ttl=keep"]));
@@ -610,15 +613,15 @@ async fn part(script: &mut Script<'_>, node: &Node, key: &str, held: Option<&Hel
     }
 }
 
-/// What an operation of a transaction is to give.
+/// The expected result of an operation of a transaction.
 enum Meant {
     Put(String, Vec<u8>),
     Delete(String, bool),
-    /// The uuid and the size of what is read: `None` where the transaction itself wrote it.
+    /// The uuid and the size of the value read; `None` where the transaction itself wrote it.
     Get(Option<(Option<String>, usize)>),
 }
 
-/// Operations on the keys of `map`, each writing a key at most once, and what they give.
+/// Operations on the keys of `map`, each writing a key at most once, and their expected results.
 fn operations(script: &mut Script<'_>, map: &BTreeMap<String, Held>) -> (Vec<Value>, Vec<Meant>) {
     let mut sizes: BTreeMap<&str, Option<(Option<String>, usize)>> = BTreeMap::new();
     let (mut written, mut list, mut meant) = (Vec::new(), Vec::new(), Vec::new());
@@ -686,7 +689,7 @@ async fn transaction(script: &mut Script<'_>, node: &mut Node) {
             }
             return;
         }
-        // what it is to make cannot be what it expects
+        // A write cannot expect the value that it makes.
         if compare.iter().any(|entry| entry["expected"]["uuid"] == name) {
             assert!(!answer.changed && answer.code() == "idempotency_mismatch");
             return;
@@ -708,7 +711,8 @@ async fn transaction(script: &mut Script<'_>, node: &mut Node) {
     done(node, &answer, &failed, meant, name).await;
 }
 
-/// A transaction was performed: it gave what it was meant to give, and the keys hold that.
+/// Checks a transaction that took place: its results are those expected, and the keys have the
+/// values written.
 async fn done(
     node: &mut Node,
     answer: &Answer,
@@ -908,14 +912,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (2, 0, "a+b%20c", ""),
     ];
     seeds.extend(gets.map(|(method, base, path, query)| plain(method, base, path, query).done()));
-    // puts, swaps, reads and deletes whose outcome is known
+    // Puts, swaps, reads and deletes with known outcomes.
     let known = |pen: Pen, key: u8, bytes: &[u8]| pen.byte(0).byte(key).raw(bytes);
     let all = (0..9).fold(Pen::default(), |pen, kind| {
         let pen = known(pen, 1, &[2, kind, 0, 7, b'{', b'"', b'x', b'"', b':', b'1', b'}']);
         known(pen, 1, &[0, kind % 3, 2, b'h', b'i', 1, kind, 4, 0, 0])
     });
     seeds.push(all.done());
-    // names, ranges and transactions
+    // Request ids, ranges and transactions.
     let deep = (0..12).fold(Pen::default(), |pen, n| {
         let pen = known(pen, n % 2, &[4, n % 3, n % 2, n % 3]);
         let pen = known(pen, n % 2, &[5, 0, n, n % 3]);

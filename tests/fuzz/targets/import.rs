@@ -1,4 +1,4 @@
-//! NDJSON import: any file that somebody gives to `kvs import`.
+//! NDJSON import: any file for `kvs import`.
 
 use std::io::BufReader;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::json::{Reader, Tree};
 use super::memory::peak;
 
-/// Bytes are read as a file, whole and in small pieces, and each of its lines as an envelope.
+/// Reads the bytes as a file, whole and in small pieces, and each of its lines as an envelope.
 pub fn run(data: &[u8]) {
     let piece = usize::from(data.first().copied().unwrap_or_default()) + 1;
     let text = data.get(1..).unwrap_or_default();
@@ -45,7 +45,7 @@ fn parse(bytes: &[u8]) {
             return;
         }
     };
-    // another reader of JSON sees the same record, where it can read the line at all
+    // Another JSON reader sees the same record, where it can read the line at all.
     if let Ok(Value::Object(members)) = serde_json::from_slice(bytes) {
         assert_eq!(members["key"], line.key.as_str());
         match (members.get("data"), members.get("data_base64")) {
@@ -63,7 +63,7 @@ fn parse(bytes: &[u8]) {
         let expires_at = members.get("expires_at").and_then(Value::as_str);
         assert_eq!(expires_at.and_then(Timestamp::from_rfc3339), line.expires_at);
     }
-    // what an export would write of it is read back as the same
+    // An export of the record reads back as the same record.
     let mut envelope = serde_json::json!({
         "key": line.key.as_str(),
         "content_type": line.content_type.as_str(),
@@ -76,7 +76,7 @@ fn parse(bytes: &[u8]) {
     assert_eq!(Line::parse(envelope.to_string().as_bytes()), Ok(line));
 }
 
-/// Whether a second reader finds nothing wrong with a line.
+/// Whether a second reader accepts the line.
 fn is_sane(line: &[u8]) -> bool {
     let Some(Tree::Object(members)) = Reader::read(line) else { return false };
     let given = |name: &str| members.get(name).filter(|value| **value != Tree::Word("null"));
@@ -116,7 +116,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         " \t",
         "",
     ];
-    // an envelope of several lines is one here
+    // An envelope of several lines, joined into one.
     let lines = lines.map(|line| line.replace('\n', ""));
     let mut seeds: Vec<Vec<u8>> = lines.iter().map(|line| format!("\0{line}").into()).collect();
     seeds.push(format!("\x03{}\r\n", lines.join("\n")).into());

@@ -1,4 +1,4 @@
-//! JSON as a compare-and-swap compares it, against a second reader written the plain way.
+//! The JSON comparison of compare-and-swap, checked against a second reader in the simplest form.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use kvs::model::json::{DEPTH_MAX, Text, check};
 
 use super::script::{Pen, Script};
 
-/// A value in a form in which equal ones are equal.
+/// A value in a form in which equal values are equal.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Tree {
     Word(&'static str),
@@ -18,7 +18,8 @@ pub enum Tree {
     Object(BTreeMap<String, Tree>),
 }
 
-/// Reads a text by recursion. `None`: no JSON, a member twice, too deep, half a character.
+/// Reads a text by recursion. `None`: not JSON, a duplicate member, too deep, or half of a
+/// surrogate pair.
 pub struct Reader<'a> {
     text: &'a [u8],
     at: usize,
@@ -177,7 +178,7 @@ impl<'a> Reader<'a> {
                 self.take("+");
             }
             let digits = self.digits()?.trim_start_matches('0');
-            // what no machine can tell apart is one and the same here, as in the product
+            // Exponents too large for the reader count as equal, as in the product.
             let bound = 1_i128 << 96;
             let size = match digits {
                 "" => 0,
@@ -194,7 +195,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Two texts are read by both readers, and compared.
+/// Reads two texts with both readers, and compares them.
 pub fn run(data: &[u8]) {
     let mut script = Script::new(data);
     let (a, b) = (script.bytes(), script.rest());
@@ -215,8 +216,8 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Whether an exponent is so large that of it only the sign counts: written otherwise, it may be
-/// another number.
+/// Whether an exponent is so large that only its sign counts: written in another form, the number
+/// can compare differently.
 fn is_huge(tree: &Tree) -> bool {
     match tree {
         Tree::Word(_) | Tree::Text(_) => false,
@@ -226,7 +227,8 @@ fn is_huge(tree: &Tree) -> bool {
     }
 }
 
-/// The same value in another text: members in another order, numbers and strings written otherwise.
+/// The same value as another text: another order of members, and other forms of numbers and
+/// strings.
 fn written(tree: &Tree) -> String {
     match tree {
         Tree::Word(word) => format!(" {word}\n"),

@@ -1,7 +1,6 @@
-//! How much memory a piece of work takes, so that "bounded" can be asserted.
+//! Measures the memory of a piece of work, so that "bounded" can be asserted.
 //!
-//! Counts what this thread asks of the allocator. What C code takes for itself (zstd, RocksDB) is
-//! not counted.
+//! Counts what this thread asks of the allocator, but not the memory of C code (zstd, RocksDB).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,21 +11,21 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    /// Bytes held now, and the most that were held at once.
+    /// The bytes allocated now, and the most that were allocated at once.
     static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
 fn count(taken: usize, given_back: usize) {
-    // a thread that ends may free after its counters are gone
+    // A thread that ends can free memory after its counters are gone.
     let _ = HELD.try_with(|held| {
         let (now, most) = held.get();
-        // memory may be given back on another thread than took it
+        // Memory can be freed on another thread than allocated it.
         let now = now.wrapping_add(taken).saturating_sub(given_back);
         held.set((now, most.max(now)));
     });
 }
 
-// SAFETY: every call goes to the system's allocator as it came; counting neither allocates nor
+// SAFETY: each call goes to the system's allocator unchanged; counting neither allocates nor
 // panics.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -40,14 +39,15 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // both pieces may exist for a moment
+        // Both allocations can exist for a moment.
         count(size, 0);
         count(0, layout.size());
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
-/// What `work` gives, and the most bytes that it held at once beyond what was held before.
+/// The result of `work`, and the most bytes that it allocated at once beyond those allocated
+/// before.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get().0;
     HELD.set((before, before));

@@ -1,9 +1,9 @@
-//! The fuzz targets: for each decoder of bytes from outside, a function that must not panic
-//! whatever it is handed.
+//! The fuzz targets: for each decoder of bytes from outside, a function that must not panic for any
+//! bytes.
 //!
 //! libFuzzer calls them (`tests/long.sh fuzz`), and so does the test `fuzz`, with the kept inputs
-//! and with changes of them. Each has more to say than "no panic": what is decoded comes back,
-//! takes bounded memory, means the same to a second reader, leaves the state behind it sane.
+//! and changes of them. Each target checks more than "no panic": decoded values encode back, take
+//! bounded memory, mean the same to a second reader, and leave the state behind them sane.
 
 mod frame;
 mod gossip;
@@ -16,13 +16,13 @@ mod script;
 mod seal;
 mod session;
 
-/// One target.
+/// A fuzz target.
 pub struct Target {
-    /// Its name, also that of its directory below `kept`.
+    /// The name of the target and of its directory below `kept`.
     pub name: &'static str,
-    /// Takes any bytes.
+    /// Runs the target on any bytes.
     pub run: fn(&[u8]),
-    /// Inputs that mean something, to begin with.
+    /// Meaningful inputs to start from.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// How many changed inputs the test tries.
     pub changed: usize,
@@ -40,7 +40,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "json", run: json::run, seeds: json::seeds, changed: 50_000 },
 ];
 
-/// The target of this name.
+/// The target with this name.
 ///
 /// # Panics
 /// When there is none.
@@ -50,7 +50,7 @@ pub fn target(name: &str) -> &'static Target {
     named.unwrap_or_else(|| panic!("there is no target {name}"))
 }
 
-/// Runs `future` on this thread, in virtual time: what waits for nothing else goes on at once.
+/// Runs `future` on this thread in virtual time, which passes at once when all tasks wait for it.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let builder = &mut tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build();

@@ -1,4 +1,4 @@
-//! Records: the bytes on the disk and on the wire, and the laws of what they decode to.
+//! Records: the bytes on the disk and on the wire, and the laws of the values that they decode to.
 
 use bytes::Bytes;
 use kvs::model::{
@@ -16,11 +16,11 @@ const DISK: u8 = 0;
 const WIRE: u8 = 1;
 const META: u8 = 2;
 
-/// What serde sets aside for a list at its word, before anything of it was seen.
+/// What serde allocates for the announced length of a list, before it has seen any item.
 const HINTED_BYTES: usize = 1100 << 10;
 
-/// Bytes are read as an entry of the disk, as a record of the wire, as an entry of the meta family,
-/// or a record is made of them.
+/// Reads the bytes as an entry of the disk, as a record of the wire, or as an entry of the meta
+/// family; or makes a record of them.
 pub fn run(data: &[u8]) {
     let mut script = Script::new(data);
     match script.byte() % 4 {
@@ -58,7 +58,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What a stored entry decodes to comes back, in no more bytes than it had.
+/// Checks that a decoded entry encodes back, in no more bytes than it had.
 fn disk(bytes: &[u8]) {
     let (decoded, taken) = peak(|| Stored::decode_for(b"k", &Bytes::copy_from_slice(bytes)));
     assert!(taken <= 8 * bytes.len() + HINTED_BYTES, "{taken} bytes taken for {}", bytes.len());
@@ -76,7 +76,7 @@ fn disk(bytes: &[u8]) {
     assert_eq!(stored.encode(), again, "one entry, one form");
 }
 
-/// What holds for every record.
+/// Checks what holds for every record.
 pub fn laws(key: &Key, record: &Record) {
     assert!(record.is_whole() || record.is_swept());
     let hash = record.header.hash();
@@ -108,21 +108,22 @@ fn pair(a: &Header, b: &Header) {
         Merged::Replaced => assert_eq!(ba, Merged::Kept, "both sides keep one and the same"),
     }
     assert_eq!(a == b, a.hash() == b.hash());
-    let order = a.version.cmp(&b.version);
-    assert_eq!(a.version.sortable().cmp(&b.version.sortable()), reversed_joined(a, b, order));
-}
-
-/// The sortable bytes say the order of versions, and so does [`Ord`].
-fn reversed_joined(a: &Header, b: &Header, order: std::cmp::Ordering) -> std::cmp::Ordering {
-    let key = |h: &Header| {
-        let joined = std::cmp::Reverse(h.version.origin_joined_at);
-        (h.version.timestamp, joined, h.version.uuid)
+    // The order of the contract, as bytes and as a tuple.
+    let sortable = |header: &Header| {
+        let Version { timestamp, origin_joined_at, uuid } = &header.version;
+        let (timestamp, joined) = (timestamp.micros(), !origin_joined_at.micros());
+        [&timestamp.to_be_bytes()[..], &joined.to_be_bytes(), uuid.as_bytes()].concat()
     };
-    assert_eq!(order, key(a).cmp(&key(b)));
-    order
+    let tuple = |header: &Header| {
+        let Version { timestamp, origin_joined_at, uuid } = header.version;
+        (timestamp, std::cmp::Reverse(origin_joined_at), uuid)
+    };
+    let order = a.version.cmp(&b.version);
+    assert_eq!(order, sortable(a).cmp(&sortable(b)));
+    assert_eq!(order, tuple(a).cmp(&tuple(b)));
 }
 
-/// A record made of a script, with few values in each field so that fields coincide.
+/// A record made from a script, with few values in each field, so that fields coincide.
 fn made(script: &mut Script<'_>) -> Record {
     let small = |script: &mut Script<'_>| Timestamp::saturating(script.number(1) % 4);
     let timestamp = match script.byte() % 4 {
@@ -157,7 +158,7 @@ fn made(script: &mut Script<'_>) -> Record {
     Record { header, body: body.unwrap_or_default() }
 }
 
-/// A record as they are.
+/// A realistic record.
 pub fn sample(body: &[u8]) -> WireRecord {
     let origin = NodeId::from_u128(7);
     let timestamp = Timestamp::saturating(1_700_000_000_000_000);
@@ -197,7 +198,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [&[WIRE], &wire::encode(&sample(b"{}"))[2..]].concat(),
         [&[META], &*layout::encode_meta(&Vec::<Member>::new())].concat(),
         [&[META], &*layout::encode_meta(&vec![super::frame::member()])].concat(),
-        // two that differ in their type alone
+        // Two that differ only in their content types.
         made(b"\0\x01\0\0\x03a/b\0\0\0\0\x01\x01v\0\x01\0\0\x03a/c\0\0\0\0\x01\x01v"),
         made(&[1, 2, 3, 1, 2, 3, b'a', b'/', b'b', 1, 2, 1, 9, 1, 3, 1, 2, b'h', b'i']),
         made(&[0, 1, 2, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),

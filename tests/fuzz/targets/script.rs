@@ -1,12 +1,12 @@
 //! Fuzzed bytes read as a script: numbers, choices and strings from front to back.
 //!
-//! A mutation changes what stands at its place and little behind it, and seeds can be written by
-//! hand with [`Pen`]. At its end a script goes on with zeros.
+//! A mutation changes the item at its position and little behind it, and [`Pen`] writes seeds by
+//! hand. At its end a script goes on with zeros.
 
-/// The length that says that the true one follows in two bytes.
+/// The length that announces a true length in the next two bytes.
 const LONG: u8 = 255;
 
-/// What is left of a script.
+/// The rest of a script.
 pub struct Script<'a>(&'a [u8]);
 
 impl<'a> Script<'a> {
@@ -24,7 +24,7 @@ impl<'a> Script<'a> {
         *first
     }
 
-    /// The number in the next `bytes` bytes, the least first.
+    /// The number in the next `bytes` bytes, little-endian.
     pub fn number(&mut self, bytes: u32) -> u64 {
         (0..bytes).fold(0, |number, at| number | u64::from(self.byte()) << (8 * at))
     }
@@ -39,7 +39,7 @@ impl<'a> Script<'a> {
         from[self.below(from.len())]
     }
 
-    /// A length, then as many bytes, or fewer at the end.
+    /// A length, then that many bytes, or fewer at the end.
     pub fn bytes(&mut self) -> &'a [u8] {
         let length = match self.byte() {
             LONG => usize::try_from(self.number(2)).expect("two bytes"),
@@ -50,12 +50,12 @@ impl<'a> Script<'a> {
         bytes
     }
 
-    /// The same as text; what is no text is left out.
+    /// Like [`Self::bytes`], as text without the bytes that are not UTF-8.
     pub fn text(&mut self) -> String {
         String::from_utf8_lossy(self.bytes()).replace('\u{fffd}', "")
     }
 
-    /// All that is left.
+    /// The rest of the bytes.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

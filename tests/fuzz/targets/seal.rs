@@ -1,4 +1,4 @@
-//! Sealed datagrams: what anybody who can reach the port may send.
+//! Sealed datagrams: anything that a sender who can reach the port can send.
 
 use kvs::gossip::seal::{NONCE_BYTES, SEAL_BYTES, Seal, SealError};
 use uuid::Uuid;
@@ -12,14 +12,14 @@ fn seal(key: u8, cluster: u128) -> Seal {
     Seal::new(&[key; 32], Uuid::from_u128(cluster))
 }
 
-/// Bytes are opened as they are, then a datagram is made of them and broken.
+/// Opens the bytes as they are, then makes a datagram of them and breaks it.
 pub fn run(data: &[u8]) {
     let ours = seal(1, 2);
     let (opened, bytes) = peak(|| ours.open(data));
     assert!(bytes <= data.len() + 256, "{bytes} bytes taken for {}", data.len());
     assert_eq!(opened, ours.open(data), "one datagram, one answer");
     if let Ok(plain) = opened {
-        // nothing but what this very key sealed
+        // Opens only what this key sealed.
         let nonce = data[NONCE_AT..NONCE_AT + NONCE_BYTES].try_into().expect("it was opened");
         assert_eq!(ours.seal(nonce, &plain), data);
     }

@@ -1,8 +1,8 @@
-//! Reconcile sessions: a driver and an answering side over real stores, between which frames are
-//! changed, exchanged and made up.
+//! Reconcile sessions between an initiator and a responder over real stores, with frames changed,
+//! exchanged and made up.
 //!
-//! Whatever came of that, both stores must hold authentic records only, under a digest that agrees
-//! with them, and one honest session must then make them equal.
+//! Afterwards both stores must hold only authentic records, under a digest that agrees with them,
+//! and one honest session must make them equal.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -13,10 +13,11 @@ use kvs::model::member::Report;
 use kvs::model::{Content, Key, NodeId, Record, Seen, Timestamp};
 use kvs::proto::digest::Sum;
 use kvs::proto::reconcile::{
-    Answering, Limits, Puller, Replica, Reply, SessionError, Step, respond,
+    Initiator, Replica, Reply, Responder, SessionError, SessionLimits, Step,
 };
 use kvs::proto::wire::{
-    self, Child, FRAME_BYTES_MAX, Given, Mode, Piece, Range, Request, Response, Wanted, WireRecord,
+    self, Child, CutRange, FRAME_BYTES_MAX, Given, Mode, Range, Request, Response, Wanted,
+    WireRecord,
 };
 use kvs::store::engine::{Engine, Family};
 use kvs::store::layout::{self, Body, Stored};
@@ -33,9 +34,9 @@ use super::script::{Pen, Script};
 const KEYS_MAX: usize = 120;
 /// A session of honest sides over so few records takes far fewer rounds.
 const HONEST_ROUNDS_MAX: u64 = 2_000;
-/// So many rounds are changed at most; then both sides are left alone.
+/// The most rounds that are changed; after them both sides are left alone.
 const CHANGED_ROUNDS_MAX: u64 = 60;
-/// Large values are kept apart from this size on, small as values are here.
+/// Values of at least this size are stored apart: small, as values are small here.
 const BLOB_BYTES: usize = 24;
 
 // --- the two sides -------------------------------------------------------------------------------
@@ -97,8 +98,9 @@ impl Side {
         self.store.apply(records).await.expect("memory does not fail");
     }
 
-    /// Every stored record is what its hash says, and the digest is that of the records.
+    /// Checks that each stored record matches its hash, and that the digest is that of the records.
     pub fn check(&self) {
+        self.store.check_invariants(true);
         let recomputed = self.store.recomputed_fingerprint().expect("readable");
         assert_eq!(self.store.fingerprint(), recomputed, "the digest agrees with the records");
         let mut count = 0;
@@ -115,7 +117,7 @@ impl Side {
         let counts = self.store.counts();
         assert_eq!(counts.keys + counts.tombstones, count);
         assert_eq!(self.store.root().count, count);
-        // a value that is kept apart belongs to a record or to a revision of one
+        // A value stored apart belongs to a record or to a revision of one.
         let mut owned = BTreeSet::new();
         for (family, behind_key) in [(Family::Records, 0), (Family::History, 9)] {
             let visit = &mut |at: &[u8], bytes: &[u8]| {
@@ -164,7 +166,7 @@ fn record(number: usize, version: u64, node: u8, size: usize) -> Record {
     Record { header, body }
 }
 
-/// What both hold, and what each holds in another version or alone.
+/// Fills both sides with equal records, and each with some in other versions or alone.
 async fn fill(script: &mut Script<'_>, a: &Side, b: &Side) {
     let (same, size) = (script.below(KEYS_MAX), script.below(6));
     let both: Vec<_> = (0..same).map(|n| (key(n), record(n, 1, 1, size))).collect();
@@ -187,13 +189,25 @@ async fn fill(script: &mut Script<'_>, a: &Side, b: &Side) {
 
 // --- the session ---------------------------------------------------------------------------------
 
-const SIZES: [Limits; 3] = [
-    Limits { listed_max: 2, children_max: 4, ranges_max: 3, ids_max: 5, records_bytes_max: 900 },
-    Limits { listed_max: 8, children_max: 2, ranges_max: 1, ids_max: 64, records_bytes_max: 1 },
-    Limits::STANDARD,
+const SIZES: [SessionLimits; 3] = [
+    SessionLimits {
+        listed_max: 2,
+        children_max: 4,
+        ranges_max: 3,
+        ids_max: 5,
+        records_bytes_max: 900,
+    },
+    SessionLimits {
+        listed_max: 8,
+        children_max: 2,
+        ranges_max: 1,
+        ids_max: 64,
+        records_bytes_max: 1,
+    },
+    SessionLimits::STANDARD,
 ];
 
-/// How a session ended: by itself, or because a side refused to go on.
+/// How a session ended: at its end, or because a side refused to go on.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Done,
@@ -201,28 +215,28 @@ enum End {
 }
 
 struct Session<'a> {
-    driver: &'a Side,
-    other: &'a Side,
-    driver_limits: Limits,
-    other_limits: Limits,
+    initiator: &'a Side,
+    responder: &'a Side,
+    initiator_limits: SessionLimits,
+    responder_limits: SessionLimits,
 }
 
 impl Session<'_> {
-    /// Runs to its end. As long as `script` lasts, it changes what goes to and fro.
+    /// Runs to the end. As long as `script` lasts, it changes messages and frames.
     async fn run(&self, script: &mut Script<'_>) -> End {
-        let mut puller = Puller::new(self.driver_limits);
+        let mut initiator = Initiator::new(self.initiator_limits);
         loop {
-            let step = puller.poll(&self.driver.store, self.driver.report());
+            let step = initiator.poll(&self.initiator.store, self.initiator.report());
             let mut request = match step {
                 Ok(Step::Apply(records)) => {
-                    self.driver.apply(records).await;
+                    self.initiator.apply(records).await;
                     continue;
                 }
                 Ok(Step::Done(_)) => return End::Done,
                 Ok(Step::Send(request)) => request,
                 Err(error) => return refused(&error),
             };
-            let rounds = puller.tally().rounds;
+            let rounds = initiator.tally().rounds;
             let most = HONEST_ROUNDS_MAX + CHANGED_ROUNDS_MAX;
             assert!(rounds <= most, "the session does not end");
             let changing = rounds <= CHANGED_ROUNDS_MAX && !script.is_over();
@@ -237,18 +251,23 @@ impl Session<'_> {
             }
             let frame = frame_of_response(&response, changing);
             let Some(response) = changed(script, changing, &frame) else { return End::Refused };
-            if let Err(error) = puller.handle(&self.driver.store, response) {
+            if let Err(error) = initiator.handle(&self.initiator.store, response) {
                 return refused(&error);
             }
         }
     }
 
     async fn answer(&self, request: Request) -> Option<Response> {
-        let told = Answering { report: self.other.report(), busy: false };
-        match respond(request, &self.other.store, told, &self.other_limits) {
+        let responder = Responder {
+            report: self.responder.report(),
+            busy: false,
+            limits: self.responder_limits,
+        };
+        responder.check_invariants();
+        match responder.respond(request, &self.responder.store) {
             Ok(Reply::Answer(response)) => Some(response),
             Ok(Reply::Apply(records)) => {
-                self.other.apply(records).await;
+                self.responder.apply(records).await;
                 Some(Response::Taken)
             }
             Err(error) => {
@@ -259,7 +278,7 @@ impl Session<'_> {
     }
 }
 
-/// Memory does not fail, so a session ends early by what the other side sent alone.
+/// Memory does not fail, so only messages of the other side end a session early.
 fn refused<E: std::fmt::Debug + std::error::Error>(error: &SessionError<E>) -> End {
     assert!(!matches!(error, SessionError::Store(_)), "{error:?}");
     End::Refused
@@ -277,7 +296,7 @@ fn frame_of_response(response: &Response, changed: bool) -> Vec<u8> {
     frame
 }
 
-/// The message in the frame, of which a byte may be another.
+/// The message in the frame, of which one byte can be changed.
 fn changed<T: serde::de::DeserializeOwned>(
     script: &mut Script<'_>,
     changing: bool,
@@ -309,7 +328,7 @@ fn ids(script: &mut Script<'_>) -> Vec<[u8; 8]> {
     (0..script.byte() % 8).map(|_| script.number(8).to_le_bytes()).collect()
 }
 
-/// A record, authentic or not: anybody may write one, but none with other bytes than it names.
+/// A record, authentic or not: any node can write one, but none whose body does not match its hash.
 fn any_record(script: &mut Script<'_>) -> WireRecord {
     let (n, version) = (script.below(KEYS_MAX), 1 + u64::from(script.byte() % 5));
     let (node, size) = (script.byte() % 4, script.below(6));
@@ -342,9 +361,9 @@ fn change_request(script: &mut Script<'_>, request: &mut Request) {
     };
 }
 
-fn any_piece(script: &mut Script<'_>) -> Piece {
+fn any_cut(script: &mut Script<'_>) -> CutRange {
     if script.byte().is_multiple_of(2) {
-        return Piece::Ids(ids(script));
+        return CutRange::Ids(ids(script));
     }
     let child = |script: &mut Script<'_>| Child {
         short: script.number(4) as u32,
@@ -352,26 +371,26 @@ fn any_piece(script: &mut Script<'_>) -> Piece {
         low: [script.byte(); 16],
     };
     let level = script.byte();
-    Piece::Children { level, children: (0..script.byte() % 8).map(|_| child(script)).collect() }
+    CutRange::Children { level, children: (0..script.byte() % 8).map(|_| child(script)).collect() }
 }
 
-fn change_piece(script: &mut Script<'_>, piece: &mut Piece) {
-    match (script.byte() % 6, &mut *piece) {
-        (0, Piece::Children { level, .. }) => *level = script.byte(),
-        (1, Piece::Children { children, .. }) if !children.is_empty() => {
+fn change_cut(script: &mut Script<'_>, cut: &mut CutRange) {
+    match (script.byte() % 6, &mut *cut) {
+        (0, CutRange::Children { level, .. }) => *level = script.byte(),
+        (1, CutRange::Children { children, .. }) if !children.is_empty() => {
             let at = script.below(children.len());
             children[at].count = script.number(8);
         }
-        (2, Piece::Children { children, .. }) => drop(children.pop()),
-        (3, Piece::Children { children, .. }) => children.reverse(),
-        (4, Piece::Children { children, .. }) if !children.is_empty() => {
+        (2, CutRange::Children { children, .. }) => drop(children.pop()),
+        (3, CutRange::Children { children, .. }) => children.reverse(),
+        (4, CutRange::Children { children, .. }) if !children.is_empty() => {
             let at = script.below(children.len());
             children[at].short = children[0].short;
         }
-        (0, Piece::Ids(ids)) => drop(ids.pop()),
-        (1, Piece::Ids(ids)) => ids.extend(self::ids(script)),
-        (2, Piece::Ids(ids)) => ids.extend(ids.clone()),
-        _ => *piece = any_piece(script),
+        (0, CutRange::Ids(ids)) => drop(ids.pop()),
+        (1, CutRange::Ids(ids)) => ids.extend(self::ids(script)),
+        (2, CutRange::Ids(ids)) => ids.extend(ids.clone()),
+        _ => *cut = any_cut(script),
     }
 }
 
@@ -399,7 +418,7 @@ fn change_response(script: &mut Script<'_>, response: &mut Response) {
         (3, _) => {
             *response = match script.byte() % 7 {
                 0 => Response::Begun { report: report(0), root: Sum::default() },
-                1 => Response::Pieces((0..script.byte() % 4).map(|_| any_piece(script)).collect()),
+                1 => Response::Pieces((0..script.byte() % 4).map(|_| any_cut(script)).collect()),
                 2 => Response::Given(
                     (0..script.byte() % 4)
                         .map(|_| Given {
@@ -416,7 +435,7 @@ fn change_response(script: &mut Script<'_>, response: &mut Response) {
             }
         }
         (4, Response::Begun { root, .. }) => {
-            // any sum, also of more records than there can be
+            // Any sum, also of more records than there can be.
             let mut bytes = wire::encode(root);
             let at = script.below(bytes.len());
             bytes[at] ^= script.byte();
@@ -424,7 +443,7 @@ fn change_response(script: &mut Script<'_>, response: &mut Response) {
         }
         (_, Response::Pieces(pieces)) if !pieces.is_empty() => {
             let at = script.below(pieces.len());
-            change_piece(script, &mut pieces[at]);
+            change_cut(script, &mut pieces[at]);
         }
         (7, Response::Given(given)) => drop(given.pop()),
         (_, Response::Given(given)) if !given.is_empty() => {
@@ -441,9 +460,9 @@ pub fn run(data: &[u8]) {
     super::block_on(async {
         let mut script = Script::new(data);
         let (a, b) = (Side::new(1), Side::new(2));
-        let (driver_limits, other_limits) = (script.pick(&SIZES), script.pick(&SIZES));
+        let (initiator_limits, responder_limits) = (script.pick(&SIZES), script.pick(&SIZES));
         fill(&mut script, &a, &b).await;
-        let session = Session { driver: &a, other: &b, driver_limits, other_limits };
+        let session = Session { initiator: &a, responder: &b, initiator_limits, responder_limits };
         let untouched = script.is_over();
         let end = session.run(&mut script).await;
         a.check();
@@ -452,8 +471,8 @@ pub fn run(data: &[u8]) {
             assert_eq!(end, End::Done, "nobody disturbed it");
             assert_eq!(a.store.fingerprint(), b.store.fingerprint(), "one session is enough");
         }
-        // what one side invented, the next honest session spreads or drops, but settles
-        let session = Session { driver: &b, other: &a, driver_limits, other_limits };
+        // The next honest session spreads or drops what one side made up, but settles.
+        let session = Session { initiator: &b, responder: &a, initiator_limits, responder_limits };
         assert_eq!(session.run(&mut Script::new(&[])).await, End::Done);
         a.check();
         b.check();

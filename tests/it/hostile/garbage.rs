@@ -8,7 +8,7 @@ use kvs::model::member::Report;
 use kvs::model::{Content, ContentType, Header, Key, NodeId, Seen, Timestamp, Version};
 use kvs::proto::digest::Sum;
 use kvs::proto::wire::{
-    self, Child, Given, Mode, Piece, Push, Range, Request, Response, Wanted, WireRecord,
+    self, Child, CutRange, Given, Mode, Push, Range, Request, Response, Wanted, WireRecord,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
@@ -340,7 +340,7 @@ async fn a_record_with_other_bytes_than_its_header_names_does_not_get_in() {
         assert!(matches!(&answers[1], Response::Failed(why) if why.contains("forged/value")));
         grows(node, "kvs_peer_refused_total", &[("reason", "malformed")], before).await;
     }
-    node.logs(&["WARN", "forged/value", "other bytes than it names"]).await;
+    node.logs(&["WARN", "forged/value", "does not match its hash"]).await;
     assert_eq!(node.client.fingerprint().await, fingerprint);
     for node in &cluster.nodes {
         assert!(node.client.get("/scan/forged").await.json()["items"] == serde_json::json!([]));
@@ -459,7 +459,7 @@ async fn a_member_that_lies_in_sessions_is_found_out() {
         let given = |records, unknown| Given { records, unknown, resume: None };
         let child = Child { short: 1, count: u64::MAX, low: [7; 16] };
         let children =
-            |level, count| Piece::Children { level, children: vec![child.clone(); count] };
+            |level, count| CutRange::Children { level, children: vec![child.clone(); count] };
         let lie = match turn.fetch_add(1, Ordering::SeqCst) % 9 {
             0 => Response::Pieces(Vec::new()),
             1 => Response::Pieces(vec![children(0, 1)]),

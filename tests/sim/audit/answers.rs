@@ -1,4 +1,4 @@
-//! What nodes answer to writes, against what was asked and what is known of the moment.
+//! Checks what nodes answer to writes against the request and what is known of the moment.
 
 use kvs::model::{Condition, Content, Expected, Header, Key, Timestamp};
 use kvs::store::{Change, Entry, Write, WriteError, Written};
@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::asked::{Answer, Attempt, Held, Request, holds};
 use super::retries::says_nothing;
-use super::{Audit, told};
+use super::{Audit, described};
 use crate::client::READ_BYTES_MAX;
 
-/// What a key had at the moment of a decision, as far as it is known.
+/// What a key had at the moment of a decision, as far as that is known.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub record: Option<Header>,
@@ -18,7 +18,7 @@ pub(super) struct State {
 }
 
 impl Audit {
-    /// The node acknowledged what was asked for.
+    /// Checks a request that the node accepted.
     pub(super) fn accepted(&mut self, number: u64, answer: &Answer, after: &Held) {
         if self.is_answered_before(number, answer) {
             return;
@@ -32,20 +32,20 @@ impl Audit {
             (Request::Txn(txn), Answer::Txn(done)) => {
                 self.took_place(number, &attempt, txn, done, after);
             }
-            _ => self.violated(None, "the answer is not one to what was asked"),
+            _ => self.violated(None, "the answer does not fit the request"),
         }
         self.answered_named(number, answer, attempt.is_unknown);
     }
 
     fn written(&mut self, number: u64, attempt: &Attempt, write: &Write, written: &Written) {
         let (key, header, slot) = (&write.key, &written.header, attempt.asked.slot);
-        self.story.tell(Some(key), format!("node {slot} acknowledged {}", told(header)));
+        self.story.add(Some(key), format!("node {slot} acknowledged {}", described(header)));
         if self.records.get(&(key.clone(), header.version)).is_some_and(|known| known.acked) {
-            self.violated(Some(key), "two acknowledged writes are one");
+            self.violated(Some(key), "one record was acknowledged as two writes");
         }
         let is_named = write.uuid.is_none_or(|uuid| uuid == header.version.uuid);
         if !is_named || attempt.wish_for(key, header).is_none() {
-            self.violated(Some(key), "what was acknowledged is not what was asked for");
+            self.violated(Some(key), "the acknowledged record is not the one requested");
         }
         if let Some(attempt) = self.attempts.get_mut(&number) {
             attempt.branch = Some(true);
@@ -64,37 +64,38 @@ impl Audit {
         *greatest = header.version.max(*greatest);
     }
 
-    /// What it says to have replaced: it was live, is the parent, and was expected.
+    /// Checks what the write replaced by its own account: it was live, is the parent, and was
+    /// expected.
     fn check_previous(&mut self, attempt: &Attempt, write: &Write, written: &Written) {
         let (key, clock) = (Some(&write.key), &self.clocks[attempt.asked.slot]);
         let header = &written.header;
         let previous = written.previous.and_then(|at| self.known_at(&write.key, at));
         if let Some((uuid, timestamp)) = written.previous {
             if header.parent != Some(uuid) {
-                self.violated(key, "the answer names another parent than the record");
+                self.violated(key, "the answer and the record name different parents");
             }
             if !write.conditions.iter().all(|condition| names(condition, uuid, timestamp)) {
-                self.violated(key, "a swap replaced another version than it expected");
+                self.violated(key, "a swap replaced a version that it did not expect");
             }
             let began = attempt.began.earliest(clock);
             let ended = |at: Timestamp| began.is_some_and(|began| at <= began);
             if previous.is_some_and(|previous| {
                 previous.content == Content::Tombstone || previous.expires_at.is_some_and(ended)
             }) {
-                self.violated(key, "what was dead is said to have been replaced alive");
+                self.violated(key, "a dead record was reported as replaced alive");
             }
         } else if matches!(write.change, Change::Delete) {
-            self.violated(key, "nothing was deleted");
+            self.violated(key, "an accepted delete deleted nothing");
         } else if let Some(parent) = header.parent {
             let lived = |parent: &&Header| self.surely_lives(attempt.asked.slot, parent);
             let parents = self.parents(&write.key, parent);
             if !parents.is_empty() && parents.iter().all(lived) {
-                self.violated(key, "a live value was taken for none");
+                self.violated(key, "a live value was treated as absent");
             }
         }
         let is_known = previous.is_some() || written.previous.is_none();
         if is_known && !write.conditions.iter().all(|c| self.holds(c, previous)) {
-            self.violated(key, "a swap took place though what it expected was not there");
+            self.violated(key, "a swap took place although its expectation did not hold");
         }
         if !write.conditions.is_empty() {
             self.tally.swapped += 1;
@@ -110,15 +111,15 @@ impl Audit {
         known.into_iter().find(|header| header.version.timestamp == timestamp)
     }
 
-    /// Whether a record that a node holds cannot have been dead there yet.
+    /// Whether a record that a node holds cannot have expired there yet.
     pub(super) fn surely_lives(&self, slot: usize, header: &Header) -> bool {
         header.content != Content::Tombstone && !self.may_be_swept(slot, header)
     }
 
-    /// What a key had when the attempt was decided, which lies between the two moments at which
-    /// the node held `before` and `after`.
+    /// What a key had when the attempt was decided, between the two moments at which the node held
+    /// `before` and `after`.
     pub(super) fn state(&self, attempt: &Attempt, key: &Key, after: &Held) -> Option<State> {
-        // the answer to a retry is as old as the decision
+        // The answer to a retry can be as old as the first attempt.
         if attempt.was_repeated {
             return None;
         }
@@ -127,7 +128,7 @@ impl Audit {
         if version(before) == version(after) {
             return Some(self.state_of(attempt, before.as_ref()));
         }
-        // what it wrote itself names what was there
+        // The write itself names what was there.
         let own = after.as_ref()?;
         if attempt.pieces.get(key) != Some(&own.version) {
             return None;
@@ -156,7 +157,7 @@ impl Audit {
         State { record: record.cloned(), lived }
     }
 
-    /// The node refused it.
+    /// Checks a request that the node refused.
     pub(super) fn refused(&mut self, number: u64, refusal: &WriteError, after: &Held) {
         let Some(attempt) = self.attempts.get(&number).cloned() else { return };
         let key = attempt.request.keys().pop_first();
@@ -173,15 +174,16 @@ impl Audit {
             (_, refusal) if says_nothing(refusal) => {}
             (request, WriteError::RequestsFull)
                 if request.uuid().is_some() && self.rules.remembers_little => {}
-            _ => self.violated(key.as_ref(), &format!("it was refused with {refusal:?}")),
+            _ => self.violated(key.as_ref(), &format!("the request was refused with {refusal:?}")),
         }
         let text = format!("node {} refused a request: {refusal}", attempt.asked.slot);
-        self.story.tell(key.as_ref(), text);
+        self.story.add(key.as_ref(), text);
         self.leave(number, !says_nothing(refusal));
     }
 
-    /// One who waited for an answer has it, and it was not accepted then. When nobody else waits,
-    /// it never was, unless it was asked before and nobody knows what became of that.
+    /// Notes that one of the waiting clients has an answer, and that the request was not accepted
+    /// this time. When no other client waits, it never was accepted, unless an earlier attempt has
+    /// an unknown outcome.
     fn leave(&mut self, number: u64, is_decided: bool) {
         let Some(attempt) = self.attempts.get_mut(&number) else { return };
         attempt.waiting = attempt.waiting.saturating_sub(1);
@@ -196,14 +198,14 @@ impl Audit {
         let attempt = attempt.clone();
         if self.took_place_before(&attempt) {
             let key = attempt.request.keys().pop_first();
-            self.violated(key.as_ref(), "a retry of what took place was refused");
+            self.violated(key.as_ref(), "a retry of a request that took place was refused");
         }
         self.settle(number, &[]);
         self.close(number);
     }
 
-    /// Whether a request that has a name was seen to have taken place, on the disk that it was
-    /// asked on, where it must be remembered.
+    /// Whether a request with a request id was seen to have taken place on the disk on which it was
+    /// asked, which must then remember it.
     fn took_place_before(&self, attempt: &Attempt) -> bool {
         let is_its_own = |uuid| !self.retries.is_shared(uuid);
         attempt.request.uuid().is_some_and(is_its_own)
@@ -212,7 +214,7 @@ impl Audit {
             && attempt.disk == self.disk(attempt.asked.slot)
     }
 
-    /// Whether a record that the node held may have lain too far ahead of its clock.
+    /// Whether a record that the node held can have been too far ahead of its clock.
     fn may_be_ahead(&self, attempt: &Attempt, after: &Held) -> bool {
         let Some(began) = attempt.began.earliest(&self.clocks[attempt.asked.slot]) else {
             return true;
@@ -233,7 +235,10 @@ impl Audit {
         let Some(entry) = current else {
             self.check_nothing(attempt, write, after);
             if write.conditions.iter().all(|condition| self.holds(condition, None)) {
-                self.violated(Some(key), "a swap was refused though nothing was there as expected");
+                self.violated(
+                    Some(key),
+                    "a swap that expects no value was refused without a value",
+                );
             }
             return;
         };
@@ -241,7 +246,8 @@ impl Audit {
         self.attribute(key, header);
         let before = attempt.before.get(key).and_then(Option::as_ref);
         if before.is_some_and(|before| before.version > header.version) {
-            let what = format!("it was refused over {}, which was gone by then", told(header));
+            let what =
+                format!("a request was refused over {}, which was gone by then", described(header));
             self.violated(Some(key), &what);
         }
         self.check_entry(attempt, key, entry);
@@ -251,36 +257,36 @@ impl Audit {
         };
         let fails = |c: &Condition| may_be_twin(c) || !self.holds(c, Some(header));
         if !write.conditions.iter().any(fails) {
-            let what = format!("node {slot} refused it though what it expects was there");
+            let what = format!("node {slot} refused a request whose expectation held");
             self.violated(Some(key), &what);
         }
     }
 
-    /// An answer shows this as alive at the moment of the decision.
+    /// Checks that this was alive at the moment of the decision, as the answer shows it.
     pub(super) fn check_entry(&self, attempt: &Attempt, key: &Key, entry: &Entry) {
         let began = attempt.began.earliest(&self.clocks[attempt.asked.slot]);
         let ended = entry.header.expires_at.zip(began).is_some_and(|(at, began)| at <= began);
         if ended || entry.header.content == Content::Tombstone {
-            self.violated(Some(key), &format!("{} was dead by then", told(&entry.header)));
+            self.violated(Some(key), &format!("{} was dead by then", described(&entry.header)));
         }
         if let (Content::Value { size, hash, .. }, Some(body)) =
             (&entry.header.content, &entry.body)
             && (*size != body.len() as u64 || blake3::hash(body).as_bytes() != hash)
         {
-            self.violated(Some(key), "an answer does not have the bytes that it names");
+            self.violated(Some(key), "an answer has other bytes than its header names");
         }
     }
 
-    /// The node says that there was no live value.
+    /// Checks that there was no live value, as the node says.
     fn check_nothing(&mut self, attempt: &Attempt, write: &Write, after: &Held) {
         let state = self.state(attempt, &write.key, after);
         if state.is_some_and(|state| state.lived == Some(true)) {
-            self.violated(Some(&write.key), "a live value was taken for none");
+            self.violated(Some(&write.key), "a live value was treated as absent");
         }
     }
 }
 
-/// Whether a condition that names a version names this one; others name none.
+/// Whether the condition names this version. Conditions that name no version do not.
 fn names(condition: &Condition, uuid: Uuid, timestamp: Timestamp) -> bool {
     match condition {
         Condition::Expect(Expected::Uuid(expected)) => *expected == uuid,

@@ -1,4 +1,4 @@
-//! What clients ask for, and what the auditor keeps of it until it knows what became of it.
+//! The requests of clients, and what the auditor remembers of each until its outcome is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,25 +9,25 @@ use uuid::Uuid;
 
 use crate::clock::SimClock;
 
-/// What a client asks its node.
+/// A request of a client.
 #[derive(Clone, Debug)]
 pub enum Request {
     Write(Write),
     Txn(Txn),
 }
 
-/// What it is answered when it is accepted.
+/// The answer to an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Write(Written),
     Txn(TxnDone),
 }
 
-/// The records of some keys as a node held them at one moment; without the entry of a key, they
-/// could not be read.
+/// The records of some keys as a node held them at one moment. Keys without an entry could not be
+/// read.
 pub type Held = BTreeMap<Key, Option<Header>>;
 
-/// Who is asked.
+/// The node that is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     pub slot: usize,
@@ -39,7 +39,7 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub now: Timestamp,
-    /// By how much the clock had been set by then.
+    /// How far the clock had been set by then.
     pub stepped: Duration,
 }
 
@@ -49,13 +49,13 @@ impl Moment {
         Self { now: clock.now(), stepped: clock.stepped() }
     }
 
-    /// What the clock has told since is not less, as far as is known.
+    /// Whether the clock has shown no less since then, as far as is known.
     pub fn earliest(&self, clock: &SimClock) -> Option<Timestamp> {
         (clock.stepped() == self.stepped).then_some(self.now)
     }
 }
 
-/// One write that a request may lead to, and in which branch of a transaction it stands.
+/// A write that a request can lead to, and the branch of the transaction that it belongs to.
 pub struct Wish<'a> {
     pub key: &'a Key,
     pub change: &'a Change,
@@ -70,7 +70,7 @@ impl Request {
         }
     }
 
-    /// Everything that it may write.
+    /// All writes that the request can lead to.
     pub fn wishes(&self) -> Vec<Wish<'_>> {
         match self {
             Self::Write(Write { key, change, .. }) => vec![Wish { key, change, branch: true }],
@@ -82,7 +82,7 @@ impl Request {
         }
     }
 
-    /// Every key that it names.
+    /// All keys that the request names.
     pub fn keys(&self) -> BTreeSet<Key> {
         match self {
             Self::Write(write) => [write.key.clone()].into(),
@@ -94,7 +94,7 @@ impl Request {
         }
     }
 
-    /// Whether it is the other one, word for word.
+    /// Whether the two requests are equal, word for word.
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Write(a), Self::Write(b)) => {
@@ -129,7 +129,7 @@ fn are_same(a: &[Operation], b: &[Operation]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(is_same)
 }
 
-/// A list of operations in few words.
+/// A list of operations in a few words.
 pub fn brief(operations: &[Operation]) -> String {
     let brief = |operation: &Operation| match operation {
         Operation::Get(key) => format!("get {key}"),
@@ -142,7 +142,7 @@ pub fn brief(operations: &[Operation]) -> String {
 }
 
 impl Answer {
-    /// In few words; the same words say the same.
+    /// The request in a few words; equal texts mean equal requests.
     pub fn brief(&self) -> String {
         let outcome = |outcome: &OperationResult| match outcome {
             OperationResult::Got(Some(entry)) => format!("got {:?}", entry.header.version),
@@ -173,31 +173,30 @@ pub fn lifetime_of(change: &Change) -> Lifetime {
     }
 }
 
-/// A request while not all is known of what it wrote.
+/// A request whose writes are not all known yet.
 #[derive(Clone)]
 pub struct Attempt {
     pub asked: Asked,
     /// How many disks the node had lost.
     pub disk: u32,
     pub request: Request,
-    /// What the node held before it was asked.
+    /// What the node held before the request.
     pub before: Held,
     pub began: Moment,
-    /// The uuid of what it writes: the client's, or that of the first record that it must have
-    /// made.
+    /// The uuid of its writes: the client's, or that of the first record that it must have written.
     pub uuid: Option<Uuid>,
-    /// Whether the uuid is beyond doubt: one delete looks like another.
+    /// Whether the uuid is certain: one delete looks like another.
     pub is_sure: bool,
-    /// What was seen that it must have written.
+    /// The records seen that it must have written.
     pub pieces: BTreeMap<Key, Version>,
     /// How many clients wait for its answer.
     pub waiting: u32,
-    /// Whether it was asked by one whom nobody answered.
+    /// Whether a client asked it and got no answer.
     pub is_unknown: bool,
-    /// Whether it was asked more than once, so that its answer may be an old one.
+    /// Whether it was asked more than once, so that its answer can be an old one.
     pub was_repeated: bool,
-    /// Of a transaction that was acknowledged: which branch was taken, when its values were put,
-    /// and what it had nothing to delete of.
+    /// For an acknowledged transaction: the branch taken, when its values were put, and the keys of
+    /// which it had nothing to delete.
     pub branch: Option<bool>,
     pub put_at: BTreeMap<Key, Timestamp>,
     pub nothing_at: BTreeSet<Key>,
@@ -227,7 +226,7 @@ impl Attempt {
         matches!(self.request, Request::Txn(_))
     }
 
-    /// The change of this attempt that leaves just this behind.
+    /// The change of this attempt that leaves exactly this behind.
     pub fn wish_for(&self, key: &Key, header: &Header) -> Option<Wish<'_>> {
         let fits = |wish: &Wish<'_>| {
             wish.key == key
@@ -246,15 +245,15 @@ impl Attempt {
         self.request.wishes().into_iter().find(|wish| possible && fits(wish))
     }
 
-    /// Whether it can have written this besides what it has written; with `guessed`, instead of
-    /// what was taken for its work before.
+    /// Whether it can have written this besides its other writes; with `guessed`, instead of one
+    /// that was attributed to it before.
     pub fn can_have_made(&self, key: &Key, header: &Header, guessed: bool) -> bool {
         let is_free = self.uuid.is_none_or(|uuid| uuid == header.version.uuid)
             && !self.pieces.contains_key(key);
         (is_free || (guessed && !self.is_sure)) && self.wish_for(key, header).is_some()
     }
 
-    /// The branch that was taken, as far as it is known; `header` gives the seen ones.
+    /// The branch that was taken, as far as it is known. `header` returns the headers seen.
     pub fn branch_by<'a>(
         &self,
         header: impl Fn(&Key, &Version) -> Option<&'a Header>,
@@ -269,8 +268,8 @@ impl Attempt {
     }
 }
 
-/// What an expectation says of a value that is live, or of none. `json` gives the bytes of a
-/// value that is JSON by their hash.
+/// Whether an expectation holds for a live value, or for none. `json` returns the bytes of a value
+/// that is JSON by their hash.
 pub fn holds<'a>(
     condition: &Condition,
     live: Option<&Header>,

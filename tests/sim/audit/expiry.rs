@@ -1,40 +1,41 @@
-//! Values that end: dead from that moment on by the clock of the node that shows them, not before,
-//! and never alive again.
+//! Values with an end: dead from that moment on by the clock of the node that shows them, not
+//! before, and never alive again.
 
 use std::collections::BTreeMap;
 
 use kvs::model::{Content, Header, Key, Record, Timestamp, Version};
 
 use super::asked::Moment;
-use super::{Audit, told};
+use super::{Audit, described};
 
-/// What was seen dead by its end.
+/// The values seen to be dead because their time had ended.
 #[derive(Default)]
 pub struct Expiry {
-    /// By the process that runs now: which version, and what the clock said.
+    /// By the present process: the version, and what the clock showed.
     dead: BTreeMap<(usize, Key), (Version, Timestamp)>,
-    /// What a client was told to be dead, and by what time the node may have judged it then.
-    told: BTreeMap<(usize, Key), (Version, Timestamp)>,
-    /// Whose bytes are gone: dead for good on this disk.
+    /// What a client learned to be dead, and the latest time by which the node can have judged it.
+    learned: BTreeMap<(usize, Key), (Version, Timestamp)>,
+    /// Values without their bytes: dead for good on this disk.
     swept: BTreeMap<(usize, Key), Version>,
 }
 
 impl Expiry {
     pub fn disk_lost(&mut self, slot: usize) {
         self.process_ended(slot);
-        self.told.retain(|(at, _), _| *at != slot);
+        self.learned.retain(|(at, _), _| *at != slot);
         self.swept.retain(|(at, _), _| *at != slot);
     }
 
-    /// The next process over this disk knows what was swept, and what clients were told, but not
-    /// what only the auditor saw.
+    /// Forgets what only the auditor saw. The next process over this disk knows what was swept, and
+    /// what clients learned.
     pub fn process_ended(&mut self, slot: usize) {
         self.dead.retain(|(at, _), _| *at != slot);
     }
 }
 
 impl Audit {
-    /// The node at `slot` holds `record` for a key and shows `live` of it at the same moment.
+    /// Checks that the node at `slot` holds `record` for a key and shows `live` for it at the same
+    /// moment.
     pub fn looked(
         &mut self,
         slot: usize,
@@ -49,7 +50,7 @@ impl Audit {
         match (live, record) {
             (Some(live), Some(record)) if record.header == *live => self.lives(slot, key, live),
             (Some(live), _) => {
-                let what = format!("node {slot} shows {} and holds {record:?}", told(live));
+                let what = format!("node {slot} shows {} and holds {record:?}", described(live));
                 self.violated(Some(key), &what);
             }
             (None, Some(record)) if record.header.content != Content::Tombstone => {
@@ -59,7 +60,7 @@ impl Audit {
         }
     }
 
-    /// A record has the bytes that it names, or is over and has none any more.
+    /// Checks that a record has the bytes that it names, or has expired and has none.
     fn check_body(&mut self, slot: usize, key: &Key, record: &Record) {
         let header = &record.header;
         if record.is_whole() {
@@ -67,18 +68,18 @@ impl Audit {
         }
         let ended = self.may_be_swept(slot, header);
         if !record.body.is_empty() || !ended {
-            let what = format!("{} does not have the bytes that it names", told(header));
+            let what = format!("{} has other bytes than its header names", described(header));
             self.violated(Some(key), &what);
         }
         let before = self.expiry.swept.insert((slot, key.clone()), header.version);
         if before != Some(header.version) {
-            self.story.tell(Some(key), format!("node {slot} has swept {}", header.version.uuid));
+            self.story.add(Some(key), format!("node {slot} has swept {}", header.version.uuid));
             self.tally.swept += 1;
         }
     }
 
-    /// Whether the bytes of a value may be gone at a node: it is over there, or for a peer whose
-    /// clock differs by as much as clocks may.
+    /// Whether the bytes of a value can be gone at a node: it has expired there, or at a peer whose
+    /// clock differs by as much as is allowed.
     pub(super) fn may_be_swept(&self, slot: usize, header: &Header) -> bool {
         let latest = self.clocks[slot].latest().plus(self.rules.clock_drift_max);
         header.expires_at.is_some_and(|at| at <= latest)
@@ -87,21 +88,24 @@ impl Audit {
     fn lives(&self, slot: usize, key: &Key, live: &Header) {
         let (at, now) = ((slot, key.clone()), Moment::of(&self.clocks[slot]).now);
         if live.expires_at.is_some_and(|end| end <= now) {
-            let what = format!("node {slot} shows {} at {}", told(live), now.micros());
+            let what = format!("node {slot} shows {} at {}", described(live), now.micros());
             self.violated(Some(key), &what);
         }
         if self.expiry.swept.get(&at) == Some(&live.version) {
-            let what = format!("node {slot} shows {}, which it had swept", told(live));
+            let what = format!("node {slot} shows {}, which it had swept", described(live));
             self.violated(Some(key), &what);
         }
-        if self.expiry.told.get(&at).is_some_and(|(version, _)| *version == live.version) {
-            let what = format!("node {slot} shows {}, and told that it was dead", told(live));
+        if self.expiry.learned.get(&at).is_some_and(|(version, _)| *version == live.version) {
+            let what = format!(
+                "node {slot} shows {} after a client learned of its expiry",
+                described(live)
+            );
             self.violated(Some(key), &what);
         }
         let died = self.expiry.dead.get(&at).filter(|(version, _)| *version == live.version);
         if let Some((_, died)) = died {
             let (now, died) = (now.micros(), died.micros());
-            let what = format!("node {slot} shows {} at {now}, dead at {died}", told(live));
+            let what = format!("node {slot} shows {} at {now}, dead at {died}", described(live));
             self.violated(Some(key), &what);
         }
     }
@@ -112,7 +116,8 @@ impl Audit {
         let (now, latest) = (Moment::of(clock).now, self.judged_at_most(slot));
         let is_swept = self.expiry.swept.get(&at) == Some(&header.version);
         if !is_swept && header.expires_at.is_none_or(|end| end > latest) {
-            let what = format!("node {slot} does not show {} at {}", told(header), now.micros());
+            let what =
+                format!("node {slot} does not show {} at {}", described(header), now.micros());
             self.violated(Some(key), &what);
         }
         let before = self.expiry.dead.get(&at).filter(|(version, _)| *version == header.version);
@@ -121,31 +126,32 @@ impl Audit {
         self.expiry.dead.insert(at, (header.version, died));
     }
 
-    /// As late as the node at `slot` may take it to be.
+    /// The latest time that the node at `slot` can take it to be.
     fn judged_at_most(&self, slot: usize) -> Timestamp {
         let (clock, now) = (&self.clocks[slot], Moment::of(&self.clocks[slot]).now);
         now.max(clock.latest().min(now.plus(self.rules.clock_drift_max)))
     }
 
-    /// A client was told that a value is dead, which the disk could keep.
-    pub fn told_dead(&mut self, slot: usize, key: &Key, version: Version) {
+    /// Notes that a client learned of an expiry, which the disk could persist.
+    pub fn learned_dead(&mut self, slot: usize, key: &Key, version: Version) {
         let latest = self.judged_at_most(slot);
-        self.expiry.told.insert((slot, key.clone()), (version, latest));
-        self.tally.told_dead += 1;
+        self.expiry.learned.insert((slot, key.clone()), (version, latest));
+        self.tally.learned_dead += 1;
     }
 
-    /// A process starts at the node.
+    /// Notes that a process starts at the node.
     pub fn starts(&mut self, slot: usize) {
         self.expiry.process_ended(slot);
     }
 
-    /// The clock of a node was set. Where it is too far back, what was dead may live again.
+    /// Notes that the clock of a node was set. When it is too far back, expired values can live
+    /// again.
     pub fn clock_set(&mut self, slot: usize) {
         let borne = Moment::of(&self.clocks[slot]).now.plus(self.rules.clock_drift_max);
         self.expiry.dead.retain(|(at, _), (_, died)| *at != slot || *died <= borne);
-        // a clock that was further ahead before may have left that time on the disk
+        // A clock that was further ahead before can have left that time on the disk.
         let was_wrong = self.clocks[slot].latest() > borne;
         let kept = |latest: Timestamp| !was_wrong && latest <= borne;
-        self.expiry.told.retain(|(at, _), (_, latest)| *at != slot || kept(*latest));
+        self.expiry.learned.retain(|(at, _), (_, latest)| *at != slot || kept(*latest));
     }
 }

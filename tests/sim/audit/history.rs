@@ -1,13 +1,13 @@
-//! What a node says of the past of a key.
+//! Checks what a node shows of the history of a key.
 
 use kvs::model::{Content, Header, Key, Record};
 use kvs::store::{Outcome, Revision};
 
 use super::asked::Moment;
-use super::{Audit, told};
+use super::{Audit, described};
 
 impl Audit {
-    /// The node at `slot` holds `current` for a key, and gives these revisions of it.
+    /// Checks that the node at `slot` holds `current` for a key and shows these revisions.
     pub fn recalled(
         &mut self,
         slot: usize,
@@ -22,7 +22,7 @@ impl Audit {
         }
         let most = self.rules.history_depth as usize + 1;
         if revisions.len() > most {
-            let what = format!("node {slot} keeps {} revisions, not {most}", revisions.len());
+            let what = format!("node {slot} stores {} revisions, not {most}", revisions.len());
             self.violated(Some(key), &what);
         }
         let mut newer: Option<&Header> = None;
@@ -44,15 +44,15 @@ impl Audit {
             Some(newer) if ended_by(newer.version.timestamp) => Outcome::Expired,
             Some(_) => Outcome::Replaced,
             None if ended_by(now) => Outcome::Expired,
-            // it may be over by the greatest time that the node has seen
+            // It can have expired by the greatest time that the node has seen.
             None if self.may_be_swept(slot, header) => revision.outcome,
             None => Outcome::Current,
         };
         let follows = newer.is_none_or(|newer| newer.version > header.version);
         let by = newer.map(|newer| newer.version.uuid);
         if outcome != revision.outcome || by != revision.by || !follows {
-            let by = newer.map(told);
-            let what = format!("node {slot} says {revision:?}, and after it came {by:?}");
+            let by = newer.map(described);
+            let what = format!("node {slot} shows {revision:?}, but {by:?} followed it");
             self.violated(Some(key), &what);
         }
         let is_whole = match &revision.body {
@@ -60,13 +60,14 @@ impl Audit {
             None => header.content != Content::Tombstone && self.may_be_swept(slot, header),
         };
         if !is_whole {
-            let what = format!("a revision of node {slot} has lost its bytes: {}", told(header));
+            let what =
+                format!("a revision of node {slot} has lost its bytes: {}", described(header));
             self.violated(Some(key), &what);
         }
     }
 
-    /// Nothing is left out of what the node is known to have held, but what is older than the
-    /// oldest of as many as it is to keep.
+    /// Checks that nothing is missing that the node is known to have held, except what is older
+    /// than the oldest of a full list.
     fn check_complete(&self, slot: usize, key: &Key, revisions: &[Revision], most: usize) {
         let held = self.held.get(&(slot, key.clone()));
         let oldest = revisions.last().filter(|_| revisions.len() == most);

@@ -1,4 +1,4 @@
-//! Who made which record: every one that is shown must be the work of a request.
+//! Who wrote which record: each one that is shown must come from a request.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use kvs::store::Lifetime;
 use uuid::Uuid;
 
 use super::asked::{Attempt, lifetime_of};
-use super::{Audit, Known, told};
+use super::{Audit, Known, described};
 
 impl Audit {
-    /// Somebody must have asked for what is shown.
+    /// Checks that a client asked for the shown record.
     pub(super) fn attribute(&mut self, key: &Key, header: &Header) {
         if let Some(known) = self.records.get(&(key.clone(), header.version)) {
             if known.header != *header {
-                let what = format!("{} was {} before", told(header), told(&known.header));
+                let what = format!("{} was {} before", described(header), described(&known.header));
                 self.violated(Some(key), &what);
             }
             return;
@@ -23,12 +23,12 @@ impl Audit {
         self.find_maker(key, header, &mut BTreeSet::new());
     }
 
-    /// Finds the attempt that made a record that was not seen before. One delete looks like
-    /// another, so an attempt may have to give back what it was taken for before; `tried` did so
-    /// already.
+    /// Finds the attempt that wrote a record that was not seen before. One delete looks like
+    /// another, so an attempt may have to return a record that was attributed to it; `tried` has
+    /// done so already.
     fn find_maker(&mut self, key: &Key, header: &Header, tried: &mut BTreeSet<u64>) {
         let Some(number) = self.maker(key, header, tried) else {
-            self.violated(Some(key), &format!("{} was written by nobody", told(header)))
+            self.violated(Some(key), &format!("{} comes from no request", described(header)))
         };
         tried.insert(number);
         let mistaken = self.name(number, key, header);
@@ -50,7 +50,8 @@ impl Audit {
         named.or_else(free).or_else(guessed).copied()
     }
 
-    /// An attempt has the uuid of this record; gives what was taken for it by mistake.
+    /// Attributes a record to the attempt that has its uuid; returns what was attributed to that
+    /// attempt by mistake.
     fn name(&mut self, number: u64, key: &Key, header: &Header) -> Vec<(Key, Header)> {
         let uuid = header.version.uuid;
         let is_value = header.content != Content::Tombstone;
@@ -77,7 +78,7 @@ impl Audit {
         }
     }
 
-    /// These are not the work of `number`; gives them.
+    /// Takes these records away from the attempt `number`; returns them.
     fn take_back(&mut self, number: u64, names: Vec<(Key, Version)>) -> Vec<(Key, Header)> {
         let mut taken = Vec::new();
         for (key, version) in names {
@@ -94,14 +95,14 @@ impl Audit {
         taken
     }
 
-    /// A record is the work of `number`, whoever it was attributed to before.
+    /// Attributes a record to `number`, and takes it away from the attempt that had it before.
     pub(super) fn give(&mut self, number: u64, key: &Key, header: &Header) {
         let name = (key.clone(), header.version);
         let before = self.records.get(&name).map(|known| known.owner);
         if let Some(known) = self.records.get(&name)
             && known.header != *header
         {
-            self.violated(Some(key), "a record was seen otherwise than acknowledged");
+            self.violated(Some(key), "a record differs from the one acknowledged");
         }
         if let Some(other) = before.filter(|other| *other != number)
             && let Some(attempt) = self.attempts.get_mut(&other)
@@ -126,8 +127,8 @@ impl Audit {
         }
     }
 
-    /// The attempt is decided and wrote just this: what was attributed to it besides is another
-    /// one's.
+    /// The attempt is decided and wrote exactly this: other records that were attributed to it
+    /// belong to other attempts.
     pub(super) fn settle(&mut self, number: u64, made: &[(Key, Header)]) {
         let Some(attempt) = self.attempts.get(&number) else { return };
         let is_made = |key: &Key, version: &Version| {
@@ -145,7 +146,7 @@ impl Audit {
         }
     }
 
-    /// Nothing more can come of it.
+    /// Forgets an attempt that can write nothing more.
     pub(super) fn close(&mut self, number: u64) {
         if let Some(attempt) = self.attempts.remove(&number) {
             self.unname(number, attempt.uuid);
@@ -157,46 +158,46 @@ impl Audit {
         Some(&self.records.get(&(key.clone(), *version))?.header)
     }
 
-    /// What is known under this uuid. There may be several where a request was repeated on another
-    /// node.
+    /// The versions known under this uuid: several when a request was repeated on another node.
     pub(super) fn named(&self, key: &Key, uuid: Uuid) -> Vec<&Header> {
         let versions = self.versions.get(&(key.clone(), uuid));
         versions.into_iter().flatten().filter_map(|version| self.header(key, version)).collect()
     }
 
-    /// What is known of a parent; nothing where several writes may have its uuid, as the one may be
-    /// known that it was not.
+    /// The record of a parent; `None` when several writes can have its uuid, because the known one
+    /// can be the wrong one.
     pub(super) fn parents(&self, key: &Key, uuid: Uuid) -> Vec<&Header> {
         if self.retries.is_shared(uuid) { Vec::new() } else { self.named(key, uuid) }
     }
 
-    /// A record that was not seen before, against what was asked for and what it replaced.
+    /// Checks a record that was not seen before, against the request and what it replaced.
     fn check_made(&mut self, number: u64, key: &Key, header: &Header) {
         let Some(attempt) = self.attempts.get(&number) else { return };
         let at = Some(key);
         if attempt.wish_for(key, header).is_none() {
-            self.violated(at, &format!("{} is not what was asked for", told(header)));
+            self.violated(at, &format!("{} is not the record requested", described(header)));
         }
         if header.seen.knew(header.origin, header.version.timestamp) != Knew::Yes {
             self.violated(at, "a write does not know itself");
         }
         let parents = header.parent.map(|parent| self.parents(key, parent)).unwrap_or_default();
         if !parents.is_empty() && !parents.iter().any(|parent| follows(header, parent)) {
-            self.violated(at, &format!("{} does not follow its parent", told(header)));
+            self.violated(at, &format!("{} does not follow its parent", described(header)));
         }
-        // a name that was used on several nodes, or disks, does not tell which attempt it was
+        // A request id used on several nodes or disks does not show which attempt it was,
         if self.retries.is_shared(header.version.uuid) {
             return;
         }
         self.check_lifetime(attempt, key, header, &parents);
-        // nor which record was replaced
+        // nor which record was replaced.
         if header.parent.is_some_and(|parent| self.retries.is_shared(parent)) {
             return;
         }
         let place = (key.clone(), header.parent, attempt.asked.slot, attempt.disk);
         let other = self.over.insert(place, header.version);
         if other.is_some_and(|other| other != header.version) {
-            let what = format!("{} and {other:?} replaced the same on one node", told(header));
+            let what =
+                format!("{} and {other:?} replaced one record on one node", described(header));
             self.violated(at, &what);
         }
     }
@@ -219,17 +220,17 @@ impl Audit {
                 };
                 parents.is_empty() || !parents.iter().all(lives_on)
             }
-            // what fits otherwise was looked at before
+            // Records that fit in other ways were checked before.
             _ => true,
         };
         if !fits {
-            let what = format!("{} does not end when it was to", told(header));
+            let what = format!("{} does not end at the requested time", described(header));
             self.violated(Some(key), &what);
         }
     }
 }
 
-/// Whether a record can have replaced `parent`: it is above it and knows all that it knew.
+/// Whether a record can have replaced `parent`: it is greater, and knows all that `parent` knew.
 fn follows(header: &Header, parent: &Header) -> bool {
     let knows_all = parent
         .seen

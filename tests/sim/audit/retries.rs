@@ -1,8 +1,8 @@
-//! Requests that have a name, and what asking them again must give.
+//! Requests with a request id, and the answers that retries must get.
 //!
-//! On the node and the disk that accepted it, within the window, a request has its first answer.
-//! Elsewhere, or later, it may be done anew. How long a node waits for its disk cannot be known
-//! beforehand, so where the window is short nothing rests on it.
+//! On the node and the disk that accepted it, within the window, a retry gets the first answer.
+//! Elsewhere, or later, the request can be done anew. How long a node waits for its disk is unknown
+//! beforehand, so where the window is short nothing depends on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,20 +12,20 @@ use uuid::Uuid;
 use super::Audit;
 use super::asked::{Answer, Asked, Attempt, Request};
 
-/// Requests of one node that clients may ask again.
+/// How many requests of one node are remembered for retries.
 const RECENT_MAX: usize = 200;
 
-/// A name, and the slot of the node where it was used.
+/// A request id, and the slot of the node where it was used.
 pub type Name = (Uuid, usize);
 
-/// What is to come of a request that is being asked.
+/// What a repeated request must lead to.
 #[derive(Clone, Debug)]
 pub enum Ticket {
-    /// It is decided, now or before, and nobody was told yet.
+    /// The outcome is decided, now or before, and no client has learned it yet.
     Attempt(u64),
-    /// It was answered before.
+    /// The first answer.
     Again { name: Name, first: Box<Answer> },
-    /// It has the name of another one, which was accepted.
+    /// A refusal: another request with this request id was accepted.
     Other { name: Name },
 }
 
@@ -35,7 +35,7 @@ struct Named {
     disk: u32,
     number: u64,
     answer: Option<Answer>,
-    /// Everything that it was ever answered.
+    /// All answers that it ever got.
     answers: Vec<Answer>,
 }
 
@@ -44,15 +44,15 @@ pub struct Retries {
     by_name: BTreeMap<Name, Named>,
     by_attempt: BTreeMap<u64, Name>,
     recent: BTreeMap<usize, VecDeque<Uuid>>,
-    /// Those of which nobody was told what became of them.
+    /// Requests whose outcome no client learned.
     unheard: BTreeMap<usize, VecDeque<Uuid>>,
     used: BTreeSet<Uuid>,
-    /// Names that were used for several attempts: on several nodes, or disks, or after a refusal.
+    /// Request ids used for several attempts: on several nodes or disks, or after a refusal.
     shared: BTreeSet<Uuid>,
 }
 
 impl Retries {
-    /// Whether several writes may rightly have this uuid.
+    /// Whether several writes can legitimately have this uuid.
     pub fn is_shared(&self, uuid: Uuid) -> bool {
         self.shared.contains(&uuid)
     }
@@ -78,7 +78,7 @@ impl Retries {
         self.by_name.insert(name, Named { request, disk, number, answer: None, answers });
     }
 
-    /// Nobody was told what became of an attempt.
+    /// Notes that no client learned the outcome of an attempt.
     pub fn is_unheard(&mut self, number: u64) {
         if let Some((uuid, slot)) = self.by_attempt.get(&number) {
             self.unheard.entry(*slot).or_default().push_back(*uuid);
@@ -91,8 +91,8 @@ impl Retries {
 }
 
 impl Audit {
-    /// A request that clients may ask again, and whether another one under its name is sure to be
-    /// refused; the latest is number zero.
+    /// A request to retry, and whether another request with its request id will certainly be
+    /// refused. Number zero is the latest.
     pub fn asked_before(&self, slot: usize, latest: usize) -> Option<(Request, bool)> {
         let recent = self.retries.recent.get(&slot)?;
         let uuid = recent.iter().rev().nth(latest)?;
@@ -101,7 +101,7 @@ impl Audit {
         Some((named.request.clone(), is_sure))
     }
 
-    /// A request of which nobody was told what became of it.
+    /// A request whose outcome no client learned.
     pub fn unheard(&mut self, slot: usize) -> Option<Request> {
         let uuid = self.retries.unheard.get_mut(&slot)?.pop_front()?;
         Some(self.retries.by_name.get(&(uuid, slot))?.request.clone())
@@ -117,7 +117,7 @@ impl Audit {
         self.rules.remembers && named.disk == self.disk(slot)
     }
 
-    /// What a request must come to that is not asked for the first time.
+    /// What a request that is not asked for the first time must lead to.
     pub(super) fn retry(&mut self, asked: Asked, request: &Request) -> Option<Ticket> {
         let name = (request.uuid()?, asked.slot);
         let named = self.retries.by_name.get(&name)?;
@@ -125,14 +125,14 @@ impl Audit {
             return None;
         }
         if !named.request.is(request) {
-            assert!(named.answer.is_some(), "a client altered what was not accepted");
+            assert!(named.answer.is_some(), "a client altered a request that was not accepted");
             return Some(Ticket::Other { name });
         }
         if let Some(first) = &named.answer {
             return Some(Ticket::Again { name, first: Box::new(first.clone()) });
         }
         let number = named.number;
-        // one that was refused is not remembered
+        // A refused request is not remembered.
         let attempt = self.attempts.get_mut(&number)?;
         attempt.waiting += 1;
         attempt.was_repeated = true;
@@ -145,7 +145,7 @@ impl Audit {
         }
     }
 
-    /// Whether somebody was answered this before, so that nothing came of it now.
+    /// Whether an earlier attempt got this answer, so that this attempt wrote nothing.
     pub(super) fn is_answered_before(&mut self, number: u64, answer: &Answer) -> bool {
         let Some(named) = self.retries.of(number) else { return false };
         let first = named.answer.clone().filter(|_| named.number == number);
@@ -164,7 +164,7 @@ impl Audit {
         was_given
     }
 
-    /// It was accepted.
+    /// Checks an accepted request.
     pub(super) fn answered_named(&mut self, number: u64, answer: &Answer, was_unknown: bool) {
         let Some(named) = self.retries.of(number) else { return };
         named.answers.push(answer.clone());
@@ -185,7 +185,7 @@ impl Audit {
             Ok(answer) => self.differs(name, first, &answer),
             Err(error) if says_nothing(&error) => {}
             Err(error) => {
-                let what = format!("a retry of what was accepted was refused with {error:?}");
+                let what = format!("a retry of an accepted request was refused with {error:?}");
                 self.violated_by(name, &what);
             }
         }
@@ -196,7 +196,8 @@ impl Audit {
             Err(WriteError::OtherRequest) => self.tally.mismatched += 1,
             Err(error) if says_nothing(&error) => {}
             outcome => {
-                let what = format!("another request under a used name was answered {outcome:?}");
+                let what =
+                    format!("another request with a used request id was answered {outcome:?}");
                 self.violated_by(name, &what);
             }
         }
@@ -204,17 +205,20 @@ impl Audit {
 
     fn differs(&self, name: &Name, first: &Answer, answer: &Answer) -> ! {
         let (first, now) = (first.brief(), answer.brief());
-        self.violated_by(name, &format!("a retry was answered {now}, and before {first}"))
+        self.violated_by(
+            name,
+            &format!("a retry was answered {now}, but the first attempt {first}"),
+        )
     }
 
     fn violated_by(&self, name: &Name, what: &str) -> ! {
         let request = self.retries.by_name.get(name).map(|named| &named.request);
         let key = request.and_then(|request| request.keys().pop_first());
-        self.violated(key.as_ref(), &format!("{what}; it is {request:?}"))
+        self.violated(key.as_ref(), &format!("{what}; the request is {request:?}"))
     }
 }
 
-/// Whether an error says nothing about the request, but something about the node.
+/// Whether an error is about the node and not about the request.
 pub(super) fn says_nothing(error: &WriteError) -> bool {
     matches!(
         error,

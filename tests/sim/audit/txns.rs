@@ -1,4 +1,4 @@
-//! Transactions: all or nothing on their node, compares and reads of one moment.
+//! Transactions: all or nothing on their node, and compares and reads of one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::answers::State;
 use super::asked::{Answer, Attempt, Held, brief, content_of};
-use super::{Audit, told};
+use super::{Audit, described};
 
-/// Transactions by the node that they were asked of.
+/// Transactions by the node that was asked.
 #[derive(Default)]
 pub struct Txns {
     /// Those of its present disk.
@@ -30,7 +30,7 @@ impl Txns {
     }
 }
 
-/// What a transaction in the making has seen and done.
+/// What a transaction has seen and done so far.
 #[derive(Default)]
 struct Course<'a> {
     written: BTreeMap<&'a Key, &'a Change>,
@@ -38,7 +38,7 @@ struct Course<'a> {
 }
 
 impl Audit {
-    /// It took place, as the node says.
+    /// Checks a transaction that took place, as the node says.
     pub(super) fn took_place(
         &mut self,
         number: u64,
@@ -54,21 +54,21 @@ impl Audit {
         let said = Answer::Txn(done.clone()).brief();
         for key in attempt.request.keys() {
             let text = format!("node {} did {}: {said}", attempt.asked.slot, brief(operations));
-            self.story.tell(Some(&key), text);
+            self.story.add(Some(&key), text);
         }
         let ascends = done.failed.is_sorted_by(|a, b| a < b);
         let in_range = done.failed.last().is_none_or(|last| (*last as usize) < txn.compare.len());
         if !ascends || !in_range || operations.len() != done.results.len() {
-            self.violated(key, &format!("the answer to a transaction is no answer: {done:?}"));
+            self.violated(key, &format!("the answer to a transaction does not fit it: {done:?}"));
         }
         self.note_results(number, attempt, operations, done, after);
-        // as it is known now
+        // The record as it is known now.
         let Some(attempt) = self.attempts.get(&number).cloned() else { return };
         let course = self.follow(&attempt, operations, &done.results, after);
         self.check_compares(&attempt, txn, done, &course.read, after);
         self.check_one_moment(&attempt, &course.read);
         if attempt.put_at.is_empty() && attempt.pieces.is_empty() {
-            // nothing can come of it any more, unless it deleted something
+            // It can write nothing more, unless it deleted something.
             let deleted = done.results.iter().any(|r| matches!(r, OperationResult::Deleted(true)));
             if !deleted {
                 self.close(number);
@@ -76,7 +76,7 @@ impl Audit {
         }
     }
 
-    /// What it wrote, as far as its answer tells.
+    /// Finds what it wrote, as far as its answer tells.
     fn note_results(
         &mut self,
         number: u64,
@@ -120,7 +120,7 @@ impl Audit {
         }
     }
 
-    /// Keeps of what was taken for its work what its answer allows.
+    /// Takes away the records attributed to it that its answer rules out.
     fn settle_txn(&mut self, number: u64, uuid: Option<Uuid>) {
         let Some(attempt) = self.attempts.get_mut(&number) else { return };
         if let Some(uuid) = uuid.filter(|uuid| attempt.uuid != Some(*uuid)) {
@@ -143,7 +143,7 @@ impl Audit {
         self.settle(number, &own);
     }
 
-    /// What the node held right after tells more than the answer.
+    /// What the node held right afterwards tells more than the answer.
     fn note_held(&mut self, number: u64, after: &Held) {
         let Some(attempt) = self.attempts.get(&number).cloned() else { return };
         for (key, held) in after {
@@ -155,7 +155,7 @@ impl Audit {
         }
     }
 
-    /// Each result against what was written and read before it.
+    /// Checks each result against what was written and read before it.
     fn follow<'a>(
         &mut self,
         attempt: &Attempt,
@@ -202,15 +202,15 @@ impl Audit {
         let read = course.read.get(key).map(|read| read.is_some());
         let lived = read.or_else(|| self.state(attempt, key, after)?.lived);
         if lived.is_some_and(|lived| *result != OperationResult::Deleted(lived)) {
-            self.violated(Some(key), &format!("it says {result:?} where that is not so"));
+            self.violated(Some(key), &format!("a result {result:?} is wrong"));
         }
     }
 
-    /// What it wrote itself is what it reads.
+    /// Checks that it reads what it wrote itself.
     fn check_own_read(&self, attempt: &Attempt, key: &Key, change: &Change, got: Option<&Entry>) {
         let is_own = match (change, got) {
             (Change::Delete, None) => true,
-            // one that ends may have ended by the greatest time that the node has seen
+            // A value with an end can have expired by the greatest time that the node has seen.
             (Change::Put { lifetime, .. }, None) => *lifetime != Lifetime::Unbounded,
             (Change::Put { content, body, .. }, Some(got)) => {
                 attempt.uuid == Some(got.header.version.uuid)
@@ -225,7 +225,8 @@ impl Audit {
         }
     }
 
-    /// What others wrote: somebody did, it was there at that moment, and twice read it is the same.
+    /// Checks a read of what others wrote: a client wrote it, it was there at that moment, and two
+    /// reads see the same.
     fn check_read(
         &mut self,
         attempt: &Attempt,
@@ -242,7 +243,10 @@ impl Audit {
             }
             let before = attempt.before.get(key).and_then(Option::as_ref);
             if before.is_some_and(|before| before.version > entry.header.version) {
-                let what = format!("it read {}, which was gone by then", told(&entry.header));
+                let what = format!(
+                    "a transaction read {}, which was gone by then",
+                    described(&entry.header)
+                );
                 self.violated(at, &what);
             }
         }
@@ -261,7 +265,7 @@ impl Audit {
         }
     }
 
-    /// Each verdict against what is known of that moment.
+    /// Checks each verdict against what is known of that moment.
     fn check_compares(
         &mut self,
         attempt: &Attempt,
@@ -286,14 +290,14 @@ impl Audit {
                 && (attempt.disk > 0
                     || live.as_ref().is_some_and(|live| live.origin != attempt.asked.origin));
             if holds == failed && !may_be_twin {
-                let live = live.as_ref().map(told);
+                let live = live.as_ref().map(described);
                 let what = format!("{condition:?} was decided wrongly over {live:?}");
                 self.violated(Some(key), &what);
             }
         }
     }
 
-    /// What it read of another transaction of this node, it read of all its keys.
+    /// Checks that a read of another transaction of this node saw all of its keys.
     fn check_one_moment(&self, attempt: &Attempt, read: &BTreeMap<&Key, Option<&Entry>>) {
         let headers = || read.iter().filter_map(|(key, entry)| Some((*key, &(*entry)?.header)));
         for (key, header) in headers() {
@@ -307,7 +311,8 @@ impl Audit {
         }
     }
 
-    /// The node at `slot` starts over what it held when it ended; nobody has told it anything yet.
+    /// Checks the node at `slot` as it starts over what it held when it ended, before any peer has
+    /// sent it anything.
     pub fn starts_whole(&mut self, slot: usize, held: &BTreeMap<Key, Header>) {
         let torn = self.txns.torn.remove(&slot).unwrap_or_default();
         let asked = self.txns.asked.get(&slot).into_iter().flatten();
@@ -316,8 +321,8 @@ impl Audit {
         }
     }
 
-    /// Of the transactions of which nobody knows whether they took place, the node at `slot` shows
-    /// all or nothing. (Those that were acknowledged are guarded by what was.)
+    /// Checks that the node at `slot` shows all or nothing of the transactions with unknown
+    /// outcomes. (Acknowledged ones are checked elsewhere.)
     pub fn shows_whole(&self, slot: usize, held: &BTreeMap<Key, Header>) {
         let open = self.open.iter().filter_map(|number| self.attempts.get(number));
         let here = |attempt: &&Attempt| {
@@ -334,8 +339,8 @@ impl Audit {
         }
     }
 
-    /// One write of it is there, so all are, or what came on top of them. `held` gives the version
-    /// of a key, if that is known.
+    /// Checks that all writes of a transaction are there, or later ones, because one of them is.
+    /// `held` returns the version of a key, if it is known.
     fn check_whole(&self, attempt: &Attempt, held: impl Fn(&Key) -> Option<Option<Version>>) {
         let Some(branch) = attempt.branch_by(|key, version| self.header(key, version)) else {
             return;
@@ -356,7 +361,7 @@ impl Audit {
         }
     }
 
-    /// Whether this can be what a change of this attempt, or a later one, left of a key.
+    /// Whether a change of this attempt, or a later one, can have left this for a key.
     fn came_on_top(
         &self,
         attempt: &Attempt,
@@ -368,7 +373,7 @@ impl Audit {
         let lived = before.as_ref().is_some_and(|before| {
             before.content != Content::Tombstone && before.expires_at.is_none()
         });
-        // a delete that finds nothing leaves all as it is
+        // A delete that finds nothing changes nothing.
         let leaves_it = content_of(change) == Content::Tombstone && !lived;
         leaves_it || version > before.as_ref().map(|before: &Header| before.version)
     }

@@ -1,4 +1,4 @@
-//! What a client asks, drawn from its generator.
+//! The requests of a client, drawn from its generator.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::audit::asked::Request;
 
 /// The size of a large value: more than one chunk of a stream.
 const LARGE_BYTES: usize = 20 << 10;
-/// What a transaction may read, unless it is to be too much.
+/// The limit for what a transaction reads, unless it is to read too much.
 pub const READ_BYTES_MAX: usize = 1 << 20;
 
 impl Client {
@@ -31,7 +31,7 @@ impl Client {
         is_named.then(|| self.draw_uuid())
     }
 
-    /// A value. No two are equal, which the auditor needs.
+    /// A value. No two are equal, because the auditor tells them apart by their bytes.
     fn draw_put(&mut self, over: Option<&Entry>) -> Change {
         let lifetime = self.draw_lifetime();
         if self.rng.random_bool(0.25) {
@@ -41,7 +41,7 @@ impl Client {
             return Change::put(ContentType::json(), Bytes::from(text), lifetime);
         }
         let large = self.rng.random_bool(self.load.large);
-        // some are kept with their header, some apart
+        // Some values are stored with their header, some apart.
         let length = if large { LARGE_BYTES } else { self.rng.random_range(16..200) };
         let mut body = vec![0; length];
         self.rng.fill_bytes(&mut body);
@@ -65,7 +65,7 @@ impl Client {
         if self.rng.random_bool(0.25) { Change::Delete } else { self.draw_put(over) }
     }
 
-    /// An expectation of one of all forms; mostly one that holds now.
+    /// An expectation of any form; mostly one that holds now.
     fn draw_expected(&mut self, current: Option<&Entry>) -> Expected {
         let Some(entry) = current else {
             return match self.rng.random_range(0..10) {
@@ -92,13 +92,13 @@ impl Client {
         }
     }
 
-    /// Time for others to come first.
+    /// Waits, so that other requests can come first.
     async fn pause(&mut self) {
         let pause = self.rng.random_range(0..20);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 
-    /// A write, in four of ten cases a swap.
+    /// A write; in four of ten cases a swap.
     pub(super) async fn draw_write(&mut self) -> Request {
         let key = self.draw_key();
         let current = self.store.peek(&key).await;
@@ -112,7 +112,7 @@ impl Client {
         Request::Write(Write { key, change, conditions, uuid: self.draw_name() })
     }
 
-    /// A transaction over a few keys: compares of some, writes and reads in both branches.
+    /// A transaction over a few keys: compares of some, and writes and reads in both branches.
     pub(super) async fn draw_txn(&mut self) -> Request {
         let mut keys: Vec<Key> =
             (0..self.rng.random_range(2..=4)).map(|_| self.draw_key()).collect();
@@ -130,15 +130,15 @@ impl Client {
         }
         let success = self.draw_operations(&keys, 0.7).await;
         let failure = self.draw_operations(&keys, 0.2).await;
-        // now and then it must stumble in the middle
+        // Now and then it must fail in the middle.
         let reads_little = self.rng.random_bool(0.05);
         let content_bytes_max = if reads_little { 50 } else { READ_BYTES_MAX };
         self.pause().await;
         Request::Txn(Txn { compare, success, failure, uuid: self.draw_name(), content_bytes_max })
     }
 
-    /// Reads and writes of these keys, each written at most once. What deletes also puts, which
-    /// tells the auditor whose delete it is.
+    /// Reads and writes of these keys, each written at most once. A branch that deletes also puts,
+    /// which shows the auditor whose delete it is.
     async fn draw_operations(&mut self, keys: &[Key], writes: f64) -> Vec<Operation> {
         let mut operations = Vec::new();
         let mut has_put = false;
@@ -162,7 +162,7 @@ impl Client {
         operations
     }
 
-    /// Another request under the same name.
+    /// Another request with the same request id.
     pub(super) fn alter(&mut self, request: Request) -> Request {
         match request {
             Request::Write(mut write) => {
@@ -207,7 +207,7 @@ fn counted(body: &Bytes) -> Option<u64> {
     Some(parts(body)?.0)
 }
 
-/// A text that means the same as a counter, and is another one.
+/// A text that equals a counter in meaning, but not in bytes.
 fn counted_otherwise(body: &Bytes) -> Option<json::Text> {
     let (count, by) = parts(body)?;
     let text = format!("{{ \"by\": \"{by}\", \"count\": {count}.0 }}");

@@ -1,14 +1,17 @@
-//! Many membership machines in virtual time, over a network that loses, delays, doubles and cuts.
+//! Many membership machines in virtual time, over a network that loses, delays, duplicates and
+//! cuts.
 //!
-//! Promises: one seed, one trace; everything that holds for each step is checked after each event
-//! at the node that it met, not only at the end. Datagrams go unsealed, for sealing changes none.
+//! Promises: one seed, one trace. What must hold at each step is checked after each event at the
+//! node of that event, not only at the end. Datagrams stay unsealed, because sealing changes none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use kvs::model::{Member, MemberState, NodeId, Timestamp};
-use kvs::proto::membership::{DATAGRAM_BYTES_MAX, Membership, MembershipError, Output, Settings};
+use kvs::proto::membership::{
+    DATAGRAM_BYTES_MAX, Membership, MembershipError, MembershipSettings, Output,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -16,9 +19,10 @@ use rand::{RngExt, SeedableRng};
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// The wall clock at the start.
 pub const EPOCH: u64 = 1_800_000_000_000_000;
-/// What the seal adds to a datagram.
+/// The bytes that the seal adds to a datagram.
 const SEAL_BYTES: usize = 45;
-/// With somebody alive the seeds are tried in every so many probe periods, as gossip does it.
+/// While other nodes are alive, the seeds are tried in each of this many probe periods, as gossip
+/// does.
 const SEEDS_SLOWLY: u32 = 30;
 
 /// A node in one of its lives.
@@ -30,7 +34,7 @@ struct Node {
     started: Duration,
     seeds: Vec<u16>,
     ticks: u32,
-    /// The earliest wake-up that is on the list of events.
+    /// The earliest wake-up among the events.
     wake: Option<Duration>,
 }
 
@@ -47,19 +51,19 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// A cluster in one thread. The node at port `p` has the id `p` unless said otherwise.
+/// A cluster in one thread. The node at port `p` has the id `p` unless a test says otherwise.
 pub struct Net {
     pub now: Duration,
-    /// The share of datagrams that is lost.
+    /// The share of datagrams that get lost.
     pub loss: f64,
     pub sent: Traffic,
     nodes: BTreeMap<u16, Node>,
-    /// By time, then by number.
+    /// Events by time, then by number.
     events: BTreeMap<(Duration, u64), Event>,
     number: u64,
-    /// From where nothing comes through to where.
+    /// Directed links that carry nothing.
     cut: BTreeSet<(u16, u16)>,
-    /// The lives that may not end, nor be renewed, in the eyes of any of them.
+    /// The lives that must not end in the view of any of them.
     healthy: BTreeMap<NodeId, u64>,
     rng: StdRng,
     seed: u64,
@@ -74,7 +78,7 @@ fn id(id: u16) -> NodeId {
     NodeId::from_u128(id.into())
 }
 
-/// As long as such things are in real clusters.
+/// A member with a name and addresses of realistic length.
 pub fn member(of: u16, port: u16, started: Duration) -> Member {
     let at = |time: Duration| Timestamp::saturating(EPOCH).plus(time);
     Member {
@@ -106,7 +110,7 @@ impl Net {
         }
     }
 
-    /// `count` nodes at the ports 1.., joined by the first three and settled.
+    /// `count` nodes at the ports 1.., joined through the first three and settled.
     pub fn cluster(count: u16, seed: u64, loss: f64) -> Self {
         let mut net = Self::new(seed, loss);
         for port in 1..=count {
@@ -118,20 +122,21 @@ impl Net {
         net
     }
 
-    /// Starts node `of` at `port`, or starts it again.
+    /// Starts or restarts node `of` at `port`.
     pub fn start(&mut self, of: u16, port: u16, seeds: &[u16], known: &[Member]) {
         self.start_at(of, port, seeds, known, self.wall());
     }
 
-    /// What a right wall clock shows.
+    /// What a correct wall clock shows.
     pub fn wall(&self) -> u64 {
         EPOCH + u64::try_from(self.now.as_micros()).unwrap()
     }
 
-    /// Starts node `of` at `port`, whose wall clock shows `wall`.
+    /// Starts node `of` at `port` with a wall clock that shows `wall`.
     pub fn start_at(&mut self, of: u16, port: u16, seeds: &[u16], known: &[Member], wall: u64) {
         let rng = StdRng::from_rng(&mut self.rng);
-        let (me, settings) = (member(of, port, self.now), Settings { probe_period: PERIOD });
+        let (me, settings) =
+            (member(of, port, self.now), MembershipSettings { probe_period: PERIOD });
         let machine = Membership::new(me.clone(), wall, settings, known, rng).unwrap();
         self.number += 1;
         let life = self.number;
@@ -142,7 +147,7 @@ impl Net {
         self.settle(port);
     }
 
-    /// Kills the node at `port`, which tells nobody.
+    /// Kills the node at `port` without a word to the others.
     pub fn kill(&mut self, port: u16) {
         let node = self.nodes.remove(&port).unwrap();
         self.healthy.remove(&node.me.id);
@@ -162,7 +167,7 @@ impl Net {
         self.nodes.values().map(|node| node.machine.incarnation()).collect()
     }
 
-    /// Cuts every link between a node of `some` and one that is not among them.
+    /// Cuts all links between a node of `some` and a node outside of it.
     pub fn part(&mut self, some: &[u16]) {
         for port in self.ports().into_iter().filter(|port| !some.contains(port)) {
             for one in some {
@@ -171,7 +176,7 @@ impl Net {
         }
     }
 
-    /// Cuts the link from one node to another, in this direction.
+    /// Cuts the link from one node to another, in this direction only.
     pub fn cut(&mut self, from: u16, to: u16) {
         self.cut.insert((from, to));
     }
@@ -180,7 +185,7 @@ impl Net {
         self.cut.clear();
     }
 
-    /// From now on no running node may be declared down by another, nor renew itself.
+    /// From now on no running node may be declared down by another one, nor renew itself.
     pub fn all_must_stay(&mut self) {
         let life = |node: &Node| (node.me.id, node.machine.incarnation());
         self.healthy = self.nodes.values().map(life).collect();
@@ -192,7 +197,7 @@ impl Net {
         self.events.insert((at, self.number), event);
     }
 
-    /// Sends what the node at `port` wants sent, sets its alarm, and looks at what it believes.
+    /// Sends the outputs of the node at `port`, sets its wake-up, and checks its view.
     fn settle(&mut self, port: u16) {
         while let Some(Output::Send { to, bytes }) =
             self.nodes.get_mut(&port).unwrap().machine.poll_output()
@@ -223,7 +228,7 @@ impl Net {
         }
         let copies = if self.rng.random_ratio(1, 100) { 2 } else { 1 };
         for _ in 0..copies {
-            // most come quickly; a few are late enough to be overtaken by a whole probe
+            // Most datagrams come quickly; a few are so late that a whole probe overtakes them.
             let micros = match self.rng.random_ratio(1, 50) {
                 true => 200_000..800_000,
                 false => 500..50_000,
@@ -235,7 +240,7 @@ impl Net {
         }
     }
 
-    /// What must hold for the node at `port` after each event.
+    /// Checks what must hold for the node at `port` after each event.
     fn audit(&self, port: u16) {
         let Node { machine, me, .. } = &self.nodes[&port];
         let Some(life) = self.healthy.get(&me.id) else { return };
@@ -262,7 +267,7 @@ impl Net {
         let at = now.checked_sub(node.started).unwrap();
         match event {
             Event::Arrive { bytes, .. } => match node.machine.handle_datagram(at, &bytes) {
-                // a copy that was sent in an earlier life of the same node
+                // A copy that was sent in an earlier life of the same node.
                 Ok(()) | Err(MembershipError::SameId(_) | MembershipError::Misdirected) => {}
                 Err(error) => panic!("{error}"),
             },
@@ -295,10 +300,13 @@ impl Net {
     }
 
     pub fn run(&mut self, seconds: u64) {
-        self.run_to(self.now + Duration::from_secs(seconds));
+        for _ in 0..seconds {
+            self.run_to(self.now + Duration::from_secs(1));
+            self.nodes.values().for_each(|node| node.machine.check_invariants());
+        }
     }
 
-    /// Runs until `done` holds at a whole tenth of a second; gives how long that took.
+    /// Runs until `done` holds at a whole tenth of a second; returns how long that took.
     pub fn run_until(&mut self, seconds: u64, what: &str, done: fn(&Self) -> bool) -> Duration {
         let (start, limit) = (self.now, Duration::from_secs(seconds));
         while !done(self) {
@@ -309,13 +317,13 @@ impl Net {
         self.now.checked_sub(start).unwrap()
     }
 
-    /// Whether every running node holds every running node, and no other, for alive or suspect.
+    /// Whether each running node holds exactly the running nodes for alive or suspect.
     pub fn is_full(&self) -> bool {
         let running: BTreeSet<NodeId> = self.nodes.values().map(|node| node.me.id).collect();
         self.nodes.keys().all(|port| self.active_at(*port) == running)
     }
 
-    /// Whom the node at `port` holds for alive or suspect, itself included.
+    /// The members that the node at `port` holds for alive or suspect, itself included.
     pub fn active_at(&self, port: u16) -> BTreeSet<NodeId> {
         let Node { machine, me, .. } = &self.nodes[&port];
         let active = machine.heard().filter(|(_, state)| *state != MemberState::Down);
@@ -328,7 +336,7 @@ impl Net {
         self.nodes.values().map(latest).collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
-    /// What everything sent so far adds up to.
+    /// A hash of all datagrams sent so far.
     pub fn trace(&self) -> blake3::Hash {
         self.trace.finalize()
     }

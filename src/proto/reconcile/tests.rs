@@ -1,18 +1,31 @@
-//! Two machines in memory against the naive union, with a tiny fan-out so that everything happens.
+//! Sessions between two maps in memory, compared with their union. A tiny fan-out and tiny limits
+//! make every kind of task happen.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::digest::{Digest, Element, ElementKey};
-use super::super::wire;
-use super::*;
-use crate::model::{Content, ContentType, Header, Merged, NodeId, Seen, Timestamp, Version, merge};
+use super::{
+    Initiator, Listed, Replica, Reply, Responder, SessionError, SessionLimits, Step, Tally,
+};
+use crate::model::member::Report;
+use crate::model::{
+    Content, ContentType, Header, Key, Merged, NodeId, Record, Seen, Timestamp, Version, merge,
+};
+use crate::proto::digest::{Digest, Element, ElementKey, Piece, Place, ShortId, Sum};
+use crate::proto::wire::{self, Request, Response, WireRecord};
 
-const TINY: Limits =
-    Limits { listed_max: 2, children_max: 4, ranges_max: 3, ids_max: 5, records_bytes_max: 3000 };
+const TINY: SessionLimits = SessionLimits {
+    listed_max: 2,
+    children_max: 4,
+    ranges_max: 3,
+    ids_max: 5,
+    records_bytes_max: 3000,
+};
 
 struct Map {
     records: BTreeMap<Key, Record>,
@@ -110,12 +123,7 @@ impl Replica for Map {
     fn sum(&self, from: &[u8], to: Option<&[u8]>) -> Result<Sum, Infallible> {
         self.digest.sum(from, to, &mut |from, to| Ok(self.naive(from, to)))
     }
-    fn pieces(
-        &self,
-        level: u8,
-        from: &[u8],
-        to: Option<&[u8]>,
-    ) -> Result<Vec<digest::Piece>, Infallible> {
+    fn pieces(&self, level: u8, from: &[u8], to: Option<&[u8]>) -> Result<Vec<Piece>, Infallible> {
         self.digest.pieces(level, from, to, &mut |from, to| Ok(self.naive(from, to)))
     }
     fn list(
@@ -147,36 +155,46 @@ struct Traffic {
     tally: Tally,
 }
 
+fn responder(map: &Map, busy: bool) -> Responder {
+    Responder { report: map.report(), busy, limits: TINY }
+}
+
 /// Runs a whole session over encoded frames.
-fn session(driver: &mut Map, other: &mut Map, limits: Limits) -> Traffic {
+fn session(driver: &mut Map, other: &mut Map, limits: SessionLimits) -> Traffic {
     session_between(driver, other, limits, limits)
 }
 
-/// The same where the answering side has limits of its own.
-fn session_between(driver: &mut Map, other: &mut Map, limits: Limits, theirs: Limits) -> Traffic {
-    let (mut puller, mut bytes) = (Puller::new(limits), 0);
+/// Like [`session`], with other limits for the responder.
+fn session_between(
+    driver: &mut Map,
+    other: &mut Map,
+    limits: SessionLimits,
+    theirs: SessionLimits,
+) -> Traffic {
+    let (mut initiator, mut bytes) = (Initiator::new(limits), 0);
     loop {
-        let step = puller.poll(driver, driver.report()).unwrap();
+        let step = initiator.poll(driver, driver.report()).unwrap();
         let request = match step {
             Step::Apply(records) => {
                 driver.apply(records);
                 continue;
             }
             Step::Done(_) => {
-                let tally = puller.tally();
+                let tally = initiator.tally();
                 return Traffic { bytes, rounds: tally.rounds, tally };
             }
             Step::Send(request) => request,
         };
-        assert!(puller.tally().rounds < 10_000, "the session does not end");
+        assert!(initiator.tally().rounds < 10_000, "the session does not end");
         if let Request::Give(records) = &request {
             assert_fits(records, &limits);
         }
         let frame = wire::encode(&request);
         bytes += frame.len();
-        let told = Answering { report: other.report(), busy: false };
+        let responder = Responder { report: other.report(), busy: false, limits: theirs };
+        responder.check_invariants();
         let request = wire::decode(&frame).unwrap();
-        let response = match respond(request, other, told, &theirs).unwrap() {
+        let response = match responder.respond(request, other).unwrap() {
             Reply::Answer(response) => response,
             Reply::Apply(records) => {
                 other.apply(records);
@@ -189,12 +207,12 @@ fn session_between(driver: &mut Map, other: &mut Map, limits: Limits, theirs: Li
         }
         let frame = wire::encode(&response);
         bytes += frame.len();
-        puller.handle(driver, wire::decode(&frame).unwrap()).unwrap();
+        initiator.handle(driver, wire::decode(&frame).unwrap()).unwrap();
     }
 }
 
 /// A frame holds one record, however large, or no more than its limit.
-fn assert_fits(records: &[WireRecord], limits: &Limits) {
+fn assert_fits(records: &[WireRecord], limits: &SessionLimits) {
     let bytes: usize = records.iter().map(WireRecord::size).sum();
     assert!(records.len() <= 1 || bytes <= limits.records_bytes_max, "{bytes} bytes in a frame");
 }
@@ -242,8 +260,8 @@ proptest! {
         sides in any_sides(), same in 0..150_u32,
         listed_max in 0..20_u64, children_max in 1..9_usize,
     ) {
-        // found by fuzzing: a driver that lists more than the answering side cut one range for ever
-        let other_limits = Limits { listed_max, children_max, ..TINY };
+        // Found by fuzzing: an initiator that lists more than the responder cut one range forever.
+        let other_limits = SessionLimits { listed_max, children_max, ..TINY };
         for (limits, theirs) in [(TINY, other_limits), (other_limits, TINY)] {
             let mut both: BTreeMap<_, _> = (0..same).map(|n| (key(n), record(n, 1, 1))).collect();
             let mut other = both.clone();
@@ -258,18 +276,17 @@ proptest! {
     }
 
     #[test]
-    fn any_answer_gives_an_error_or_a_step_and_no_panic(
+    fn any_message_gives_an_error_or_a_step_and_no_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..200)
     ) {
         let map = Map::new((0..50).map(|n| (key(n), record(n, 1, 1))).collect(), 1);
         if let Ok(request) = wire::decode(&bytes) {
-            let told = Answering { report: map.report(), busy: false };
-            let _ = respond(request, &map, told, &TINY);
+            let _ = responder(&map, false).respond(request, &map);
         }
         if let Ok(response) = wire::decode(&bytes) {
-            let mut puller = Puller::new(TINY);
-            let _ = puller.poll(&map, map.report());
-            let _ = puller.handle(&map, response);
+            let mut initiator = Initiator::new(TINY);
+            let _ = initiator.poll(&map, map.report());
+            let _ = initiator.handle(&map, response);
         }
     }
 }
@@ -279,23 +296,23 @@ fn bytes_and_rounds_for_few_differences_among_many() {
     let all: BTreeMap<_, _> = (0..60_000).map(|n| (key(n), record(n, 1, 1))).collect();
     let mut a = Map::new(all.clone(), 4);
     let mut b = Map::new(all.clone(), 4);
-    let nothing = session(&mut a, &mut b, Limits::STANDARD);
+    let nothing = session(&mut a, &mut b, SessionLimits::STANDARD);
     assert!(nothing.bytes < 400 && nothing.rounds == 2, "{nothing:?}");
     b.apply(vec![(key(31_337), record(31_337, 2, 2))]);
-    let one = session(&mut a, &mut b, Limits::STANDARD);
+    let one = session(&mut a, &mut b, SessionLimits::STANDARD);
     assert!(one.bytes < 6_000 && one.tally.records_received == 1, "{one:?}");
     assert_eq!(one.tally.records_sent, 0, "an older record is not sent back");
     let many: Vec<_> = (0..1_000).map(|n| (key(n * 60 + 7), record(n, 3, 2))).collect();
     b.apply(many);
-    let thousand = session(&mut a, &mut b, Limits::STANDARD);
+    let thousand = session(&mut a, &mut b, SessionLimits::STANDARD);
     assert!(thousand.tally.records_received == 1_000 && thousand.rounds < 60, "{thousand:?}");
     println!("{nothing:?}\n{one:?}\n{thousand:?}");
     assert!(a.records == b.records);
 }
 
-/// Where blocks start is a matter of chance: some have five times the children that most have.
+/// The secret decides where blocks start, and some blocks have five times the usual children.
 #[test]
-fn one_difference_costs_little_whatever_the_secret_of_the_cluster() {
+fn one_difference_costs_little_under_any_secret() {
     let all: BTreeMap<_, _> = (0..20_000).map(|n| (key(n), record(n, 1, 1))).collect();
     let mut most = Traffic::default();
     for secret in 0..60 {
@@ -304,7 +321,7 @@ fn one_difference_costs_little_whatever_the_secret_of_the_cluster() {
         let mut other = all.clone();
         other.insert(key(n), record(n, 2, 2));
         let mut b = Map::of_secret(other, secret, 4);
-        let one = session(&mut a, &mut b, Limits::STANDARD);
+        let one = session(&mut a, &mut b, SessionLimits::STANDARD);
         assert_eq!((one.tally.records_received, one.tally.records_sent), (1, 0), "{one:?}");
         assert!(one.bytes < 6_000 && one.rounds < 12, "secret {secret}: {one:?}");
         if one.bytes > most.bytes {
@@ -321,7 +338,7 @@ fn an_empty_side_gets_everything_and_a_large_one_gives_it() {
         let mut full = Map::new(all.clone(), 4);
         let mut empty = Map::new(BTreeMap::new(), 4);
         let (a, b) = if full_drives { (&mut full, &mut empty) } else { (&mut empty, &mut full) };
-        let traffic = session(a, b, Limits::STANDARD);
+        let traffic = session(a, b, SessionLimits::STANDARD);
         assert!(empty.records == full.records);
         let moved = traffic.tally.records_sent + traffic.tally.records_received;
         assert_eq!(moved, 5_000, "{traffic:?}");
@@ -335,7 +352,7 @@ fn few_records_meet_many_without_listing_the_many() {
     for few_drive in [true, false] {
         let (mut many, mut some) = (Map::new(all.clone(), 4), Map::new(few.clone(), 4));
         let (a, b) = if few_drive { (&mut some, &mut many) } else { (&mut many, &mut some) };
-        let traffic = session(a, b, Limits::STANDARD);
+        let traffic = session(a, b, SessionLimits::STANDARD);
         assert!(many.records == some.records && some.records.len() == 20_000);
         let moved = traffic.tally.records_sent + traffic.tally.records_received;
         assert!(moved < 20_020, "{traffic:?}");
@@ -348,12 +365,28 @@ fn a_busy_side_is_left_alone_unless_nothing_differs() {
     let none = Map::new(BTreeMap::new(), 4);
     let begin = |map: &Map| {
         let request = Request::Begin { report: map.report(), root: map.root() };
-        let told = Answering { report: none.report(), busy: true };
-        respond(request, &none, told, &TINY).unwrap()
+        responder(&none, true).respond(request, &none).unwrap()
     };
     assert!(matches!(begin(&none), Reply::Answer(Response::Begun { .. })));
     assert!(matches!(begin(&some), Reply::Answer(Response::Busy)));
-    let mut puller = Puller::new(TINY);
-    puller.poll(&some, some.report()).unwrap();
-    assert!(matches!(puller.handle(&some, Response::Busy), Err(SessionError::Busy)));
+    let mut initiator = Initiator::new(TINY);
+    initiator.poll(&some, some.report()).unwrap();
+    assert!(matches!(initiator.handle(&some, Response::Busy), Err(SessionError::Busy)));
+}
+
+#[test]
+fn a_response_without_a_request_is_malformed() {
+    let map = Map::new(BTreeMap::new(), 4);
+    let mut initiator = Initiator::new(TINY);
+    let result = initiator.handle(&map, Response::Taken);
+    assert!(matches!(result, Err(SessionError::Malformed(_))));
+}
+
+#[test]
+#[should_panic(expected = "comes first")]
+fn polling_while_a_request_is_under_way_is_a_bug() {
+    let map = Map::new(BTreeMap::new(), 4);
+    let mut initiator = Initiator::new(TINY);
+    initiator.poll(&map, map.report()).unwrap();
+    let _ = initiator.poll(&map, map.report());
 }

@@ -1,27 +1,26 @@
-//! Compares the blocks of two sides over one range; see [`reconcile`](super::reconcile).
+//! Compares the blocks of both sides over one range; see [`reconcile`](super).
 
 use bytes::Bytes;
 
-use super::digest::{self, Sum};
-use super::reconcile::Replica;
-use super::wire::{Child, Range};
+use super::replica::Replica;
+use crate::proto::digest::{Piece, Sum};
+use crate::proto::wire::{Child, Range};
 
 /// A range that differs, and how many records each side holds there.
 pub(super) struct Differing {
-    /// The range.
-    pub range: Range,
-    /// How many this side holds.
-    pub mine: u64,
-    /// How many the other does.
-    pub theirs: u64,
+    pub(super) range: Range,
+    /// How many records this side holds there.
+    pub(super) mine: u64,
+    /// How many records the responder claims to hold there: any number, as it comes from outside.
+    pub(super) theirs: u64,
 }
 
-/// Matches the boundaries of both sides, and gives the ranges between common ones that differ.
-/// A false match of short names cannot lose a record: it only makes ranges differ.
+/// Matches the boundaries of both sides, and returns the ranges between common ones that differ.
+/// Two keys with one short name cannot lose a record: they only make ranges differ.
 pub(super) fn align<R: Replica>(
     replica: &R,
     range: &Range,
-    mine: &[digest::Piece],
+    mine: &[Piece],
     theirs: &[Child],
 ) -> Vec<Differing> {
     let names: Vec<u32> = mine.iter().map(|(start, _)| replica.place(start).short).collect();
@@ -29,7 +28,7 @@ pub(super) fn align<R: Replica>(
     let (mut at_mine, mut at_theirs) = (0, 0);
     let mut from = range.from.clone();
     while at_mine < mine.len() || at_theirs < theirs.len() {
-        // the next boundary that both have
+        // The next boundary that both sides have.
         let (mut end_mine, mut end_theirs) = (mine.len(), theirs.len());
         for (at, child) in theirs.iter().enumerate().skip(at_theirs + 1) {
             let ahead = names.iter().enumerate().skip(at_mine + 1);
@@ -40,6 +39,7 @@ pub(super) fn align<R: Replica>(
         }
         let mut sum = Sum::default();
         mine.iter().take(end_mine).skip(at_mine).for_each(|(_, piece)| sum.add_sum(piece));
+        // These come from the wire: a sum wraps as sums do, and a count that saturates differs.
         let (mut low, mut count) = (0_u128, 0_u64);
         for child in theirs.iter().take(end_theirs).skip(at_theirs) {
             low = low.wrapping_add(u128::from_le_bytes(child.low));

@@ -1,33 +1,53 @@
-//! What the driver of a session still has to settle; see [`reconcile`](super::reconcile).
+//! The tasks of a session's initiator: differences that it still has to settle; see
+//! [`reconcile`](super).
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::digest::ShortId;
-use super::reconcile::{Limits, Listed, Replica, SessionError};
-use super::wire::{Mode, Range, Wanted};
+use super::replica::{Listed, Replica, SessionError, SessionLimits};
 use crate::model::Key;
+use crate::proto::digest::ShortId;
+use crate::proto::wire::{Mode, Range, Wanted};
 
-/// Something that differs.
+/// A difference to settle.
 #[derive(Clone, Debug)]
 pub(super) enum Task {
-    /// A range to be cut at a level.
+    /// Have the responder cut a range at a level.
     Cut(Range, u8),
-    /// Records to be had. `mine`: the keys of the listed ids, where they were listed by this side.
+    /// Receive records. `mine` are the keys of the listed ids, in their order, when this side
+    /// listed them; else it is empty.
     Want { wanted: Wanted, mine: Vec<Key> },
-    /// Records to be given, unless what the other side sent for the key has won: its short id.
+    /// Give the records of these keys, except those that the responder has sent itself: their short
+    /// ids stand beside the keys.
     Give(Vec<(Key, Option<ShortId>)>),
-    /// Everything of a range to be given but these.
+    /// Give all records of a range except those with these ids.
     GiveAllBut(Range, BTreeSet<ShortId>),
 }
 
-/// Lists this side's records of a range, and wants all others.
+impl Task {
+    /// Checks what holds for a task of a session with these limits.
+    ///
+    /// # Panics
+    /// When it does not: a bug.
+    pub(super) fn check_invariants(&self, limits: &SessionLimits) {
+        let Self::Want { wanted, mine } = self else { return };
+        if wanted.mode == Mode::Only {
+            assert!(mine.is_empty(), "a want of the responder's ids names keys of this side");
+        } else {
+            assert_eq!(wanted.ids.len(), mine.len(), "an id stands for each key");
+            assert!(mine.len() <= limits.ids_max, "a want lists too many ids");
+            assert!(mine.is_sorted_by(|a, b| a < b), "the keys of a want are in order");
+        }
+    }
+}
+
+/// Lists this side's records of a range, and wants all others: at least one task.
 pub(super) fn want_others<R: Replica>(
     replica: &R,
     range: Range,
-    limits: &Limits,
+    limits: &SessionLimits,
 ) -> Result<Vec<Task>, SessionError<R::Error>> {
     let mut tasks = Vec::new();
     let mut mine: Vec<(Bytes, ShortId)> = Vec::new();
@@ -54,12 +74,12 @@ pub(super) fn want_others<R: Replica>(
     Ok(tasks)
 }
 
-/// The rest of a wanted range from where the answer stopped.
+/// The rest of a wanted range, from the key at which the response stopped.
 pub(super) fn rest_of(wanted: &Wanted, mine: &[Key], from: Bytes) -> Task {
     let mode = if wanted.mode == Mode::AllBut { Mode::AllButAgain } else { wanted.mode };
     let (mut ids, mut keys) = (wanted.ids.clone(), Vec::new());
     if mode != Mode::Only {
-        // the ids before that point have done their work
+        // The ids before that key have been answered.
         let done = mine.iter().take_while(|key| *key.as_bytes() < *from).count();
         ids.drain(..done.min(ids.len()));
         keys.extend(mine.iter().skip(done).cloned());

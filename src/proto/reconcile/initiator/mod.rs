@@ -1,7 +1,9 @@
-//! The driving side of a reconcile session; see [`reconcile`](super::reconcile).
+//! The driving side of a session; see [`reconcile`](super).
 //!
-//! A stack of tasks: what is known to differ and not yet settled. Each step sends the tasks on top
-//! as one request, or hands out records to be merged. One request is under way at a time.
+//! It works through a stack of tasks: differences that are known and not yet settled. Each step
+//! sends the tasks on top as one request, or returns records to merge.
+
+mod ask;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -9,21 +11,21 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::align::{Differing, align};
-use super::digest::{ShortId, Sum};
-use super::reconcile::{Limits, Listed, Replica, SessionError};
+use super::replica::{Listed, Replica, SessionError, SessionLimits};
 use super::task::{Task, rest_of, want_others};
-use super::wire::{Given, Mode, Piece, Range, Request, Response, Wanted, WireRecord};
 use crate::model::member::Report;
 use crate::model::{Key, Record};
+use crate::proto::digest::{ShortId, Sum};
+use crate::proto::wire::{CutRange, Given, Mode, Range, Request, Response, Wanted};
 
-/// What the driver of a session is to do next.
+/// What the caller of [`Initiator::poll`] does next.
 #[derive(Debug)]
 pub enum Step {
-    /// Send this, and hand in the answer.
+    /// Send this, and pass the response to [`Initiator::handle`].
     Send(Request),
-    /// Merge these, then go on.
+    /// Merge these, then poll again.
     Apply(Vec<(Key, Record)>),
-    /// Done: this is what the other side has now.
+    /// The session is done. The report is what the responder has now.
     Done(Report),
 }
 
@@ -32,73 +34,101 @@ pub enum Step {
 pub struct Tally {
     /// Requests sent.
     pub rounds: u64,
-    /// Records given.
+    /// Records sent to the responder.
     pub records_sent: u64,
-    /// Records received.
+    /// Records received from the responder.
     pub records_received: u64,
 }
 
+/// The request that is next.
 #[derive(Clone, Debug)]
 enum Phase {
+    /// `Begin`.
     Beginning,
+    /// Those of the tasks.
     Working,
+    /// `End`: all tasks are settled.
     Ending,
+    /// None: the responder answered `End`.
     Done(Report),
 }
 
-/// Drives one session.
+/// The driving side of a session.
+///
+/// - [`Initiator::poll`] and [`Initiator::handle`] move the session; both read the store and may
+///   block on it. The other methods only look.
+/// - Poll until a step is [`Step::Send`], send that request, and handle its response before the
+///   next poll: one request is under way at a time. After [`Step::Apply`] merge the records before
+///   the next poll, or the session gives back what it has just received.
+/// - Pass one and the same store to all calls.
+/// - The session is done after [`Step::Done`], which further polls repeat, or after the first
+///   error: then drop it, and begin a new one when the difference still matters.
+///
+/// It needs no time. A caller that gets no response drops the session.
 #[derive(Debug)]
-pub struct Puller {
-    limits: Limits,
+pub struct Initiator {
+    limits: SessionLimits,
     tasks: Vec<Task>,
-    /// The tasks that the request under way stands for, in its order.
+    /// The tasks of the request under way, in its order: all cuts or all wants. None for the other
+    /// kinds of requests.
     asked: Vec<Task>,
     to_apply: Vec<(Key, Record)>,
     phase: Phase,
+    /// Whether a request is under way.
+    waiting: bool,
     tally: Tally,
     peer: Option<Report>,
 }
 
-type Outcome<T, R> = Result<T, SessionError<<R as Replica>::Error>>;
+type Fallible<T, R> = Result<T, SessionError<<R as Replica>::Error>>;
 
-impl Puller {
+impl Initiator {
     /// A session that has not begun.
+    ///
+    /// # Panics
+    /// When a limit is out of range; see [`SessionLimits`].
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: SessionLimits) -> Self {
+        limits.check_invariants();
         Self {
             limits,
             tasks: Vec::new(),
             asked: Vec::new(),
             to_apply: Vec::new(),
             phase: Phase::Beginning,
+            waiting: false,
             tally: Tally::default(),
             peer: None,
         }
     }
 
-    /// What was done so far.
+    /// What the session has done so far; after an error too.
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Whether something is known to differ that is not settled yet.
+    /// Whether a difference is known that is not settled yet.
     #[must_use]
     pub fn differs(&self) -> bool {
         !self.tasks.is_empty()
     }
 
-    /// What the other side reported at the beginning.
+    /// What the responder reported at the beginning; `None` until then.
     #[must_use]
     pub fn peer(&self) -> Option<Report> {
         self.peer
     }
 
-    /// The next step. `report` is what this side tells of itself, should it be asked to.
+    /// The next step. `report` is what this side reports about its store, if the step does.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn poll<R: Replica>(&mut self, replica: &R, report: Report) -> Outcome<Step, R> {
+    ///
+    /// # Panics
+    /// When a request is under way.
+    pub fn poll<R: Replica>(&mut self, replica: &R, report: Report) -> Fallible<Step, R> {
+        assert!(!self.waiting, "the response to the request under way comes first");
         if !self.to_apply.is_empty() {
             return Ok(Step::Apply(std::mem::take(&mut self.to_apply)));
         }
@@ -116,122 +146,22 @@ impl Puller {
             }
         };
         self.tally.rounds += 1;
+        self.waiting = true;
+        self.debug_check();
         Ok(Step::Send(request))
     }
 
-    fn next_request<R: Replica>(&mut self, replica: &R) -> Outcome<Option<Request>, R> {
-        while let Some(task) = self.tasks.pop() {
-            match task {
-                Task::Cut(..) => return Ok(Some(self.ask_cut(task))),
-                Task::Want { .. } => return Ok(Some(self.ask_want(task))),
-                Task::Give(keys) => {
-                    if let Some(request) = self.give(replica, keys)? {
-                        return Ok(Some(request));
-                    }
-                }
-                Task::GiveAllBut(range, ids) => self.list_to_give(replica, range, ids)?,
-            }
-        }
-        Ok(None)
-    }
-
-    /// `first` and the tasks of its kind below it, as one request.
-    fn ask_cut(&mut self, first: Task) -> Request {
-        self.tasks.push(first);
-        let mut ranges = Vec::new();
-        while ranges.len() < self.limits.ranges_max
-            && let Some(task @ Task::Cut(..)) = self.tasks.pop_if(|t| matches!(t, Task::Cut(..)))
-        {
-            if let Task::Cut(range, level) = &task {
-                ranges.push((range.clone(), *level));
-            }
-            self.asked.push(task);
-        }
-        Request::Cut(ranges)
-    }
-
-    fn ask_want(&mut self, first: Task) -> Request {
-        self.tasks.push(first);
-        let (mut all, mut ids) = (Vec::new(), 0);
-        while all.len() < self.limits.ranges_max
-            && ids < self.limits.ids_max
-            && let Some(task) = self.tasks.pop_if(|t| matches!(t, Task::Want { .. }))
-        {
-            if let Task::Want { wanted, .. } = &task {
-                ids += wanted.ids.len();
-                all.push(wanted.clone());
-            }
-            self.asked.push(task);
-        }
-        Request::Want(all)
-    }
-
-    /// As many of `keys` as a frame holds; the rest stays a task.
-    fn give<R: Replica>(
-        &mut self,
-        replica: &R,
-        mut keys: Vec<(Key, Option<ShortId>)>,
-    ) -> Outcome<Option<Request>, R> {
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        keys.reverse();
-        while let Some((key, theirs)) = keys.pop() {
-            let record = replica.record(&key).map_err(SessionError::Store)?;
-            let Some(record) = record else { continue };
-            if theirs == Some(replica.id(&key, &record)) {
-                continue;
-            }
-            let record = WireRecord::new(key, record);
-            bytes += record.size();
-            if bytes > self.limits.records_bytes_max && !records.is_empty() {
-                // no room any more; the first record of a frame always goes, however large
-                keys.push((record.key, theirs));
-                break;
-            }
-            records.push(record);
-        }
-        keys.reverse();
-        if !keys.is_empty() {
-            self.tasks.push(Task::Give(keys));
-        }
-        self.tally.records_sent += records.len() as u64;
-        Ok((!records.is_empty()).then_some(Request::Give(records)))
-    }
-
-    /// Turns the first part of a range into records to be given; the rest stays a task.
-    fn list_to_give<R: Replica>(
-        &mut self,
-        replica: &R,
-        range: Range,
-        ids: BTreeSet<ShortId>,
-    ) -> Outcome<(), R> {
-        let (mut keys, mut rest) = (Vec::new(), None);
-        let most = self.limits.ids_max;
-        let walk = &mut |listed: Listed<'_>| {
-            if ids.contains(&listed.id) {
-                return ControlFlow::Continue(());
-            }
-            if keys.len() >= most {
-                rest = Some(Bytes::copy_from_slice(listed.key));
-                return ControlFlow::Break(());
-            }
-            keys.push(Key::from_bytes(listed.key));
-            ControlFlow::Continue(())
-        };
-        replica.list(&range.from, range.to.as_deref(), walk).map_err(SessionError::Store)?;
-        if let Some(from) = rest {
-            self.tasks.push(Task::GiveAllBut(Range { from, to: range.to }, ids));
-        }
-        let keys: Result<Vec<_>, _> = keys.into_iter().map(|k| k.map(|k| (k, None))).collect();
-        self.tasks.push(Task::Give(keys.map_err(|e| SessionError::Malformed(e.to_string()))?));
-        Ok(())
-    }
-
-    /// Takes the answer to the request under way.
+    /// Handles the response to the request under way.
     ///
     /// # Errors
-    /// When the answer is not one to the request, or the store cannot be read.
-    pub fn handle<R: Replica>(&mut self, replica: &R, response: Response) -> Outcome<(), R> {
+    /// [`SessionError::Malformed`] for a response to something else, [`SessionError::Busy`] and
+    /// [`SessionError::Peer`] when the responder refuses, [`SessionError::Store`] when the store
+    /// cannot be read.
+    pub fn handle<R: Replica>(&mut self, replica: &R, response: Response) -> Fallible<(), R> {
         let asked = std::mem::take(&mut self.asked);
+        if !std::mem::take(&mut self.waiting) {
+            return Err(SessionError::Malformed("a response without a request".to_owned()));
+        }
         match (response, &self.phase) {
             (Response::Busy, Phase::Beginning) => return Err(SessionError::Busy),
             (Response::Failed(why), _) => return Err(SessionError::Peer(why)),
@@ -254,31 +184,32 @@ impl Puller {
                 for task in asked {
                     match given.next() {
                         Some(given) => self.receive(replica, task, given)?,
-                        // the frame was full: ask again
+                        // The frame was full: ask again.
                         None => self.tasks.push(task),
                     }
                 }
             }
-            _ => return Err(SessionError::Malformed("an answer to something else".to_owned())),
+            _ => return Err(SessionError::Malformed("a response to something else".to_owned())),
         }
+        self.debug_check();
         Ok(())
     }
 
-    fn compare_roots<R: Replica>(&mut self, replica: &R, theirs: &Sum) -> Outcome<(), R> {
+    fn compare_roots<R: Replica>(&mut self, replica: &R, theirs: &Sum) -> Fallible<(), R> {
         let mine = replica.root();
         if mine == *theirs {
             return Ok(());
         }
         let all = Range { from: Bytes::new(), to: None };
-        // the lowest level that cuts this side's records into a frame of blocks
+        // The lowest level that cuts this side's records into few enough blocks for a frame.
         let most = self.limits.children_max / 4;
         let few = |level: &u8| replica.boundaries(*level, &[], None, most + 1) <= most;
         let level = (1..u8::MAX).find(few).unwrap_or(1).min(replica.height().max(1));
         self.settle(replica, all, mine.count, theirs.count, level + 1)
     }
 
-    /// Decides how to go on with a range that differs, of which this side holds `mine` records and
-    /// the other `theirs`, and which was last cut at `level`.
+    /// Makes the next task of a range that differs. This side holds `mine` records there and the
+    /// responder `theirs`; the range was last cut at `level`.
     fn settle<R: Replica>(
         &mut self,
         replica: &R,
@@ -286,32 +217,38 @@ impl Puller {
         mine: u64,
         theirs: u64,
         level: u8,
-    ) -> Outcome<(), R> {
+    ) -> Fallible<(), R> {
         let few = self.limits.listed_max;
         if theirs == 0 {
             self.tasks.push(Task::GiveAllBut(range, BTreeSet::new()));
         } else if mine <= few || (level <= 1 && theirs > few) {
             self.tasks.extend(want_others(replica, range, &self.limits)?);
         } else {
-            // where the other side holds few, it answers with their ids, whatever the level
+            // A responder with few records there answers with their ids, at any level.
             self.tasks.push(Task::Cut(range, level.saturating_sub(1)));
         }
         Ok(())
     }
 
-    fn compare<R: Replica>(&mut self, replica: &R, task: Task, piece: Piece) -> Outcome<(), R> {
+    fn compare<R: Replica>(
+        &mut self,
+        replica: &R,
+        task: Task,
+        theirs: CutRange,
+    ) -> Fallible<(), R> {
         let Task::Cut(range, asked_level) = task else {
-            return Err(SessionError::Malformed("pieces of something else".to_owned()));
+            return Err(SessionError::Malformed("cuts of something else".to_owned()));
         };
-        match piece {
-            Piece::Ids(ids) => self.compare_ids(replica, range, ids),
-            Piece::Children { level, children } => {
+        match theirs {
+            CutRange::Ids(ids) => self.compare_ids(replica, range, ids),
+            CutRange::Children { level, children } => {
                 let from = &*range.from;
                 let mine = replica.pieces(level, from, range.to.as_deref());
                 let mine = mine.map_err(SessionError::Store)?;
                 for differing in align(replica, &range, &mine, &children) {
                     if differing.range == range && (level > asked_level || level <= 1) {
-                        // no cut in common, and the next would be no finer: this would not end
+                        // The sides have no boundary in common here, and the next cut would be
+                        // no finer: cutting would not end.
                         self.tasks.extend(want_others(replica, differing.range, &self.limits)?);
                         continue;
                     }
@@ -323,20 +260,21 @@ impl Puller {
         }
     }
 
-    /// The other side holds just `ids` in a range.
+    /// Makes the tasks of a range in which the responder holds exactly `ids`.
     fn compare_ids<R: Replica>(
         &mut self,
         replica: &R,
         range: Range,
         ids: Vec<ShortId>,
-    ) -> Outcome<(), R> {
+    ) -> Fallible<(), R> {
         let mut missing: BTreeSet<ShortId> = ids.iter().copied().collect();
         let walk = &mut |listed: Listed<'_>| {
             missing.remove(&listed.id);
             ControlFlow::Continue(())
         };
         replica.list(&range.from, range.to.as_deref(), walk).map_err(SessionError::Store)?;
-        // given last: what came for a key decides whether there is anything to give
+        // Below the want, so that it is settled later: a record received for a key decides whether
+        // there is one to give.
         self.tasks.push(Task::GiveAllBut(range.clone(), ids.into_iter().collect()));
         if !missing.is_empty() {
             let ids = missing.into_iter().collect();
@@ -346,7 +284,8 @@ impl Puller {
         Ok(())
     }
 
-    fn receive<R: Replica>(&mut self, replica: &R, task: Task, given: Given) -> Outcome<(), R> {
+    /// Takes the records given for a wanted range, and makes the tasks that remain of it.
+    fn receive<R: Replica>(&mut self, replica: &R, task: Task, given: Given) -> Fallible<(), R> {
         let Task::Want { wanted, mine } = task else {
             return Err(SessionError::Malformed("records of something else".to_owned()));
         };
@@ -369,5 +308,38 @@ impl Puller {
             self.tasks.push(Task::Give(give));
         }
         Ok(())
+    }
+
+    /// Runs [`Self::check_invariants`] in tests and in the simulator, which cannot reach this
+    /// machine inside of a node.
+    fn debug_check(&self) {
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+    }
+
+    /// Checks that phase, tasks and the request under way fit together, in time linear in the tasks
+    /// and their ids. Holds between any two calls, but not after an error.
+    ///
+    /// # Panics
+    /// When an invariant does not hold: a bug.
+    pub fn check_invariants(&self) {
+        let Self { limits, tasks, asked, to_apply, phase, waiting, tally, peer } = self;
+        limits.check_invariants();
+        let begins = matches!(phase, Phase::Beginning);
+        assert_eq!(peer.is_none(), begins, "the responder reports as the session begins");
+        if !matches!(phase, Phase::Working) {
+            let idle = tasks.is_empty() && asked.is_empty() && to_apply.is_empty();
+            assert!(idle, "there is work in the phase {phase:?}");
+        }
+        assert!(!*waiting || !matches!(phase, Phase::Done(_)), "a request follows the last one");
+        assert!(tally.rounds > 0 || (begins && !*waiting), "a request was not counted");
+        assert!(*waiting || asked.is_empty(), "tasks wait for the response to no request");
+        assert!(!*waiting || to_apply.is_empty(), "a request overtakes records to merge");
+        assert!(asked.len() <= limits.ranges_max, "a request asks for too many ranges");
+        let cuts = asked.iter().filter(|task| matches!(task, Task::Cut(..))).count();
+        let wants = asked.iter().filter(|task| matches!(task, Task::Want { .. })).count();
+        assert!(cuts == asked.len() || wants == asked.len(), "a request mixes kinds of tasks");
+        tasks.iter().chain(asked).for_each(|task| task.check_invariants(limits));
     }
 }

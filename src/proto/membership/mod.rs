@@ -1,14 +1,13 @@
 //! Who is alive: SWIM with suspicion (foca), as a machine without input and output.
 //!
-//! Feed it datagrams and the time, then drain [`Membership::poll_output`] to `None` and come back
-//! by [`Membership::next_timeout`]. Promises: the same inputs and seed give the same outputs; any
-//! bytes give an error and no panic; a member shows once, under its id. Says whom to talk to, not
-//! who counts: the durable members are not decided here. Must not know sockets, keys, wall time.
+//! Promises: the same inputs and seed give the same outputs; any bytes give an error and no panic;
+//! each member shows once, under its id. Tells which nodes can be talked to, not which nodes belong
+//! to the cluster for good. Must not know sockets, keys nor the wall clock.
 //!
-//! foca's address of a node is the node's *id*, and a greater `bump` wins among identities of one
-//! id. So a node that restarts, renews itself or moves to another address replaces its former self
-//! at once and leaves nothing behind, while a new node at an old address is another member, and the
-//! old one is found down. Where only an address is known, an announcement is addressed to whoever
+//! To foca the address of a node is its *id*, and among identities of one id the greater `bump`
+//! wins. So a node that restarts, renews itself or moves to another address replaces its earlier
+//! identity at once and leaves nothing behind; a new node at an old address is another member, and
+//! the old one is found down. Where only an address is known, an announcement goes to any node that
 //! listens there, which also reaches nodes that advertise another address than the one in `seeds`.
 
 mod codec;
@@ -31,32 +30,29 @@ use rand::rngs::StdRng;
 use self::codec::{Codec, from_foca};
 use self::effects::{Effects, Event};
 pub use self::error::MembershipError;
-pub use self::settings::Settings;
 use self::settings::foca_config;
-pub use self::wire::{DATAGRAM_BYTES_MAX, WireError};
-use self::wire::{Datagram, Identity, Message, Update};
+pub use self::settings::{MEMBERS_MAX, MembershipSettings};
+pub use self::wire::{DATAGRAM_BYTES_MAX, DatagramError};
+use self::wire::{Datagram, MemberIdentity, Message, Update};
 use crate::model::{Member, MemberState, NodeId};
 
-/// The most members that are kept, down ones included. Far more than a full mesh serves well.
-pub const MEMBERS_MAX: usize = 1024;
-
-/// How often others may outrun this node's bump before another process with its id is the only
-/// explanation. A clock that was set back before a restart explains one.
+/// How often others may know this id under a greater bump before another process with the id is the
+/// only explanation. A clock set back before a restart explains one time.
 const OVERTAKEN_MAX: u32 = 3;
 
-/// What the machine wants done.
+/// An action for the caller of [`Membership::poll_output`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A datagram of at most [`DATAGRAM_BYTES_MAX`] bytes, to be sealed and sent. May be lost.
+    /// Seal and send a datagram. It may get lost.
     Send {
-        /// To where.
+        /// The gossip address of the receiver.
         to: SocketAddr,
-        /// What.
+        /// At most [`DATAGRAM_BYTES_MAX`] bytes.
         bytes: Vec<u8>,
     },
 }
 
-impl foca::Identity for Identity {
+impl foca::Identity for MemberIdentity {
     type Addr = NodeId;
 
     fn renew(&self) -> Option<Self> {
@@ -67,7 +63,8 @@ impl foca::Identity for Identity {
         self.member.id
     }
 
-    /// The rest decides between two processes that started in one microsecond, everywhere alike.
+    /// The greater bump wins. The rest makes all nodes decide alike between two processes that
+    /// started in one microsecond.
     fn win_addr_conflict(&self, other: &Self) -> bool {
         let rank = |identity: &Self| {
             let m = &identity.member;
@@ -78,47 +75,65 @@ impl foca::Identity for Identity {
     }
 }
 
-/// The machine.
+/// A node's view of the members of its cluster.
+///
+/// Methods are of three kinds:
+/// - inputs, which take `now`: [`Self::handle_datagram`], [`Self::handle_timeout`],
+///   [`Self::announce`], [`Self::leave`];
+/// - polls: [`Self::poll_output`] and [`Self::next_timeout`];
+/// - views, which change nothing: [`Self::members`], [`Self::heard`], [`Self::is_alone`],
+///   [`Self::incarnation`].
+///
+/// After each input, drain [`Self::poll_output`] to `None`, then ask [`Self::next_timeout`] anew
+/// and call [`Self::handle_timeout`] at that time; later is allowed, and only slows the machine
+/// down. An input that gives an error can still have outputs.
+///
+/// `now` is the time since the machine was made. It never goes back; with a wall clock instead of a
+/// monotone one, timers fire early or late. The machine is done after [`Self::leave`]: drain it
+/// once more and drop it, for it ignores all further inputs and has no timeout.
 pub struct Membership {
-    foca: Foca<Identity, Codec, StdRng, NoCustomBroadcast>,
+    foca: Foca<MemberIdentity, Codec, StdRng, NoCustomBroadcast>,
     config: foca::Config,
     effects: Effects,
     outputs: VecDeque<Output>,
     probe_period: Duration,
-    /// Where the round through unheard members stands.
+    /// The last member that the round through unheard members reached.
     reached: Option<NodeId>,
-    /// The last member that was asked for others.
+    /// The last member that this node asked for others.
     asked: Option<NodeId>,
     /// Probe periods since the start.
     periods: u64,
-    /// How many others were active a probe period ago, and when that last became more.
+    /// How many others were active a probe period ago.
     active: usize,
+    /// The period in which `active` last rose; at most `periods`.
     learned: u64,
-    /// How often somebody knew this id under a greater bump.
+    /// How often another node knew this id under a greater bump.
     overtaken: u32,
+    /// Set by [`Self::leave`].
     left: bool,
 }
 
 impl Membership {
-    /// A node that knows `known` from earlier and has heard of nobody yet. `incarnation` should be
-    /// greater than in its earlier lives (the wall clock in microseconds serves); where it is not,
-    /// the others tell and it goes above.
+    /// A node that knows `known` from earlier lives and has heard of nobody yet. It ignores those
+    /// of `known` that other nodes would refuse. `incarnation` should be greater than in its
+    /// earlier lives, as the wall clock in microseconds is; if it is not, the other nodes report
+    /// theirs and this node goes above it.
     ///
     /// # Errors
-    /// [`MembershipError::Malformed`] when the others would refuse `me`.
+    /// [`MembershipError::Malformed`] when other nodes would refuse `me`.
     pub fn new(
         me: Member,
         incarnation: u64,
-        settings: Settings,
+        settings: MembershipSettings,
         known: &[Member],
         rng: StdRng,
     ) -> Result<Self, MembershipError> {
-        let identity = Identity { member: me, bump: incarnation };
+        let identity = MemberIdentity { member: me, bump: incarnation };
         identity.check()?;
         let config = foca_config(settings.probe_period);
         let mut effects = Effects::new();
         effects.timers.set(Duration::ZERO, Event::Reach);
-        let reachable = |m: &Member| Identity { member: m.clone(), bump: 0 }.check().is_ok();
+        let reachable = |m: &Member| MemberIdentity { member: m.clone(), bump: 0 }.check().is_ok();
         let others = known.iter().filter(|m| m.id != identity.member.id && reachable(m));
         for member in others {
             effects.meet(member);
@@ -139,13 +154,13 @@ impl Membership {
         })
     }
 
-    /// Takes in one opened datagram.
+    /// Handles a datagram after its seal was opened.
     ///
     /// # Errors
-    /// See [`MembershipError`]; the datagram counts as dropped.
+    /// See [`MembershipError`]; count the datagram as dropped.
     pub fn handle_datagram(&mut self, now: Duration, bytes: &[u8]) -> Result<(), MembershipError> {
         if self.left {
-            // news of this node's own end would only wake it up again
+            // The news that this node left would only make it renew itself.
             return Ok(());
         }
         if bytes.len() > DATAGRAM_BYTES_MAX {
@@ -154,7 +169,7 @@ impl Membership {
         let Datagram { mut header, updates } = wire::decode(bytes)?;
         let me = self.foca.identity();
         if header.src == *me {
-            // a seed turned out to be this node
+            // A seed's address turned out to be that of this node.
             return Ok(());
         }
         if header.src.member.id == me.member.id {
@@ -163,7 +178,7 @@ impl Membership {
         self.check_room(&header.src, &updates)?;
         self.effects.now = now;
         let result = match header.message {
-            Message::Announce if header.dst.is_whoever() => {
+            Message::Announce if header.dst.is_anyone() => {
                 header.dst = me.clone();
                 let mut bytes = Vec::new();
                 wire::encode_header(&header, &mut bytes)?;
@@ -178,7 +193,7 @@ impl Membership {
         result
     }
 
-    /// Somebody holds this node for down, or knows it under the greater bump `known`.
+    /// The node at `from` holds this one for down, or knows it under the greater bump `known`.
     fn handle_turn_undead(
         &mut self,
         known: u64,
@@ -189,10 +204,10 @@ impl Membership {
         if known <= me.bump {
             return Ok(self.foca.handle_data(bytes, &mut self.effects)?);
         }
-        let renewed = Identity { bump: known.saturating_add(1), ..me.clone() };
+        let renewed = MemberIdentity { bump: known.saturating_add(1), ..me.clone() };
         self.foca.change_identity(renewed, &mut self.effects)?;
         self.effects.connected = false;
-        self.foca.announce(Identity::whoever(from), &mut self.effects)?;
+        self.foca.announce(MemberIdentity::anyone_at(from), &mut self.effects)?;
         self.overtaken = self.overtaken.saturating_add(1);
         if self.overtaken > OVERTAKEN_MAX {
             return Err(MembershipError::SameId(from));
@@ -200,25 +215,26 @@ impl Membership {
         Ok(())
     }
 
-    fn check_room(&self, src: &Identity, updates: &[Update]) -> Result<(), MembershipError> {
+    /// Refuses news of unknown members when there is no room for them.
+    fn check_room(&self, src: &MemberIdentity, updates: &[Update]) -> Result<(), MembershipError> {
         let held = self.foca.iter_membership_state();
         if held.len() + updates.len() < MEMBERS_MAX {
             return Ok(());
         }
         let held: BTreeSet<NodeId> = held.map(|m| m.id().member.id).collect();
-        let known = |who: &Identity| held.contains(&who.member.id);
+        let known = |who: &MemberIdentity| held.contains(&who.member.id);
         if known(src) && updates.iter().all(|update| known(&update.identity)) {
             return Ok(());
         }
         Err(MembershipError::TooManyMembers)
     }
 
-    /// Does what is due by `now`.
+    /// Handles all timers that are due by `now`.
     ///
     /// # Errors
-    /// [`MembershipError::Stumbled`], a bug; the rest that is due was done.
+    /// [`MembershipError::Stumbled`], a bug; the other timers were handled all the same.
     pub fn handle_timeout(&mut self, now: Duration) -> Result<(), MembershipError> {
-        let mut result = Ok(());
+        let (mut result, periods) = (Ok(()), self.periods);
         self.effects.now = now;
         while !self.left
             && let Some(event) = self.effects.timers.pop_due(now)
@@ -233,21 +249,26 @@ impl Membership {
             }
             self.flush();
         }
+        if cfg!(debug_assertions) && self.periods > periods {
+            // For tests and the simulator, which cannot reach this machine inside of a node: once
+            // in a probe period, because it costs too much after each input.
+            self.check_invariants();
+        }
         result
     }
 
-    /// Asks whoever listens at `to` for the members it knows.
+    /// Asks the node that listens at `to`, if any, for the members it knows.
     pub fn announce(&mut self, now: Duration, to: SocketAddr) {
         if self.left {
             return;
         }
         self.effects.now = now;
-        // an announcement holds two identities and always fits
-        let _ = self.foca.announce(Identity::whoever(to), &mut self.effects);
+        // Cannot fail: an announcement holds two identities, which fit into a datagram.
+        let _ = self.foca.announce(MemberIdentity::anyone_at(to), &mut self.effects);
         self.flush();
     }
 
-    /// Tells every alive member that this node goes. Afterwards the machine does nothing more.
+    /// Sends all alive members the news that this node leaves. The machine then ignores all inputs.
     pub fn leave(&mut self, now: Duration) {
         if self.left {
             return;
@@ -256,25 +277,27 @@ impl Membership {
         let mut config = self.config.clone();
         config.num_indirect_probes = NonZeroUsize::MAX;
         config.max_transmissions = NonZeroU8::MAX;
-        // neither can fail: those two may change, and an identity fits
+        // Neither can fail: foca lets these two settings change, and an identity fits.
         let _ = self.foca.set_config(config);
         let _ = self.foca.leave_cluster(&mut self.effects);
         self.left = true;
         self.flush();
     }
 
-    /// What is to be done next; `None` when nothing is for now.
+    /// The next output; `None` when there is none until the next input.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Self::handle_timeout`] at the latest.
+    /// When to call [`Self::handle_timeout`]; each input can change it. `None` after
+    /// [`Self::leave`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.left { None } else { self.effects.timers.next_due() }
     }
 
-    /// This node's incarnation: the one it was made with, greater when it had to renew itself.
+    /// This node's incarnation: the one given to [`Self::new`], or a greater one after the node had
+    /// to renew itself.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.foca.identity().bump
@@ -286,7 +309,8 @@ impl Membership {
         self.foca.num_members() == 0
     }
 
-    /// All members ever met, by id, this node included.
+    /// All members ever met, this node included, in the order of their ids. One that was not heard
+    /// of since the start shows as down.
     #[must_use]
     pub fn members(&self) -> Vec<(Member, MemberState)> {
         let known = self.effects.known.iter();
@@ -299,19 +323,19 @@ impl Membership {
         members.into_values().collect()
     }
 
-    /// The other members that were heard of since the start, in no order and without a copy.
+    /// The other members that were heard of since the start, in no order.
     pub fn heard(&self) -> impl Iterator<Item = (&Member, MemberState)> {
-        // a former life of this node may be among them
+        // An earlier life of this node can be among them.
         let me = self.foca.identity().member.id;
         let held = self.foca.iter_membership_state();
         held.map(|held| (&held.id().member, from_foca(held.state())))
             .filter(move |(member, _)| member.id != me)
     }
 
-    /// Turns what foca wants sent into outputs.
+    /// Turns the datagrams that foca wants sent into outputs.
     fn flush(&mut self) {
         if !self.effects.connected && !self.is_alone() && !self.left {
-            // after a renewal foca would not probe before it hears from somebody
+            // After a renewal foca does not probe until it hears from another node.
             let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
         }
         while let Some((to, bytes)) = self.effects.sends.pop_front() {
@@ -320,8 +344,32 @@ impl Membership {
             }
         }
     }
+
+    /// Checks what holds between any two calls, in time linear in the members and timers.
+    ///
+    /// # Panics
+    /// When an invariant does not hold: a bug.
+    pub fn check_invariants(&self) {
+        let me = self.foca.identity();
+        assert_eq!(me.check(), Ok(()), "others refuse this node");
+        let mut heard = BTreeSet::new();
+        for member in self.foca.iter_membership_state() {
+            let identity = member.id();
+            assert_eq!(identity.check(), Ok(()), "an unchecked member came in");
+            assert!(heard.insert(identity.member.id), "one id shows twice: {identity:?}");
+        }
+        assert!(heard.len() <= MEMBERS_MAX, "{} members came in", heard.len());
+        assert!(self.effects.known.len() <= MEMBERS_MAX, "more members are known than allowed");
+        let keyed = self.effects.known.iter().all(|(id, member)| *id == member.id);
+        assert!(keyed, "a member is known under the id of another");
+        assert!(self.learned <= self.periods, "a member showed up in a period to come");
+        let reach = self.effects.timers.events().filter(|event| **event == Event::Reach);
+        assert!(self.left || reach.count() == 1, "the periodic round runs once in a period");
+        assert!(self.effects.sends.is_empty(), "a datagram was not flushed");
+        let fits = |Output::Send { bytes, .. }: &Output| bytes.len() <= DATAGRAM_BYTES_MAX;
+        assert!(self.outputs.iter().all(fits), "an output is too large for a datagram");
+    }
 }
 
 #[cfg(test)]
-#[path = "membership_tests.rs"]
 mod tests;
