@@ -45,7 +45,7 @@ impl EndpointShared {
         self: &Arc<Self>,
         certificate: [u8; 32],
         connection: Connection,
-    ) -> OpenConnection {
+    ) -> AcceptedConnection {
         let id = connection.stable_id();
         let mut open = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
         let same_certificate = open.entry(certificate).or_default();
@@ -57,19 +57,19 @@ impl EndpointShared {
         }
         assert!(same_certificate.len() <= CONNECTIONS_PER_CERTIFICATE_MAX, "one in, one out");
         let counted = CountedConnection::new(&self.metrics, "accepted");
-        OpenConnection { shared: self.clone(), certificate, id, _counted: counted }
+        AcceptedConnection { shared: self.clone(), certificate, id, _counted: counted }
     }
 }
 
 /// Keeps an accepted connection in the record until dropped.
-pub(super) struct OpenConnection {
+pub(super) struct AcceptedConnection {
     shared: Arc<EndpointShared>,
     certificate: [u8; 32],
     id: usize,
     _counted: CountedConnection,
 }
 
-impl Drop for OpenConnection {
+impl Drop for AcceptedConnection {
     fn drop(&mut self) {
         let mut open = self.shared.open.0.lock().unwrap_or_else(PoisonError::into_inner);
         // it may be gone already: `enter` removes the oldest connection
