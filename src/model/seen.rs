@@ -34,7 +34,7 @@ pub enum Knew {
     Yes,
     /// It did not: the two are concurrent, or the other came later.
     No,
-    /// The list no longer tells: the entry may have been cut off.
+    /// The list cannot say: the entry could be one of those cut off.
     Unknown,
 }
 

@@ -313,8 +313,8 @@ impl Digest {
         }
     }
 
-    /// Checks that this digest is the one that `scanned` is: the digest of its records as
-    /// [`Digest::append`] builds it from a scan of all of them.
+    /// Checks that this digest equals `scanned`, which [`Digest::append`] built from a scan of all
+    /// records.
     ///
     /// # Panics
     /// When they differ: this digest missed a change.

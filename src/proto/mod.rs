@@ -4,7 +4,7 @@
 //! and the fuzzer run the same code. Must not know sockets, clocks, entropy nor async; it may know
 //! [`model`](crate::model).
 //!
-//! - [`digest`] (with [`element`]): the tree of sums by which two stores are compared.
+//! - [`digest`] (with [`element`]): the tree of sums that compares two stores.
 //! - [`reconcile`]: one session in which two nodes exchange the records in which they differ.
 //! - [`wire`]: the bytes of the frames between peers.
 //! - [`membership`]: which nodes are alive.

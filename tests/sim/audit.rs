@@ -68,7 +68,7 @@ pub struct Tally {
     pub swapped: u64,
     /// Retries that got the answer of the first attempt.
     pub repeated: u64,
-    /// Requests whose outcome was unknown until a retry told it.
+    /// Requests whose outcome was unknown until a retry showed it.
     pub resolved: u64,
     /// Requests refused because another one had their request id.
     pub mismatched: u64,

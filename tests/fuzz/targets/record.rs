@@ -64,7 +64,7 @@ fn disk(bytes: &[u8]) {
     assert!(taken <= 8 * bytes.len() + HINTED_BYTES, "{taken} bytes taken for {}", bytes.len());
     let summary = layout::decode_summary(b"k", bytes);
     let Ok(stored) = decoded else {
-        assert!(summary.is_err(), "an entry is whole or damaged, whoever asks");
+        assert!(summary.is_err(), "both readers agree on whether an entry is damaged");
         return;
     };
     let summary = summary.expect("it was decoded");

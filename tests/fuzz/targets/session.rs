@@ -109,7 +109,7 @@ impl Side {
             assert_eq!(entry.header.hash(), entry.hash, "the hash is that of the header");
             let key = Key::from_bytes(key).expect("a key");
             let record = self.store.record_now(&key).expect("readable").expect("it is there");
-            assert!(record.is_whole(), "the bytes of {key} are those that it names");
+            assert!(record.is_whole(), "the bytes of {key} match their hash");
             count += 1;
             ControlFlow::Continue(())
         };

@@ -254,7 +254,7 @@ impl Net {
                 active += 1;
             }
         }
-        assert!(active + 1 >= self.healthy.len(), "the node at {port} forgot somebody");
+        assert!(active + 1 >= self.healthy.len(), "the node at {port} forgot a member");
     }
 
     fn handle(&mut self, event: Event) {
