@@ -1,11 +1,11 @@
 //! The HTTP API: axum in front of the store. This file is the map of its rooms.
 //!
-//! - [`resources`]: one file a resource. Each describes its operations once, in a table that
+//! - `resources`: one file a resource. Each describes its operations once, in a table that
 //!   routing, metrics, parsers and tests read.
-//! - [`request`]: what comes in: paths, queries, headers, bodies.
-//! - [`answer`]: what goes out: values, JSON bodies, and the one table of error codes.
-//! - [`server`]: connections, what all requests have in common, memory budgets.
-//! - [`state`]: what the handlers share.
+//! - `request`: what comes in: paths, queries, headers, bodies.
+//! - `answer`: what goes out: values, JSON bodies, and the one table of error codes.
+//! - `server`: connections, what all requests have in common, memory budgets.
+//! - `state`: what the handlers share.
 //!
 //! A request passes `server/listener` and `server/connection` (bytes), `server/front` (request id,
 //! counting), `resources` (routing), the resource's file, and comes back through `answer`.

@@ -1,4 +1,4 @@
-//! The error codes of the API: one table from code to status, title and meaning.
+//! The error codes of the API: one table from code to status, title, meaning and retry hint.
 //!
 //! Promises that [`Code::ALL`] holds every code this version can give, so that the answers, the
 //! operations and the API description cannot disagree. A code that was published keeps its name and
@@ -17,17 +17,15 @@ pub(crate) struct CodeInfo {
     pub(crate) title: &'static str,
     /// When the API gives it, for its description.
     pub(crate) when: &'static str,
-    /// Whether its answers carry `Retry-After`.
-    pub(crate) retry_after: bool,
+    /// The seconds of `Retry-After`, where an error does not give others. `None`: no such header,
+    /// as repeating the request unchanged does not help.
+    pub(crate) retry_after: Option<u64>,
 }
 
-/// Whether an answer carries `Retry-After`.
-const RETRY: bool = true;
-/// Repeating the request unchanged does not help, or nobody knows when it will.
-const STAY: bool = false;
-
 macro_rules! codes {
-    ($($code:ident = $name:literal, $status:ident, $retry:ident, $title:literal, $when:literal;)*) => {
+    ($(
+        $code:ident = $name:literal, $status:ident, $retry:expr, $title:literal, $when:literal;
+    )*) => {
         /// A stable error code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Code {
@@ -56,58 +54,58 @@ macro_rules! codes {
 }
 
 codes! {
-    BadRequest = "bad_request", BAD_REQUEST, STAY, "Bad request",
+    BadRequest = "bad_request", BAD_REQUEST, None, "Bad request",
         "The request makes no sense as it is.";
-    BadKey = "bad_key", BAD_REQUEST, STAY, "Bad key",
+    BadKey = "bad_key", BAD_REQUEST, None, "Bad key",
         "The path or the body names no possible key or prefix.";
-    BadJson = "bad_json", BAD_REQUEST, STAY, "Bad JSON",
+    BadJson = "bad_json", BAD_REQUEST, None, "Bad JSON",
         "The body is not JSON, repeats a member, or is nested too deep.";
-    BadDuration = "bad_duration", BAD_REQUEST, STAY, "Bad duration",
+    BadDuration = "bad_duration", BAD_REQUEST, None, "Bad duration",
         "A time to live is neither a duration nor `keep`.";
-    BadCursor = "bad_cursor", BAD_REQUEST, STAY, "Bad cursor",
+    BadCursor = "bad_cursor", BAD_REQUEST, None, "Bad cursor",
         "`after` is not the `next` of a page of this prefix.";
-    UnknownField = "unknown_field", BAD_REQUEST, STAY, "Unknown field",
+    UnknownField = "unknown_field", BAD_REQUEST, None, "Unknown field",
         "The query or the body has a member that the operation does not have.";
-    KeyNotFound = "key_not_found", NOT_FOUND, STAY, "Key not found",
+    KeyNotFound = "key_not_found", NOT_FOUND, None, "Key not found",
         "The key has no live value.";
-    RevisionNotFound = "revision_not_found", NOT_FOUND, STAY, "Revision not found",
+    RevisionNotFound = "revision_not_found", NOT_FOUND, None, "Revision not found",
         "This node has no bytes of that revision.";
-    NoSuchRoute = "no_such_route", NOT_FOUND, STAY, "No such route",
+    NoSuchRoute = "no_such_route", NOT_FOUND, None, "No such route",
         "No resource has this path.";
-    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, STAY, "Method not allowed",
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, None, "Method not allowed",
         "The resource does not have this method; `Allow` lists those that it has.";
-    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, STAY, "Request timeout",
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, None, "Request timeout",
         "The header or the body did not arrive within `limits.request_timeout`.";
-    IdempotencyMismatch = "idempotency_mismatch", CONFLICT, STAY, "Idempotency mismatch",
+    IdempotencyMismatch = "idempotency_mismatch", CONFLICT, None, "Idempotency mismatch",
         "The uuid already names another request or version, or the expected one.";
-    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, STAY, "Precondition failed",
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, None, "Precondition failed",
         "A condition does not hold; `current` shows the live value.";
-    ValueTooLarge = "value_too_large", PAYLOAD_TOO_LARGE, STAY, "Value too large",
+    ValueTooLarge = "value_too_large", PAYLOAD_TOO_LARGE, None, "Value too large",
         "A value is larger than `limits.value_bytes_max`.";
-    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, STAY, "Body too large",
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, None, "Body too large",
         "The JSON body, or what a transaction reads, is larger than `limits.body_bytes_max`.";
-    KeyTooLong = "key_too_long", PAYLOAD_TOO_LARGE, STAY, "Key too long",
+    KeyTooLong = "key_too_long", PAYLOAD_TOO_LARGE, None, "Key too long",
         "A key is longer than 1,024 bytes.";
-    TooManyOperations = "too_many_operations", PAYLOAD_TOO_LARGE, STAY, "Too many operations",
+    TooManyOperations = "too_many_operations", PAYLOAD_TOO_LARGE, None, "Too many operations",
         "A list of a transaction is longer than `limits.txn_operations_max`.";
-    UnsupportedMedia = "unsupported_media", UNSUPPORTED_MEDIA_TYPE, STAY, "Unsupported media",
+    UnsupportedMedia = "unsupported_media", UNSUPPORTED_MEDIA_TYPE, None, "Unsupported media",
         "The body has a `Content-Encoding` other than `identity`.";
-    RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE, STAY,
+    RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE, None,
         "Range not satisfiable",
         "The range lies outside of the value; `Content-Range` gives its size.";
-    FeatureDisabled = "feature_disabled", NOT_IMPLEMENTED, STAY, "Feature disabled",
+    FeatureDisabled = "feature_disabled", NOT_IMPLEMENTED, None, "Feature disabled",
         "The configuration of this node turns the feature off; the text names the key.";
-    Syncing = "syncing", SERVICE_UNAVAILABLE, RETRY, "Syncing",
+    Syncing = "syncing", SERVICE_UNAVAILABLE, Some(1), "Syncing",
         "This node waits for its first data from a peer.";
-    ClockSkewed = "clock_skewed", SERVICE_UNAVAILABLE, RETRY, "Clock skewed",
+    ClockSkewed = "clock_skewed", SERVICE_UNAVAILABLE, Some(1), "Clock skewed",
         "The write's timestamp would lie too far ahead of this node's clock.";
-    StorageFull = "storage_full", SERVICE_UNAVAILABLE, RETRY, "Storage full",
+    StorageFull = "storage_full", SERVICE_UNAVAILABLE, Some(5), "Storage full",
         "The disk of this node is full.";
-    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, RETRY, "Shutting down",
+    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, Some(1), "Shutting down",
         "This node is stopping.";
-    Overloaded = "overloaded", SERVICE_UNAVAILABLE, RETRY, "Overloaded",
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(1), "Overloaded",
         "A limit of this node on memory or remembered requests is reached.";
-    Internal = "internal", INTERNAL_SERVER_ERROR, STAY, "Internal error",
+    Internal = "internal", INTERNAL_SERVER_ERROR, None, "Internal error",
         "This node failed; `X-Request-Id` finds the line in its log.";
 }
 
@@ -123,7 +121,7 @@ mod tests {
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {
             let info = code.info();
-            assert_eq!(info.retry_after, info.status == 503, "{info:?}");
+            assert_eq!(info.retry_after.is_some(), info.status == 503, "{info:?}");
             assert!(info.status.is_client_error() || info.status.is_server_error(), "{info:?}");
             assert!(!info.title.is_empty() && info.when.ends_with('.'), "{info:?}");
         }

@@ -178,14 +178,16 @@ impl Error {
         }
     }
 
-    /// Seconds after which the request may succeed; `Some` exactly where the code's
-    /// [`retry_after`](super::code::CodeInfo::retry_after) is set.
+    /// The seconds of `Retry-After`, if the code has that header.
     pub(crate) fn retry_after(&self) -> Option<u64> {
-        match self {
-            Self::Unavailable(reason) => Some(reason.retry_after()),
-            Self::At { error, .. } => error.retry_after(),
-            _ => None,
-        }
+        let usual = self.code().info().retry_after?;
+        Some(match self {
+            Self::Unavailable(Unavailable::RequestsFull) => 60,
+            Self::Unavailable(Unavailable::ClockSkewed(ahead_ms)) => {
+                ahead_ms.div_ceil(1000).clamp(1, 3600)
+            }
+            _ => usual,
+        })
     }
 }
 
@@ -197,15 +199,6 @@ impl Unavailable {
             Self::StorageFull => Code::StorageFull,
             Self::ShuttingDown => Code::ShuttingDown,
             Self::Overloaded | Self::Reopening | Self::RequestsFull => Code::Overloaded,
-        }
-    }
-
-    fn retry_after(self) -> u64 {
-        match self {
-            Self::Syncing | Self::ShuttingDown | Self::Overloaded | Self::Reopening => 1,
-            Self::StorageFull => 5,
-            Self::RequestsFull => 60,
-            Self::ClockSkewed(ahead_ms) => ahead_ms.div_ceil(1000).clamp(1, 3600),
         }
     }
 }

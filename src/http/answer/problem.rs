@@ -269,7 +269,7 @@ mod tests {
         ];
         for reason in reasons {
             let error = Error::from(reason);
-            assert!(error.code().info().retry_after, "{reason:?}");
+            assert!(error.code().info().retry_after.is_some(), "{reason:?}");
             let response = error.into_response();
             assert_eq!(response.status(), 503);
             assert!(response.headers().contains_key(RETRY_AFTER));

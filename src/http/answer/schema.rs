@@ -1,4 +1,4 @@
-//! JSON schemas of the API's texts and numbers for which Rust has no type of its own meaning.
+//! JSON schemas of texts and numbers whose Rust type says too little.
 //!
 //! Bodies derive their schema from the types that are read and written; where a member is a plain
 //! `String`, `u64` or exact JSON text, the types here say what it holds.

@@ -121,7 +121,15 @@ impl ValueMembers<'_> {
 /// An expectation: exactly one form.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 2))]
+#[schemars(extend("oneOf" = [
+    { "required": ["uuid"], "maxProperties": 1 },
+    { "required": ["timestamp"], "maxProperties": 1 },
+    { "required": ["uuid", "timestamp"], "maxProperties": 2 },
+    { "required": ["data"], "maxProperties": 1 },
+    { "required": ["data_base64"], "maxProperties": 1 },
+    { "required": ["absent"], "maxProperties": 1 },
+    { "required": ["exists"], "maxProperties": 1 }
+]))]
 pub(crate) struct ExpectedBody<'a> {
     /// The live value has this version; with `timestamp`, both must match.
     #[serde(borrow = "'a", default)]

@@ -69,7 +69,15 @@ static SWAP: ApiOperation = ApiOperation {
 /// Exactly one of `data`, `data_base64` and `delete`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("required" = ["expected"]))]
+#[schemars(extend(
+    "required" = ["expected"],
+    "dependentRequired" = { "content_type": ["data_base64"] },
+    "oneOf" = [
+        { "required": ["data"] },
+        { "required": ["data_base64"] },
+        { "required": ["delete"], "not": { "required": ["ttl"] } }
+    ]
+))]
 struct SwapBody<'a> {
     #[serde(borrow = "'a", default)]
     expected: JsonMember<'a, ExpectedBody<'static>>,

@@ -40,7 +40,7 @@ const REVISION: Param<Uuid> = Param {
     doc: "Asks for the bytes of this revision instead of the list.",
     schema: schema_of::<Uuid>,
     read: |text| {
-        let bad = || Error::bad("`uuid` must be that of a revision, as `/history` shows it");
+        let bad = || Error::bad("`uuid` must be the uuid of a revision, as `/history` shows it");
         retry::parse(text).ok_or_else(bad)
     },
 };

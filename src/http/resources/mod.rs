@@ -2,7 +2,7 @@
 //!
 //! A further resource is one file with a [`Resource`] and one line in [`RESOURCES`]. Its operations
 //! and their forms are described in [`operation`]. The templates are the only values of the metric
-//! label `route`, whatever paths clients invent.
+//! label `route`: clients that invent paths cannot add more.
 
 mod cas;
 mod cluster;

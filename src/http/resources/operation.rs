@@ -102,7 +102,7 @@ pub(crate) struct AnswerForm {
     pub(crate) status: u16,
     /// When the operation gives it, in one sentence.
     pub(crate) when: &'static str,
-    /// The media types of the body; none without a body, `*/*` for that of the value.
+    /// The media types of the body: none without a body, `*/*` for the type of the value.
     pub(crate) media_types: &'static [&'static str],
     /// The schema of JSON, or of each line of it; `None` for opaque bytes and without a body.
     pub(crate) schema: Option<SchemaOf>,

@@ -223,8 +223,9 @@ pub(crate) async fn write_last(stream: &TcpStream, bytes: &[u8]) {
     let _ = timeout(DRAIN_WAIT, write_all).await;
 }
 
-/// Closes a connection. With `drain`, first reads a bounded rest of what the client sends: closing
-/// over unread bytes would reset the connection, and could destroy the answer on its way.
+/// Ends the answers of a connection. With `drain`, then reads a bounded rest of what the client
+/// sends: a close over unread bytes would reset the connection, and could destroy the last answer
+/// on its way.
 pub(crate) async fn close(stream: &TcpStream, drain: bool) {
     // fails if the client has closed already
     let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);

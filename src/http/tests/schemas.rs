@@ -83,11 +83,20 @@ impl Schemas {
             "oneOf" => all(self.fitting(rule, value) == 1),
             "items" => value.as_array()?.iter().find_map(|item| self.check(rule, item)),
             "required" => {
-                let known = schema["properties"].as_object().expect("members");
+                let known = schema.get("properties");
+                let unknown = |name: &str| known.is_some_and(|known| known.get(name).is_none());
                 let names = rule.as_array().expect("names").iter().filter_map(Value::as_str);
-                let gone = |name: &&str| !known.contains_key(*name) || value.get(name).is_none();
+                let gone = |name: &&str| unknown(name) || value.get(name).is_none();
                 names.into_iter().find(gone).map(str::to_owned)
             }
+            "dependentRequired" => {
+                let rules = rule.as_object().expect("names").iter();
+                let given = rules.filter(|(name, _)| value.get(name).is_some());
+                let mut needed = given.flat_map(|(_, names)| names.as_array().expect("names"));
+                let gone = needed.find(|name| value.get(name.as_str().expect("a name")).is_none());
+                gone.map(|name| format!("{name} is missing"))
+            }
+            "not" => all(self.check(rule, value).is_some()),
             "properties" => members?.iter().find_map(|(name, member)| match rule.get(name) {
                 Some(rule) => self.check(rule, member).map(|problem| format!("{name}: {problem}")),
                 None => Some(format!("{name} is not described")),

@@ -69,7 +69,11 @@ struct OperationBody<'a> {
 /// Exactly one of `data` and `data_base64`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("required" = ["key"]))]
+#[schemars(extend(
+    "required" = ["key"],
+    "dependentRequired" = { "content_type": ["data_base64"] },
+    "oneOf" = [{ "required": ["data"] }, { "required": ["data_base64"] }]
+))]
 struct PutBody<'a> {
     #[serde(borrow = "'a", default)]
     key: JsonMember<'a, KeySchema>,

@@ -182,12 +182,12 @@ async fn small_reads_do_not_wait_for_the_memory_of_large_ones() {
     }
     let large = r#"{"success":[{"get":{"key":"large"}},{"put":{"key":"n","data":1}}]}"#;
     let small = r#"{"success":[{"get":{"key":"small"}},{"get":{"key":"none"}}]}"#;
-    let kept = post(&app, large).await;
-    assert_eq!(kept.status(), 200);
+    let unread = post(&app, large).await;
+    assert_eq!(unread.status(), 200);
     let reading = app.answers.permit(11 * VALUE_BYTES).await;
     let refused = post(&app, large).await;
     assert_eq!(refused.status(), 503, "no memory for its reads, and nothing was done");
-    drop(kept);
+    drop(unread);
     let answered = rig::json(post(&app, small).await).await;
     assert_eq!(answered["results"][0]["get"]["size"], 1000);
     assert_eq!(answered["results"][1], serde_json::json!({ "get": null }));
@@ -196,7 +196,7 @@ async fn small_reads_do_not_wait_for_the_memory_of_large_ones() {
     assert!(all.is_ok(), "all memory was returned");
     drop(all);
     assert_eq!(post(&app, large).await.status(), 200);
-    // reads of more than an answer can hold: nothing is done
+    // a transaction whose answer would be too large does nothing
     let get = r#"{"get":{"key":"large"}}"#;
     let put = r#"{"put":{"key":"never","data":1}}"#;
     let most = format!(r#"{{"success":[{put},{}]}}"#, [get; 4].join(","));
