@@ -17,13 +17,15 @@ pub(crate) struct CodeInfo {
     pub(crate) title: &'static str,
     /// When the API gives it, for its description.
     pub(crate) when: &'static str,
-    /// The seconds of `Retry-After`, where an error does not give others; `None` without the header:
-    /// repeating the request unchanged does not help.
+    /// The seconds of `Retry-After`, where an error does not give others. `None`: no such header,
+    /// as repeating the request unchanged does not help.
     pub(crate) retry_after: Option<u64>,
 }
 
 macro_rules! codes {
-    ($($code:ident = $name:literal, $status:ident, $retry:expr, $title:literal, $when:literal;)*) => {
+    ($(
+        $code:ident = $name:literal, $status:ident, $retry:expr, $title:literal, $when:literal;
+    )*) => {
         /// A stable error code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Code {

@@ -1,7 +1,7 @@
 //! Entity tags and the conditional headers (RFC 9110, sections 8.8.3 and 13.1).
 //!
-//! A version's tag is its uuid in quotes. A tag in any other form is legal, but names no version and
-//! matches nothing.
+//! A version's tag is its uuid in quotes. A tag in any other form is legal, but names no version
+//! and matches nothing.
 
 use axum::http::header::{AsHeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue};

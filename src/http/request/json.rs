@@ -1,8 +1,9 @@
 //! JSON bodies, strictly: objects with known members only, each member as its exact text.
 //!
-//! The type of an object is declared once, as a struct of [`JsonMember`]s that derives `Deserialize`
-//! with `deny_unknown_fields`, and `JsonSchema`. A member that the struct lacks cannot be read, so
-//! that the API description, which shows the schema, cannot differ from the parser.
+//! The type of an object is declared once, as a struct of [`JsonMember`]s that derives
+//! `Deserialize` with `deny_unknown_fields`, and `JsonSchema`. A member that the struct lacks
+//! cannot be read, so that the API description, which shows the schema, cannot differ from the
+//! parser.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -111,8 +112,8 @@ fn is_object(text: &[u8]) -> bool {
     text.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Why the object `text` is not a `T`: it has a member that `T` lacks. Reads it a second time, which
-/// only a refused request pays for.
+/// Why the object `text` is not a `T`: it has a member that `T` lacks. Reads the text a second
+/// time, which only a refused request pays for.
 fn first_unknown<'a, T: Deserialize<'a>>(text: &[u8]) -> Error {
     let known = members_of::<T>();
     let mut from = serde_json::Deserializer::from_slice(text);

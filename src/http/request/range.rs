@@ -1,8 +1,8 @@
 //! `Range` and `If-Range` (RFC 9110, sections 13.1.5 and 14): one part of a value.
 //!
 //! A server may answer any range with the whole value. This one does so for several ranges at once,
-//! for unknown units and for malformed ranges. It refuses only a well-formed range that lies outside
-//! of the value.
+//! for unknown units and for malformed ranges. It refuses only a well-formed range that lies
+//! outside of the value.
 
 use std::ops::Range;
 

@@ -73,7 +73,7 @@ impl Front {
         tracing::debug!(?id, %method, path, status = status.as_u16(), ?took, "request");
         self.counts.count(&method, route, status, took.as_secs_f64());
         if status == StatusCode::NOT_MODIFIED {
-            // axum adds the length of the empty body, but a 304 must give the value's length or none
+            // axum adds the length of the empty body; a 304 must give the value's length or none
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         self.dress(response.headers_mut(), id);

@@ -1,7 +1,7 @@
 //! Budgets of memory, which requests share, wait for, and give back.
 //!
-//! Each budget is separate, and no holder of a permit waits for another permit of the same budget
-//! or of one that is ordered before it, so that no deadlock is possible.
+//! A request holds at most one permit of each budget, and takes them in one order: body, parsing,
+//! answer. So no two requests can wait for each other.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,8 +24,8 @@ use crate::http::state::State;
 
 /// The pause after a failed accept, as when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The largest header of a request, and the read buffer of a connection. The longest key, with every
-/// byte escaped, takes 3 KiB.
+/// The largest header of a request, and the read buffer of a connection. The longest key takes
+/// 3 KiB with every byte escaped.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Serves the API on `listener` until `stop`. Then accepts no more connections, waits up to
