@@ -99,7 +99,8 @@ export CARGO_TARGET_DIR=${KVS_MUTANTS_TARGET:-$HOME/.cache/kvs/mutants} CARGO_TE
 export KVS_SIM_FIRST=0 KVS_SIM_SEEDS=60 RUST_BACKTRACE=0
 
 # What the tests are run on: results of other files say nothing about these.
-tree=$(cd "$copy" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64)
+hashes() { find . -type f -print0 | sort -z | xargs -0 sha256sum; }
+tree=$(cd "$copy" && hashes | sha256sum | cut -c 1-64)
 mkdir -p "$CARGO_TARGET_DIR"
 results=$CARGO_TARGET_DIR/noticed
 touch "$results"
