@@ -12,7 +12,8 @@ use serde::Deserialize;
 use super::client::{self, Client};
 use super::error::CliError;
 use super::note;
-use super::output::{Grid, Output, printable, size, span};
+use super::output::{Grid, Output, printable, size};
+use super::words::span;
 use crate::model::Timestamp;
 
 /// How many digits of a fingerprint to show: enough to distinguish two.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::output::count;
+use super::words::count;
 use crate::config::ConfigError;
 use crate::node::NodeError;
 

@@ -13,8 +13,9 @@ use super::client::{Client, prefix_path, query_value};
 use super::envelope::Envelope;
 use super::error::CliError;
 use super::note;
-use super::output::{Grid, Output, count};
+use super::output::{Grid, Output};
 use super::progress::Counter;
+use super::words::count;
 use crate::model::Prefix;
 
 /// The most items in one page, by the contract.

@@ -29,6 +29,7 @@ mod envelope;
 mod files;
 mod progress;
 mod tree;
+mod words;
 mod write;
 
 #[cfg(test)]

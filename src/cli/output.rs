@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::time::Duration;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
@@ -163,22 +162,6 @@ pub fn size(bytes: u64) -> String {
     if unit == "B" { format!("{whole} B") } else { format!("{whole}.{tenths} {unit}") }
 }
 
-/// Formats a count for people: `1 record`, `2 records`.
-#[must_use]
-pub fn count(n: u64, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
-}
-
-/// Formats a duration for people: `7 ms`, `1.25 s`.
-#[must_use]
-pub fn span(span: Duration) -> String {
-    if span < Duration::from_secs(1) {
-        format!("{} ms", span.as_millis())
-    } else {
-        format!("{}.{:02} s", span.as_secs(), span.subsec_millis() / 10)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,9 +206,6 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
-        assert_eq!([0, 1, 2].map(|n| count(n, "record")), ["0 records", "1 record", "2 records"]);
-        assert_eq!(span(Duration::from_millis(7)), "7 ms");
-        assert_eq!(span(Duration::from_millis(1257)), "1.25 s");
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// How many type names `src` may define more than once. May only fall.
-const REPEATED_NAMES_MAX: usize = 10;
+const REPEATED_NAMES_MAX: usize = 4;
 /// How many assertions a thousand lines of code must hold at least. May only rise.
-const ASSERTIONS_PER_1000_MIN: f64 = 1.0;
+const ASSERTIONS_PER_1000_MIN: f64 = 2.8;
 
 /// The types that a file of `src` defines: structs, enums, traits, and aliases at the level of a
 /// module. Tests and the command line are left out, and so are the associated types of traits.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 
 /// How many modules may name their file by `#[path]`. May only fall.
-const PATH_ATTRIBUTES_MAX: usize = 39;
+const PATH_ATTRIBUTES_MAX: usize = 25;
 /// How many circles of imports there may be. May only fall.
 const CIRCLES_MAX: usize = 0;
 

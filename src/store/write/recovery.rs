@@ -45,9 +45,9 @@ impl Trouble {
     fn log(&self) {
         let why = &self.why;
         if self.is_full() {
-            tracing::error!(%why, "the disk is full: free some space; writes are refused until then");
+            tracing::error!(%why, "the disk is full: free space; writes are refused until then");
         } else {
-            tracing::error!(%why, "storage failed: trying to open it again; writes are refused until then");
+            tracing::error!(%why, "storage failed: reopening it; writes are refused until then");
         }
     }
 
