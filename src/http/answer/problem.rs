@@ -179,8 +179,8 @@ impl NodeFailure {
                 "storage failed, and nothing was written; X-Request-Id finds the cause in the log"
             }
             Self::OutcomeUnknown(_) => {
-                "storage failed, and the write may or may not have taken place; read the key \
-                 before you write again"
+                "storage failed, and whether the write took place is unknown; read the key before \
+                 you write again"
             }
         }
     }

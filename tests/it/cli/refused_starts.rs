@@ -44,7 +44,7 @@ async fn a_configuration_that_cannot_be_used() {
         ("gossip.probe_period", "1y".into(), ["probe_period", "1y", "duration"]),
         ("gossip.probe_period", "1ms".into(), ["gossip.probe_period", "50ms", "range"]),
         ("gossip.seeds", vec!["host".to_owned()].into(), ["gossip.seeds", "host:port", "`host`"]),
-        ("gossip.listen", "0.0.0.0:0".into(), ["gossip.advertise", "given", "listen"]),
+        ("gossip.listen", "0.0.0.0:0".into(), ["gossip.advertise", "missing", "listen"]),
         ("limits.value_bytes_max", 0.into(), ["limits.value_bytes_max", "0", "16777216"]),
         ("storage.durability", "never".into(), ["durability", "never", "sync"]),
         ("node.name", "a b".into(), ["node.name", "63", "host name"]),
