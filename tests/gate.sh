@@ -30,7 +30,7 @@ deny_version=0.20.2
 tools="$HOME/.cache/kvs/tools"
 phases=()
 
-# phase NAME ADVICE COMMAND...: runs COMMAND and prints its time. On failure prints ADVICE and exits.
+# phase NAME ADVICE COMMAND...: runs COMMAND, prints its time; on failure prints ADVICE and exits.
 phase() {
     local name=$1 advice=$2 start=$SECONDS status=0
     shift 2

@@ -13,7 +13,7 @@
 #                         (tests/it/crash/disk_faults.rs)
 #   tests/long.sh chaos   faults of links and nodes on real processes (tests/it/chaos), each test
 #                         KVS_TEST_SCALE (5) times as long as in the gate, KVS_CHAOS_ROUNDS (10)
-#                         times; each node gets its own network as root or where `unshare -Urn` works
+#                         times; nodes have their own networks as root or with `unshare -Urn`
 #   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200) and
 #                         KVS_SIM_MEMBERS_SEEDS seeds (1), starting at KVS_SIM_MEMBERS_FIRST (0)
 #   tests/long.sh mutants [OPTION | NAME ...]
@@ -64,8 +64,8 @@ run_machine() {
     grep -q '^test result: ok. 1 passed' "$work/machine"
 }
 
-# Builds tests/it and prints how many tests start with the path $1. Stops when there is none, or when
-# the filter would also select tests elsewhere whose path contains it.
+# Builds tests/it and prints how many tests start with the path $1. Stops when there is none, or
+# when the filter would also select tests elsewhere whose path contains it.
 count_tests() {
     local binary names
     [[ -f tests/it/main.rs ]] || stop "tests/it/main.rs is not there"
@@ -73,7 +73,7 @@ count_tests() {
     [[ -x $binary ]] || stop "the tests could not be built, see above"
     names=$("$binary" "$1" --list 2>/dev/null | sed -n 's/: test$//p')
     [[ -n $names ]] || stop "no test of tests/it starts with $1"
-    if grep -qv "^$1" <<<"$names"; then stop "the filter $1 also selects: $(grep -v "^$1" <<<"$names")"; fi
+    if grep -qv "^$1" <<<"$names"; then stop "$1 also selects: $(grep -v "^$1" <<<"$names")"; fi
     printf '%d tests\n' "$(wc -l <<<"$names")"
 }
 
