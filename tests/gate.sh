@@ -3,10 +3,10 @@
 #
 #   tests/gate.sh [--no-install]
 #
-#   --no-install   install nothing: say what is missing and stop
+#   --no-install   install nothing: print what is missing and stop
 #
-# Takes up to 60 minutes on a fresh machine with two cores (RocksDB is compiled once), 15 later.
-# Exit status: 0 passed, 1 a phase failed, 2 the machine lacks something (and what to do about it).
+# Takes up to 60 minutes on a fresh machine with two cores, because it compiles RocksDB; later 15.
+# Exit status: 0 passed, 1 a phase failed, 2 the machine lacks something; the output says what.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,7 +30,7 @@ deny_version=0.20.2
 tools="$HOME/.cache/kvs/tools"
 phases=()
 
-# phase NAME WHAT-TO-DO COMMAND...: runs it, prints how long it took, stops the gate when it fails.
+# phase NAME ADVICE COMMAND...: runs COMMAND, prints its time; on failure prints ADVICE and exits.
 phase() {
     local name=$1 advice=$2 start=$SECONDS status=0
     shift 2
@@ -38,7 +38,7 @@ phase() {
     "$@" || status=$?
     if ((status != 0)); then
         printf '=== %s: FAILED after %d s\n\ngate: %s\n' "$name" "$((SECONDS - start))" "$advice" >&2
-        # 2 from the preparation means that the machine lacks something, not that the code is wrong
+        # status 2 of the preparation: the machine lacks something, the code is not wrong
         if [[ $name == prepare ]]; then exit "$status"; fi
         exit 1
     fi
@@ -46,7 +46,7 @@ phase() {
     phases+=("$(printf '%5d s  %s' "$((SECONDS - start))" "$name")")
 }
 
-# Says aloud that something was not checked.
+# skip NAME REASON: reports a phase that does not run.
 skip() {
     printf '\n=== %s: SKIPPED, %s\n' "$1" "$2"
     phases+=("$(printf 'skipped  %s (%s)' "$1" "$2")")
@@ -65,8 +65,8 @@ have_cargo_deny() {
     command -v cargo-deny >/dev/null
 }
 
-# Below the cache, with a target directory of its own that goes afterwards: nothing of it is used
-# again.
+# Installs below the cache. The build has its own target directory, removed afterwards because no
+# later build can use it.
 install_cargo_deny() {
     local build="$HOME/.cache/kvs/tools-build" status=0
     printf 'cargo-deny is missing: installing it into %s; that takes some minutes\n' "$tools"
@@ -78,25 +78,25 @@ install_cargo_deny() {
 
 check_dependencies() { cargo deny --locked --log-level error check bans licenses sources; }
 
-# Offline, because the database was fetched just before.
+# Offline: the gate has just fetched the database.
 check_advisories() { cargo deny --locked --offline --log-level error check advisories; }
 
-phase prepare "make the machine ready as said above, then run tests/gate.sh again" \
+phase prepare "prepare the machine as described above, then run tests/gate.sh again" \
     prepare --gate "$@"
-# from here on nobody is asked anything
+# no later phase may ask for input
 exec </dev/null
 phase "format" "run: cargo fmt" cargo fmt --check -- --color "$colour"
 if command -v shellcheck >/dev/null; then
-    phase "scripts" "mend what shellcheck names above" check_scripts
+    phase "scripts" "fix what shellcheck reports above" check_scripts
 else
     skip "scripts" "shellcheck is not installed"
 fi
-phase "mutants" "make the patch that is named above anew; tests/mutants/run.sh tells how they work" \
+phase "mutants" "make the patch named above again; tests/mutants/run.sh --help explains patches" \
     tests/mutants/run.sh --check
-printf '\n(a first build takes up to 20 minutes on two cores, most of it RocksDB, without a word)\n'
-phase "clippy" "mend what clippy names above; an exception needs #[expect(..., reason = \"...\")]" \
+printf '\n(a first build takes up to 20 minutes on two cores, mostly for RocksDB, without output)\n'
+phase "clippy" "fix what clippy reports above; an exception needs #[expect(..., reason = \"...\")]" \
     cargo clippy --all-targets --locked -- -D warnings
-phase "docs" "mend the documentation named above" check_docs
+phase "docs" "fix the documentation named above" check_docs
 if ! have_cargo_deny && ((prepare_install)); then
     phase "install cargo-deny" "run: cargo install cargo-deny --locked --root $tools" \
         install_cargo_deny
@@ -105,15 +105,15 @@ if have_cargo_deny; then
     phase "dependencies" "see .deny.toml: a new licence, source or wildcard is a decision" \
         check_dependencies
     if timeout 120 cargo deny --locked fetch db >/dev/null 2>&1; then
-        phase "advisories" "update the crate, or answer the advisory in .deny.toml with a reason" \
+        phase "advisories" "update the crate, or add the advisory to .deny.toml with a reason" \
             check_advisories
     else
-        skip "advisories" "their database cannot be reached"
+        skip "advisories" "the advisory database cannot be reached"
     fi
 else
     skip "dependencies" "cargo-deny is not installed, and --no-install was given"
 fi
-phase "tests" "a failing test names itself above; run it alone with: cargo test NAME" \
+phase "tests" "the failing test is named above; run it alone with: cargo test NAME" \
     cargo test --locked
 
 printf '\ngate: passed in %d s\n' "$SECONDS"

@@ -1,28 +1,29 @@
 #!/usr/bin/env bash
-# What takes too long for the gate.
+# Runs what takes too long for the gate.
 #
-#   tests/long.sh sim     many simulated clusters on all cores: KVS_SIM_SEEDS seeds (5000), or as many
-#                         as KVS_SIM_MINUTES allow, from KVS_SIM_FIRST (drawn anew each time); a seed
-#                         that fails is printed, with what happened in it
+#   tests/long.sh sim     simulated clusters on all cores: KVS_SIM_SEEDS seeds (5000), or as many as
+#                         KVS_SIM_MINUTES allow, starting at KVS_SIM_FIRST (random); a failing seed
+#                         is printed with the story of the key
 #   tests/long.sh machine random histories of the store on both engines and a plain model, for
-#                         KVS_MACHINE_SECONDS (1800), from KVS_MACHINE_FIRST (drawn anew each time);
-#                         a seed that fails is printed with the shortest history that still does
-#   tests/long.sh kill    kill -9 under load (tests/it/crash/kill_*.rs), each test at KVS_TEST_SCALE
-#                         (5) times its usual size
-#   tests/long.sh faults  the disk fails or is full at every call of a history, one after the other
+#                         KVS_MACHINE_SECONDS (1800), starting at seed KVS_MACHINE_FIRST (random); a
+#                         failing seed is printed with the shortest history that still fails
+#   tests/long.sh kill    `kill -9` under load (tests/it/crash/kill_*.rs), each test KVS_TEST_SCALE
+#                         (5) times as long as in the gate
+#   tests/long.sh faults  the disk fails or is full at each call of a history in turn
 #                         (tests/it/crash/disk_faults.rs)
-#   tests/long.sh chaos   faults of links and nodes on real processes (tests/it/chaos), each test at
-#                         KVS_TEST_SCALE (5) times its usual size, and that KVS_CHAOS_ROUNDS (10)
-#                         times; as root or where `unshare -Urn` works, each node has its own network
-#   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200), with
-#                         KVS_SIM_MEMBERS_SEEDS seeds (1) from KVS_SIM_MEMBERS_FIRST (0)
-#   tests/long.sh mutants [NAME ...]
-#                         plants each bug of tests/mutants and demands that the tests notice it
+#   tests/long.sh chaos   faults of links and nodes on real processes (tests/it/chaos), each test
+#                         KVS_TEST_SCALE (5) times as long as in the gate, KVS_CHAOS_ROUNDS (10)
+#                         times; nodes have their own networks as root or with `unshare -Urn`
+#   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200) and
+#                         KVS_SIM_MEMBERS_SEEDS seeds (1), starting at KVS_SIM_MEMBERS_FIRST (0)
+#   tests/long.sh mutants [OPTION | NAME ...]
+#                         plants each bug of tests/mutants and checks that the tests notice it;
+#                         tests/mutants/run.sh --help describes the options
 #   tests/long.sh fuzz [TARGET ...]
-#                         libFuzzer on each target of tests/fuzz (or on those named), one after the
+#                         libFuzzer on each target of tests/fuzz (or the named ones), one after the
 #                         other, KVS_FUZZ_SECONDS (600) each; needs a nightly Rust and cargo-fuzz
 #
-# Nothing is tried twice. Exit status: 0 passed, 1 something failed, 2 usage or something is missing.
+# Nothing is retried. Exit status: 0 passed, 1 something failed, 2 wrong usage or a missing tool.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,10 +36,10 @@ stop() {
     exit 2
 }
 
-# The path of the built test binary $1.
+# Builds the test binary $1 and prints its path.
 test_binary() {
     local lines
-    # built first for all to see, asked for its name then
+    # the first call shows the build's output, the second prints the path as JSON
     cargo test --locked --no-run --test "$1" >&2 || return 1
     lines=$(cargo test --locked --no-run --test "$1" --message-format=json 2>/dev/null) || return 1
     sed -nE "s|.*\"name\":\"$1\".*\"executable\":\"([^\"]+)\".*|\1|p" <<<"$lines" | tail -n 1
@@ -52,31 +53,31 @@ run_sim() {
     binary=$(test_binary sim)
     [[ -x $binary ]] || stop "the simulation could not be built, see above"
     KVS_SIM_SEEDS=${KVS_SIM_SEEDS:-5000} "$binary" --exact "$test" --nocapture | tee "$work/sim"
-    # a test that was renamed must not pass by not running
+    # fail when no test ran, for example after the test was renamed
     grep -q '^test result: ok. 1 passed' "$work/sim"
 }
 
 run_machine() {
     KVS_MACHINE_SECONDS=${KVS_MACHINE_SECONDS:-1800} cargo test --locked --lib -- \
         --nocapture plain_maps_agree_on_long_histories | tee "$work/machine"
-    # a test that was renamed must not pass by not running
+    # fail when no test ran, for example after the test was renamed
     grep -q '^test result: ok. 1 passed' "$work/machine"
 }
 
-# Builds the tests of tests/it and says how many there are below the path $1. A test elsewhere whose
-# name holds that path would be chosen, too: that is refused.
+# Builds tests/it and prints how many tests start with the path $1. Stops when there is none, or
+# when the filter would also select tests elsewhere whose path contains it.
 count_tests() {
     local binary names
     [[ -f tests/it/main.rs ]] || stop "tests/it/main.rs is not there"
     binary=$(test_binary it)
     [[ -x $binary ]] || stop "the tests could not be built, see above"
     names=$("$binary" "$1" --list 2>/dev/null | sed -n 's/: test$//p')
-    [[ -n $names ]] || stop "there is no test below tests/it, path $1"
-    if grep -qv "^$1" <<<"$names"; then stop "these are not below $1: $(grep -v "^$1" <<<"$names")"; fi
+    [[ -n $names ]] || stop "no test of tests/it starts with $1"
+    if grep -qv "^$1" <<<"$names"; then stop "$1 also selects: $(grep -v "^$1" <<<"$names")"; fi
     printf '%d tests\n' "$(wc -l <<<"$names")"
 }
 
-# Through cargo: the tests run the kvs binary, which must be that of this tree.
+# Runs through cargo, which also builds the kvs binary that these tests start.
 run_tests() { KVS_TEST_SCALE=${KVS_TEST_SCALE:-5} cargo test --locked --test it -- "$1" --nocapture; }
 
 run_kill() {
@@ -92,7 +93,7 @@ run_faults() {
 run_chaos() {
     local rounds=${KVS_CHAOS_ROUNDS:-10} round
     [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
-        stop "KVS_CHAOS_ROUNDS takes a whole number, not \"$rounds\""
+        stop "KVS_CHAOS_ROUNDS must be a whole number, not \"$rounds\""
     count_tests chaos::
     for ((round = 1; round <= rounds; round++)); do
         printf 'round %d of %d\n' "$round" "$rounds"
@@ -105,11 +106,11 @@ run_members() {
     binary=$(test_binary sim)
     [[ -x $binary ]] || stop "the simulation could not be built, see above"
     found=$("$binary" membership:: --list 2>/dev/null | grep -c ': test$' || true)
-    ((found > 0)) || stop "no test of tests/sim is about the membership"
+    ((found > 0)) || stop "no test of tests/sim starts with membership::"
     KVS_SIM_MEMBERS=${KVS_SIM_MEMBERS:-200} "$binary" membership:: --nocapture
 }
 
-# What a run of libFuzzer printed, as a line of the table: executions, a second, features, findings.
+# fuzz_line NAME LOG FINDINGS: the table line of a run: executions, executions a second, features.
 fuzz_line() {
     awk -v target="$1" -v findings="$3" '
         /^stat::number_of_executed_units:/ { runs = $2 }
@@ -118,13 +119,13 @@ fuzz_line() {
         END { printf "%-10s %12d %8d %9d %9d\n", target, runs, rate, features, findings }' "$2"
 }
 
-# fuzz_target NAME BINARY: runs one target; the table's line goes to $work/table.
+# fuzz_target NAME BINARY: runs one target and appends its line to $work/table.
 fuzz_target() {
     local name=$1 binary=$2 seconds=${KVS_FUZZ_SECONDS:-600} dir=$fuzz_dir/$1 found=0 input
     mkdir -p "$dir/corpus" "$dir/seeds" "$dir/found" "tests/fuzz/kept/$name"
     KVS_FUZZ_SEEDS="$dir/seeds" "$binary" >/dev/null 2>&1 || return 1
     printf '%s: %d seconds, log %s\n' "$name" "$seconds" "$dir/log"
-    # what earlier runs found is told apart by time
+    # findings of earlier runs are older than this file
     touch "$work/$name.begun"
     "$binary" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=4096 \
         -print_final_stats=1 -artifact_prefix="$dir/found/" \
@@ -147,14 +148,14 @@ run_fuzz() {
         stop "there is no nightly Rust: rustup toolchain install nightly --component rust-src"
     cargo fuzz --version >/dev/null 2>&1 ||
         stop "there is no cargo-fuzz: cargo install cargo-fuzz --locked --root ~/.cache/kvs/tools"
-    [[ ${KVS_FUZZ_SECONDS:-600} =~ ^[1-9][0-9]*$ ]] || stop "KVS_FUZZ_SECONDS is a whole number"
+    [[ ${KVS_FUZZ_SECONDS:-600} =~ ^[1-9][0-9]*$ ]] || stop "KVS_FUZZ_SECONDS must be a whole number"
     fuzz_dir=$CARGO_TARGET_DIR/fuzz
-    # without AddressSanitizer: its flag would reach RocksDB's compiler, which is not clang
+    # without AddressSanitizer, whose flag would reach RocksDB's compiler, which is not clang
     cargo +nightly fuzz build -s none --fuzz-dir tests/fuzz --target-dir "$fuzz_dir" >&2 || return 1
     triple=$(rustc +nightly -vV | sed -n 's/^host: //p')
     ((${#names[@]} > 0)) || mapfile -t names < <(cargo fuzz list --fuzz-dir tests/fuzz)
     for name in "${names[@]}"; do
-        [[ -x $fuzz_dir/$triple/release/$name ]] || stop "there is no target $name"
+        [[ -x $fuzz_dir/$triple/release/$name ]] || stop "there is no fuzz target $name"
         fuzz_target "$name" "$fuzz_dir/$triple/release/$name" || status=1
     done
     printf '%-10s %12s %8s %9s %9s\n' target executions exec/s features findings

@@ -1,4 +1,4 @@
-//! What the product costs, as ratios against something in the same run.
+//! The cost of a node, as ratios against a baseline of the same run.
 //!
 //! `cargo bench --bench cluster` starts real nodes of the release build on this machine and prints
 //! a table. Nothing is asserted: machines are shared and noisy.
@@ -24,7 +24,7 @@ const RECORDS: usize = 60_000;
 const SPAN: Duration = Duration::from_secs(3);
 /// Connections that load one node.
 const CLIENTS: usize = 64;
-/// Writes whose way to another node is timed.
+/// Writes whose delay to another node is measured.
 const VISIBLE_WRITES: usize = 500;
 
 fn main() {
@@ -40,7 +40,7 @@ fn row(what: &str, value: impl std::fmt::Display) {
     println!("{what:<58} {value}");
 }
 
-/// Operations a second of `CLIENTS` clients that do `act` again and again.
+/// Operations a second of `CLIENTS` clients that repeat `act`.
 async fn rate(client: &Client, act: impl AsyncFn(&Client, usize) + Copy) -> f64 {
     let began = Instant::now();
     let clients = (0..CLIENTS).map(|number| async move {
@@ -55,7 +55,7 @@ async fn rate(client: &Client, act: impl AsyncFn(&Client, usize) + Copy) -> f64 
     f64::from(u32::try_from(done).expect("few")) / began.elapsed().as_secs_f64()
 }
 
-/// Writes and reads of one node, next to RocksDB without anything around it on the same disk.
+/// Writes and reads of one node, compared to RocksDB alone on the same disk.
 async fn rates() {
     let site = Site::alone();
     let node = site.node("n1", &[]).await;
@@ -103,7 +103,7 @@ fn raw_group_rate(group: usize) -> f64 {
     f64::from(done) / began.elapsed().as_secs_f64()
 }
 
-/// From the moment a write is sent to the moment another node serves it.
+/// The time from sending a write until another node serves it.
 async fn visible() {
     let cluster = Site::clustered().set("sync.interval", "1h").cluster(3).await;
     let (near, far) = (&cluster.nodes[0].client, &cluster.nodes[1].client);
@@ -131,7 +131,7 @@ fn memory(node: &Node) -> String {
     format!("{} MB", node.memory_now() / 1_000_000)
 }
 
-/// What sessions cost, without push.
+/// The cost of sessions, without push.
 async fn sessions() {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let mut cluster = site.cluster(3).await;
@@ -155,7 +155,7 @@ async fn sessions() {
     empty_third(&mut cluster).await;
 }
 
-/// One session in which `differing` records differ, spread over all.
+/// One session over `differing` differences, spread over the key order.
 async fn session(cluster: &Cluster, differing: usize) {
     for n in 0..differing {
         let n = n * (RECORDS / differing.max(1)) + 7;

@@ -1,10 +1,10 @@
-//! What conditional writes, transactions, retries, expiry and history cost, next to plain puts of
-//! the same run: in time, on the disk and in memory.
+//! The cost of conditional writes, transactions, retries, expiry and history in time, disk and
+//! memory, compared to plain puts of the same run.
 //!
 //! `cargo bench --bench swap` measures real nodes of the release build over HTTP, the store alone
-//! in this process, and `RocksDB` with nothing around it. `KVS_BENCH_SECONDS` (2) a rate,
-//! `KVS_BENCH_CLIENTS` (64) clients, `KVS_BENCH_RECORDS` (50000) records for the sizes. Nothing is
-//! asserted: machines are shared and noisy.
+//! in this process, and RocksDB alone. `KVS_BENCH_SECONDS` (2) sets the time for each rate,
+//! `KVS_BENCH_CLIENTS` (64) the clients, `KVS_BENCH_RECORDS` (50000) the records for the sizes. It
+//! asserts nothing: machines are shared and noisy.
 
 #![allow(clippy::disallowed_methods, reason = "time is real here")]
 
@@ -29,9 +29,9 @@ use serde_json::{Value, json};
 use support::{Client, Node, Site};
 
 const DEPTH: u32 = 8;
-/// Writers that fill a store at once.
+/// Concurrent writers that fill a store.
 const FILLERS: usize = 256;
-/// Overwrites after which a history of [`DEPTH`] is full and something was dropped from it.
+/// Overwrites that fill a history of [`DEPTH`] and drop its oldest revision.
 const OVERWRITES: usize = 9;
 
 fn number(name: &str, otherwise: usize) -> usize {
@@ -59,7 +59,7 @@ fn row(what: &str, value: impl std::fmt::Display) {
     println!("{what:<66} {value}");
 }
 
-/// A rate, next to that of plain puts.
+/// A rate, compared to that of plain puts.
 fn ratio_row(what: &str, rate: f64, puts: f64) {
     row(what, format!("{rate:.0} ({:.2} of puts)", rate / puts));
 }
@@ -90,8 +90,8 @@ fn raw_rate(span: Duration) -> f64 {
     f64::from(done) / began.elapsed().as_secs_f64()
 }
 
-/// Operations a second of clients that do `act` again and again; each is given its number and how
-/// often it has acted.
+/// Operations a second of clients that repeat `act`, which gets the number of the client and of its
+/// earlier operations.
 async fn rate(span: Duration, act: impl AsyncFn(usize, usize)) -> f64 {
     let act = &act;
     let began = Instant::now();
@@ -153,7 +153,7 @@ async fn store_rates(span: Duration, depth: u32) {
     let hour = Lifetime::For(Duration::from_secs(3600));
     let puts = async |lifetime, named| {
         rate(span, async |client, n| {
-            // the same thousand keys a client, so that there is something to replace
+            // each client writes the same thousand keys, so that it replaces records
             let write = put(&format!("k/{client}/{}", n % 1000), n, lifetime, named);
             store.write(write).await.expect("it is written");
         })
@@ -206,15 +206,15 @@ async fn node_rates(span: Duration, history: bool) {
     hot(client, span, plain).await;
 }
 
-/// One client of the hot key: how often it swapped, how often it was refused, its waits.
+/// The result of one client of the hot key: its swaps, its refusals, and its waits.
 struct Contender {
     tries: usize,
     waits: Vec<Duration>,
     total: Duration,
 }
 
-/// All clients swap one key: each expects the uuid that it read in its last answer, and waits from
-/// when it wants a swap until it has one.
+/// All clients swap one key. Each expects the uuid from its last answer; a wait is the time
+/// from its first attempt to its success.
 async fn hot(client: &Client, span: Duration, puts: f64) {
     let first = client.put("/kv/hot", "0").await;
     assert!(first.status < 300, "{}", first.text());
@@ -240,7 +240,7 @@ async fn hot(client: &Client, span: Duration, puts: f64) {
                 wanted = Instant::now();
             }
         }
-        // one that is still waiting has waited so long
+        // a client that still waits has waited this long
         contender.total = wanted.elapsed();
         contender
     };
@@ -254,7 +254,7 @@ async fn hot(client: &Client, span: Duration, puts: f64) {
     row("    answers/s on it, refusals included", format!("{tried:.0}"));
     let mean = |c: &Contender| {
         let (waits, count) = (&c.waits, u32::try_from(c.waits.len()).expect("few"));
-        // without any: all that time
+        // a client without a success has waited for the whole run
         if count == 0 { c.total } else { waits.iter().sum::<Duration>() / count }
     };
     shown("    mean wait of a client for a swap", contenders.iter().map(mean).collect());
@@ -262,7 +262,7 @@ async fn hot(client: &Client, span: Duration, puts: f64) {
     shown("    longest wait of a client for a swap", contenders.iter().map(longest).collect());
 }
 
-/// Median and slowest client, and how many times the median that is.
+/// The median client, the slowest, and their ratio.
 fn shown(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
@@ -313,7 +313,7 @@ async fn sized(
         fill(&opened.store, records, time, lifetime, named).await;
     }
     opened.close();
-    // what was in the log alone becomes tables; twice, because the first start leaves its log
+    // restarts turn the log into tables; two of them, because the first leaves its own log
     for _ in 0..2 {
         Opened::new(&dir, false, depth).close();
     }

@@ -1,12 +1,11 @@
 //! The product from outside: real processes of `kvs`, real sockets, real disks.
 //!
-//! Each test starts nodes of its own on free ports, in a temporary directory, with certificates and
-//! secrets that the command line made. It waits for conditions, never for a guess. Whatever a test
-//! is about, a log with a panic or an error fails it; when it fails, the ends of the logs are
-//! shown.
+//! Each test starts its own nodes on free ports, in a temporary directory, with certificates and
+//! secrets that the command line made. It waits for conditions, never for a fixed time. A panic or
+//! an unexpected error in a node's log fails every test; a failing test prints the log ends.
 //!
-//! `KVS_TEST_SCALE=N` makes the long ones N times longer, `KVS_TEST_BIN=FILE` tests another binary
-//! than that of this build.
+//! `KVS_TEST_SCALE=N` makes the long tests N times longer; `KVS_TEST_BIN=FILE` tests that binary
+//! instead of this build's.
 
 #![allow(clippy::disallowed_methods, reason = "time is real here")]
 

@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# Plants each known bug and demands that the tests notice it.
+# Plants each known bug and checks that the tests notice it.
 #
 #   tests/mutants/run.sh [--check] [--part N/M] [--resume] [NAME...]
 #
-#   --check      only see that every patch can still be applied
-#   --part N/M   take each M-th mutant, beginning with the N-th: 1/2 and 2/2 together take all
-#   --resume     skip mutants that an earlier run on the same files noticed
+#   --check      only check that every patch still applies
+#   --part N/M   take every M-th mutant, starting with the N-th: 1/2 and 2/2 together take all
+#   --resume     skip mutants that an earlier run on the same files has found noticed
 #
-# A mutant is a patch beside this script, NAME.patch. Its first lines say which law it breaks, how,
-# and which suite must notice: `lib PATH`, `sim PATH` (seeds 0 to 59 where PATH is `fresh`) or
-# `it PATH`. PATH is where the names of the suite's tests begin; a `lib` suite of which no test
-# begins so takes all tests whose names hold it. The patch is applied to a copy of this tree, must
-# build, and the suite must then fail; before that, the same suite must pass without it. Mutants of
-# one suite follow each other. Everything is built in KVS_MUTANTS_TARGET (~/.cache/kvs/mutants), so
-# that no ordinary build is disturbed; the file `noticed` there lists what was noticed so far.
+# A mutant is a patch beside this script, NAME.patch. Lines above the diff name the law that it
+# breaks, how it breaks it, and the suite that must notice:
 #
-# Exit status: 0 every mutant was noticed, 1 one lives, or a patch no longer fits, 2 usage.
+#   Suite: lib PATH | sim PATH | it PATH
+#
+# The suite consists of the tests whose path starts with PATH; without such a test the run stops.
+# `sim fresh` plays the seeds 0 to 59. First each suite must pass on a copy of this tree. Then each
+# patch is applied to the copy, must build, and its suite must fail. Builds use the directory
+# KVS_MUTANTS_TARGET (~/.cache/kvs/mutants), so ordinary builds stay as they are; its file `noticed`
+# lists the results for --resume.
+#
+# Exit status: 0 every mutant was noticed, 1 one survives or a patch no longer applies, 2 usage.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
@@ -50,18 +53,18 @@ if ((${#names[@]} == 0)); then
     for patch in "$here"/*.patch; do names+=("$(basename "$patch" .patch)"); done
 fi
 for name in "${names[@]}"; do
-    [[ -f $here/$name.patch ]] || stop "there is no mutant $name"
+    [[ -f $here/$name.patch ]] || stop "there is no tests/mutants/$name.patch"
 done
 
 said() { sed -n "s/^$1: //p" "$here/$2.patch"; }
 
-# by suite, then by name
+# mutants of one suite follow each other, so that cargo builds less
 mapfile -t names < <(for name in "${names[@]}"; do
     printf '%s\t%s\n' "$(said Suite "$name")" "$name"
 done | sort -u | cut -f 2)
 chosen=()
 for ((at = part - 1; at < ${#names[@]}; at += parts)); do chosen+=("${names[at]}"); done
-((${#chosen[@]} > 0)) || stop "part $part of $parts holds no mutant"
+((${#chosen[@]} > 0)) || stop "part $part of $parts is empty: there are fewer mutants than parts"
 names=("${chosen[@]}")
 
 work=$(mktemp -d)
@@ -71,7 +74,7 @@ mkdir "$copy"
 { git ls-files -z --cached --others --exclude-standard 2>/dev/null || find . -type f -print0; } |
     tar --null --files-from=- --create --ignore-failed-read 2>/dev/null | tar -x -C "$copy"
 
-# change NAME [--reverse]: plants a mutant, or takes it back; what changed looks new to cargo.
+# change NAME [--reverse]: plants a mutant or removes it. Touches the files so that cargo rebuilds.
 change() {
     local name=$1 file
     shift
@@ -81,14 +84,14 @@ change() {
 
 for name in "${names[@]}"; do
     [[ -n $(said Law "$name") && -n $(said Breaks "$name") && -n $(said Suite "$name") ]] ||
-        stop "$name.patch does not say its law, what it breaks and its suite"
+        stop "$name.patch lacks one of the lines Law:, Breaks: and Suite:"
     if ! { change "$name" && change "$name" --reverse; }; then
-        printf 'mutants: %s.patch does not fit any more: make it anew\n' "$name" >&2
+        printf 'mutants: %s.patch no longer applies: make it again\n' "$name" >&2
         exit 1
     fi
 done
 if [[ $only_check ]]; then
-    printf 'mutants: all %d patches fit\n' "${#names[@]}"
+    printf 'mutants: all %d patches apply\n' "${#names[@]}"
     exit 0
 fi
 
@@ -98,7 +101,7 @@ build_environment
 export CARGO_TARGET_DIR=${KVS_MUTANTS_TARGET:-$HOME/.cache/kvs/mutants} CARGO_TERM_COLOR=never
 export KVS_SIM_FIRST=0 KVS_SIM_SEEDS=60 RUST_BACKTRACE=0
 
-# What the tests are run on: results of other files say nothing about these.
+# Identifies the tree under test: --resume must not use results of another tree.
 hashes() { find . -type f -print0 | sort -z | xargs -0 sha256sum; }
 tree=$(cd "$copy" && hashes | sha256sum | cut -c 1-64)
 mkdir -p "$CARGO_TARGET_DIR"
@@ -107,7 +110,7 @@ touch "$results"
 is_done() { [[ $resume ]] && grep -Fqx "$tree $1" "$results"; }
 left=()
 for name in "${names[@]}"; do is_done "$name" || left+=("$name"); done
-printf 'mutants: %d to try, %d noticed before\n' "${#left[@]}" "$((${#names[@]} - ${#left[@]}))"
+printf 'mutants: %d to try, %d noticed earlier\n' "${#left[@]}" "$((${#names[@]} - ${#left[@]}))"
 if ((${#left[@]} == 0)); then exit 0; fi
 names=("${left[@]}")
 
@@ -123,8 +126,10 @@ suite() {
     else
         tests=$(cargo test --locked --quiet "${target[@]}" -- --list | sed -n 's/: test$//p')
         found=$(awk -v path="$filter" 'index($0, path) == 1' <<<"$tests")
-        if [[ -z $found && $name == lib ]]; then found=$(grep -F -- "$filter" <<<"$tests"); fi
-        [[ $found ]] || { printf 'no test of %s begins with %s\n' "$name" "$filter" && return 3; }
+        if [[ -z $found ]]; then
+            printf 'mutants: no test of %s has a path that starts with "%s"\n' "$name" "$filter"
+            return 3
+        fi
         mapfile -t chosen <<<"$found"
         timeout 900 cargo test --locked --quiet "${target[@]}" -- --exact "${chosen[@]}"
     fi
@@ -138,7 +143,7 @@ while read -r name filter; do
     begin=$SECONDS
     if ! { suite build "$name" && suite run "$name" "$filter"; } >"$work/log" 2>&1 </dev/null; then
         cat "$work/log"
-        printf 'mutants: the suite "%s" fails without any mutant\n' "$name $filter" >&2
+        printf 'mutants: the suite "%s" fails without a mutant\n' "$name $filter" >&2
         exit 1
     fi
     printf '  %-22s passes, %d s\n' "$name $filter" $((SECONDS - begin))
@@ -148,22 +153,22 @@ lives=0 at=0 all=$SECONDS
 printf '\n| mutant | suite | seconds | noticed by |\n|---|---|---|---|\n'
 for mutant in "${names[@]}"; do
     read -r name filter <<<"$(said Suite "$mutant")"
+    begin=$SECONDS
     change "$mutant"
     if ! suite build "$name" >"$work/log" 2>&1; then
         cat "$work/log"
         printf 'mutants: %s does not build\n' "$mutant" >&2
         exit 1
     fi
-    begin=$SECONDS
     status=0
     suite run "$name" "$filter" >"$work/log" 2>&1 </dev/null || status=$?
-    # a suite without tests must not pass for one that fails
+    # a suite without tests fails too, but has noticed nothing
     if ((status == 3)); then
         cat "$work/log"
         exit 1
     fi
     if ((status == 0)); then
-        noticed='**nobody: it lives**'
+        noticed='**none: it survives**'
         lives=$((lives + 1))
     else
         noticed=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p; s/^    \([a-z_:0-9]*\)$/\1/p' "$work/log" |
@@ -177,7 +182,7 @@ for mutant in "${names[@]}"; do
     change "$mutant" --reverse
 done
 if ((lives > 0)); then
-    printf '\nmutants: %d live: the tests have a hole there\n' "$lives" >&2
+    printf '\nmutants: %d survive: add tests that notice them\n' "$lives" >&2
     exit 1
 fi
 printf '\nmutants: all %d were noticed, %d s\n' "${#names[@]}" $((SECONDS - all))

@@ -1,8 +1,8 @@
-//! Who may import whom, which crate stays where, and that nothing goes round in circles.
+//! Which module may import which, which crate stays where, and no cycles.
 
 use super::*;
 
-/// Positions and first names of what stands after `start` (`crate::`), groups in braces included.
+/// The position and first name of each path after `start` (`crate::`), groups in braces included.
 fn imports(code: &str, start: &str) -> Vec<(usize, String)> {
     let name = |at: usize| -> String {
         code[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()

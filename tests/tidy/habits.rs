@@ -44,7 +44,7 @@ fn no_test_is_ignored() {
 }
 
 fn check_globs(source: &Source) -> Vec<String> {
-    // tests may take all of what they test, and what a test library calls its prelude
+    // tests may glob-import the module under test and the prelude of a test library
     let own = |at: usize| {
         let line = source.code.lines().nth(source.line(at)).unwrap_or_default().trim();
         source.is_test(at) && (line == "use super::*;" || line.ends_with("::prelude::*;"))

@@ -1,9 +1,9 @@
-//! The rules of the house, as an ordinary test: who may import whom, which crate stays where, how
-//! long things get, what the repository holds. A violation is named with file, line and rule.
+//! The rules of the house, as an ordinary test: imports between modules, fences around crates,
+//! sizes, and the content of the repository. A violation is reported with file, line and rule.
 //!
-//! Promises that no rule rots: each is shown a bad sample first and must catch it. Reads files
-//! only; must not know what the code does. This file reads the sources; each rule stands in the
-//! file that its subject names.
+//! Each rule must first catch a bad sample, so that no rule silently stops working. The tests read
+//! files only and know nothing of what the code does. This file reads the sources; the rules are in
+//! the files beside it, by subject.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,7 +22,7 @@ const FILE_LINES_MAX: usize = 400;
 const INLINE_TEST_LINES_MAX: usize = 100;
 const LINE_COLUMNS_MAX: usize = 100;
 
-/// The modules, and which others each may import. `model <- proto <- shells <- node <- cli`.
+/// The modules, and the others that each may import. `model <- proto <- shells <- node <- cli`.
 const DIRECTION: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("clock", &["model"]),
@@ -67,7 +67,7 @@ const DIRECTION: [(&str, &[&str]); 12] = [
     ),
 ];
 
-/// Paths of code that may stand only in files whose path starts so; the rest of the rule is said.
+/// Code paths that only files with these path prefixes may use, and the reason for the message.
 const FENCES: [(&[&str], &[&str], &str); 7] = [
     (
         &["axum::", "hyper::", "hyper_util::", "tower::", "tower_http::"],
@@ -158,7 +158,7 @@ impl Source {
     }
 }
 
-/// Replaces comments and the content of string and character literals by spaces; lines stay.
+/// Replaces comments and the content of string and character literals by spaces; keeps lines.
 fn blank(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -175,7 +175,7 @@ fn blank(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Where the comment or literal that starts at `at` ends; `at` when none does.
+/// The end of the comment or literal that starts at `at`; `at` when none starts there.
 fn skip_literal(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let after_word = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
@@ -266,7 +266,7 @@ fn test_spans(code: &str) -> Vec<(usize, usize)> {
     code.match_indices("#[cfg(test)]").map(span).collect()
 }
 
-/// Where `path` stands in `code` as whole words.
+/// The positions of `path` in `code` as whole words.
 fn places<'a>(code: &'a str, path: &'a str) -> impl Iterator<Item = usize> + 'a {
     let word = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(path).map(|(at, _)| at).filter(move |&at| {
@@ -276,13 +276,14 @@ fn places<'a>(code: &'a str, path: &'a str) -> impl Iterator<Item = usize> + 'a 
     })
 }
 
-/// Where cargo runs the tests; not where it compiled them, as clones may share what is built.
+/// The directory in which cargo runs the tests. Not the one in which it compiled them: clones may
+/// share a target directory.
 fn root() -> PathBuf {
     PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs this"))
 }
 
-/// All files of the repository that are not ignored, as paths from its root; without git, all
-/// there are.
+/// The files of the repository that git does not ignore, as paths from its root; without git, all
+/// files.
 fn repository_files() -> Vec<String> {
     let listed = Command::new("git")
         .args(["-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"])

@@ -1,4 +1,4 @@
-//! One meaning a name, and assertions that run where users are.
+//! Each type name has one meaning, and release builds run enough assertions.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 
 /// How many type names `src` may define more than once. May only fall.
 const REPEATED_NAMES_MAX: usize = 4;
-/// How many assertions a thousand lines of code must hold at least. May only rise.
+/// The fewest assertions per thousand lines of code. May only rise.
 const ASSERTIONS_PER_1000_MIN: f64 = 2.8;
 
 /// The types that a file of `src` defines: structs, enums, traits, and aliases at the level of a
@@ -35,7 +35,7 @@ fn defined_types(source: &Source) -> Vec<(String, usize)> {
     found
 }
 
-/// The names that more than one place defines, each with its places.
+/// The names with more than one definition, each with its places.
 fn repeated_names(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources {
@@ -71,7 +71,7 @@ fn a_name_has_one_meaning() {
     }
 }
 
-/// Assertions of a file that run in a release build, and its lines, both without tests.
+/// The assertions of a file that run in a release build and its lines, both without tests.
 fn assertions(source: &Source) -> (usize, usize) {
     if !source.path.starts_with("src/") {
         return (0, 0);
@@ -79,7 +79,7 @@ fn assertions(source: &Source) -> (usize, usize) {
     let lines = source.text.lines().count();
     let lines = lines - source.test_lines.iter().take(lines).filter(|test| **test).count();
     let macros = ["assert!", "assert_eq!", "assert_ne!", "unreachable!"];
-    // `!` is no part of a word, so what follows it does not matter
+    // `!` ends the word, so any character may follow it
     let found = macros.iter().flat_map(|name| {
         let word = name.trim_end_matches('!');
         places(&source.code, word).filter(|at| source.code[at + word.len()..].starts_with('!'))

@@ -1,4 +1,4 @@
-//! What the repository holds, and that its documents keep up with the code.
+//! The content of the repository, and documents that must keep up with the code.
 
 use super::*;
 
@@ -16,10 +16,10 @@ fn the_top_level_holds_only_the_agreed_names() {
     report(check_top_level(&repository_files()));
 }
 
-/// Lines of a tracked file that must not be there. The patterns are put together here so that this
-/// file does not hold them.
+/// Finds forbidden lines in a tracked file. The patterns are concatenated so that this file does
+/// not match them.
 fn check_content(path: &str, text: &str) -> Vec<String> {
-    // the first line of a key; a mention of it in code is not one
+    // a whole line: a mention of the marker in code is no key
     let key = |line: &str| {
         let line = line.trim();
         line.starts_with("-----BEGIN ") && line.ends_with(concat!("PRIVATE", " KEY-----"))

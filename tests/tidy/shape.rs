@@ -1,4 +1,4 @@
-//! The shape of the module tree: one style, few detours, no circles.
+//! The shape of the module tree: one style, few `#[path]` attributes, no import cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::*;
 
 /// How many modules may name their file by `#[path]`. May only fall.
 const PATH_ATTRIBUTES_MAX: usize = 25;
-/// How many circles of imports there may be. May only fall.
+/// How many import cycles there may be. May only fall.
 const CIRCLES_MAX: usize = 0;
 
 /// Files `x.rs` beside a directory `x/`.
@@ -40,15 +40,15 @@ fn modules_lie_where_their_names_say() {
     assert!(found <= PATH_ATTRIBUTES_MAX, "{found} `#[path]`; {PATH_ATTRIBUTES_MAX} at most");
 }
 
-/// The module that a file is, as `store::write::writer`.
+/// The module path of a file, such as `store::write::writer`.
 fn module_path(path: &str) -> String {
     let inner = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
     inner.replace('/', "::")
 }
 
 /// The modules that a file names with `crate::` or `super::`, cut to those that exist. A `mod.rs`
-/// names its children to declare them and to pass on what they hold: that is no import. Nor is a
-/// name that a child takes from its own `mod.rs`.
+/// names its children to declare and re-export them: that is no import. Nor is a name that a child
+/// takes from its own `mod.rs`.
 fn imported(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
     let own = module_path(&source.path);
     let parent = own.rsplit_once("::").map_or("", |(parent, _)| parent).to_owned();
@@ -75,7 +75,7 @@ fn imported(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
     found
 }
 
-/// What `super` means in a file.
+/// The module that `super` refers to in a file.
 fn parent_of(source: &Source, base: &str) -> String {
     if source.path.ends_with("/mod.rs") {
         base.rsplit_once("::").map_or("", |(parent, _)| parent).to_owned()
@@ -84,7 +84,7 @@ fn parent_of(source: &Source, base: &str) -> String {
     }
 }
 
-/// The paths that follow `start`, groups in braces taken apart at their first level.
+/// The paths that follow `start`, with groups in braces split at their first level.
 fn paths_after(code: &str, start: &str) -> Vec<(usize, String)> {
     let path = |text: &str| -> String {
         text.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect()
@@ -113,7 +113,7 @@ fn paths_after(code: &str, start: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The circles of a graph: its strongly connected parts of more than one file, each as text.
+/// The cycles of a graph: its strongly connected components of more than one file, as text.
 fn circles(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let reaches = |from: &String| {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from]);

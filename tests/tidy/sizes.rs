@@ -1,4 +1,4 @@
-//! How long functions, files, tests and lines get.
+//! Limits on the length of functions, files, inline tests and lines.
 
 use super::*;
 

@@ -63,7 +63,7 @@ async fn writes_are_conditional() {
     let put = async |header: &str, value: &str| with(client, Method::PUT, header, value).await;
     let delete =
         async |header: &str, value: &str| with(client, Method::DELETE, header, value).await;
-    // nothing is there: If-Match is 412, never 404
+    // on an absent key If-Match is 412, never 404
     for answer in [put("if-match", "*").await, put("if-match", &quoted("x")).await] {
         let problem = answer.refused(412, "precondition_failed").json();
         assert!(problem["current"].is_null() && problem.get("swapped").is_none(), "{problem}");
@@ -83,11 +83,11 @@ async fn writes_are_conditional() {
     let third = put("if-none-match", &first).await.expect(200);
     delete("if-match", &first).await.refused(412, "precondition_failed");
     delete("if-match", &quoted(&third.uuid())).await.expect(200);
-    // a tombstone is no value
+    // a tombstone counts as absent
     put("if-match", &quoted(&third.uuid())).await.refused(412, "precondition_failed");
     put("if-none-match", "*").await.expect(201);
     put("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT").await.refused(400, "bad_request");
-    // two headers are one list
+    // two header lines form one list
     let head = raw::head(
         "DELETE",
         "/kv/k",
@@ -108,7 +108,7 @@ async fn every_form_of_expectation_decides_as_it_says() {
         let body = format!(r#"{{"expected":{expected},"data":{data}}}"#);
         client.post("/cas/k", body).await
     };
-    // nothing there: only `absent` holds
+    // on an absent key only `absent` holds
     for expected in [
         json!({ "uuid": never }),
         json!({ "timestamp": 1 }),
@@ -133,14 +133,14 @@ async fn every_form_of_expectation_decides_as_it_says() {
         json!({ "uuid": never, "timestamp": timestamp }),
         json!({ "data": { "n": 2 } }),
         json!({ "data": null }),
-        // {"n":1.0} without the space: other bytes
+        // {"n":1.0} without the space differs in its bytes
         json!({ "data_base64": "eyJuIjoxLjB9" }),
     ] {
         let problem = cas(&expected, "2").await.refused(412, "precondition_failed").json();
         assert_eq!(&problem["current"]["uuid"], uuid, "{expected}");
         assert_eq!(problem["current"]["data"], json!({ "n": 1.0 }));
     }
-    // each of these holds, and puts the same text back
+    // each of these holds and writes the same text again
     let mut last = first.clone();
     for form in ["uuid", "timestamp", "both", "data", "base64", "exists"] {
         let expected = match form {
@@ -162,7 +162,7 @@ async fn every_form_of_expectation_decides_as_it_says() {
     assert_eq!((&gone["swapped"], &gone["previous"]["uuid"]), (&json!(true), &last["uuid"]));
     client.get("/kv/k").await.refused(404, "key_not_found");
     client.post_json("/cas/k", &deletion).await.refused(412, "precondition_failed");
-    // over a dead record, too
+    // a dead record counts as absent too
     let absent = json!({ "expected": { "absent": true }, "data": null });
     let again = client.post_json("/cas/k", &absent).await.expect(200).json();
     assert_eq!(again["previous"], Value::Null);
@@ -180,7 +180,7 @@ async fn every_form_of_expectation_decides_as_it_says() {
 }
 
 #[tokio::test]
-async fn numbers_are_expected_exactly() {
+async fn expected_numbers_are_compared_exactly() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     for (held, expected, holds) in [
@@ -216,7 +216,7 @@ async fn a_large_current_value_is_left_out_of_a_refusal() {
 }
 
 #[tokio::test]
-async fn without_cas_plain_reads_and_writes_go_on() {
+async fn without_cas_plain_reads_and_writes_still_work() {
     let node = Site::alone().set("cas_enabled", false).node("n1", &[]).await;
     let client = &node.client;
     let tag = quoted(&client.put("/kv/k", "v").await.expect(201).uuid());
@@ -250,7 +250,7 @@ async fn without_cas_plain_reads_and_writes_go_on() {
     with(client, Method::GET, "if-match", &tag).await.expect(200);
     let other = quoted(&Uuid::nil().to_string());
     with(client, Method::GET, "if-match", &other).await.refused(412, "precondition_failed");
-    // what decides nothing goes on: lifetimes, retries, transactions without compares
+    // requests without a condition still work: lifetimes, retries, plain transactions
     let named = [("idempotency-key", "00000000-0000-4000-8000-00000000000a")];
     client.send(Method::PUT, "/kv/named?ttl=1h", &named, "v").await.expect(201);
     client.send(Method::PUT, "/kv/named?ttl=1h", &named, "v").await.expect(201);

@@ -1,5 +1,5 @@
-//! What holds for the API as a whole: JSON strictness, routes and methods, headers, and the refusal
-//! of what this version does not have.
+//! Rules of the whole API: strict JSON, routes and methods, headers, and the refusal of features
+//! that this version lacks.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::support::{Site, client::text, raw};
 
 #[tokio::test]
-async fn json_bodies_are_read_strictly() {
+async fn json_bodies_are_parsed_strictly() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
@@ -21,12 +21,12 @@ async fn json_bodies_are_read_strictly() {
         ("[]", "bad_request"),
         ("null", "bad_request"),
         ("{}", "bad_request"),
-        // duplicates, at every level
+        // duplicate members, at every level
         (r#"{"expected":{"absent":true},"data":1,"data":1}"#, "bad_json"),
         (r#"{"expected":{"absent":true,"absent":true},"data":1}"#, "bad_json"),
         (r#"{"expected":{"absent":true},"data":{"a":[{"b":1,"b":2}]}}"#, "bad_json"),
         (r#"{"expected":{"absent":true},"data":1,"d\u0061ta":1}"#, "bad_json"),
-        // unknown members, at every level that has known ones
+        // unknown members, at every level with a schema
         (r#"{"expected":{"absent":true},"data":1,"Data":1}"#, "unknown_field"),
         (r#"{"expected":{"absent":true,"size":1},"data":1}"#, "unknown_field"),
         (r#"{"expected":{"absent":true},"data":1,"if":5}"#, "unknown_field"),
@@ -73,7 +73,7 @@ async fn json_bodies_are_read_strictly() {
     let bytes = b"{\"expected\":{\"absent\":true},\"data\":\"\xff\"}".to_vec();
     client.post("/cas/k", bytes).await.refused(400, "bad_json");
     client.get("/kv/k").await.refused(404, "key_not_found");
-    // whatever its Content-Type, the body is read as JSON
+    // the body is parsed as JSON under any Content-Type
     let good = format!(r#" {{"expected" : {{"absent":true}} ,"data":{}}} "#, nested(100));
     let headers = [("content-type", "text/plain")];
     client.send(Method::POST, "/cas/k", &headers, good).await.expect(200);
@@ -125,12 +125,12 @@ async fn unknown_paths_and_methods_are_told_apart() {
             assert_eq!(listed.join(","), allowed, "{method} {path}");
         }
     }
-    // the name of a key of this form, and no route
+    // a valid key that looks like a route
     raw::ask(node.http, "GET", "/kv/kv%2Fa").await.refused(404, "key_not_found");
 }
 
 #[tokio::test]
-async fn unknown_parameters_are_refused_everywhere() {
+async fn every_route_refuses_unknown_parameters() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     for (method, path) in [
@@ -163,10 +163,9 @@ async fn unknown_parameters_are_refused_everywhere() {
     }
 }
 
-/// Nothing of it may be taken for a plain write: that would be another promise than the client
-/// asked for.
+/// The node must not treat such a request as a plain write: the client asked for more.
 #[tokio::test]
-async fn what_this_version_does_not_have_is_refused_and_changes_nothing() {
+async fn features_of_other_versions_are_refused_and_change_nothing() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let swap = json!({ "expected": { "absent": true }, "data": 1 }).to_string();
@@ -179,7 +178,7 @@ async fn what_this_version_does_not_have_is_refused_and_changes_nothing() {
     ];
     for (header, value, names) in [
         ("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT", "If-Unmodified-Since"),
-        // a part that is taken for the whole destroys the rest
+        // a partial body taken for a whole value would destroy the rest
         ("content-range", "bytes 0-0/5", "Content-Range"),
     ] {
         for (method, path, body) in &writes {
@@ -189,7 +188,7 @@ async fn what_this_version_does_not_have_is_refused_and_changes_nothing() {
             assert!(text(&problem["detail"]).contains(names), "{problem}");
         }
     }
-    // conditions that nobody would look at
+    // conditions that this route would ignore
     for header in ["if-match", "if-none-match"] {
         for (method, path, body) in &writes[2..] {
             let headers = [(header, "*")];
@@ -251,7 +250,7 @@ async fn every_answer_names_the_node_and_the_request() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), all, "each request has an id of its own");
-    // a sane id of the client's comes back, another is replaced
+    // the node returns a valid request id of the client and replaces an invalid one
     let given = client.send(Method::GET, "/kv/a", &[("x-request-id", "mine-1")], "").await;
     assert_eq!(given.header("x-request-id"), Some("mine-1"));
     let given = client.send(Method::GET, "/kv/a", &[("x-request-id", "a b")], "").await;
@@ -259,7 +258,7 @@ async fn every_answer_names_the_node_and_the_request() {
 }
 
 #[tokio::test]
-async fn requests_that_come_together_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let node = Site::alone().node("n1", &[]).await;
     let mut all = String::new();
     for n in 0..50 {
@@ -300,7 +299,7 @@ async fn health_and_metrics_are_served() {
 }
 
 #[tokio::test]
-async fn a_node_alone_is_its_own_cluster() {
+async fn a_single_node_is_a_cluster_of_one() {
     let node = Site::alone().node("n1", &[]).await;
     let cluster = node.client.cluster().await;
     assert_eq!(cluster["cluster_id"], Value::Null);

@@ -1,4 +1,4 @@
-//! History from outside: what a key was before, and how one gets it back.
+//! History from outside: the earlier revisions of a key and how to restore one.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -141,7 +141,7 @@ async fn an_old_revision_is_restored_by_an_ordinary_swap() {
     assert_eq!(field(&shown, "outcome"), ["current", "replaced", "replaced"]);
     assert_eq!(shown[0]["data"], shown[2]["data"]);
     assert_eq!(shown[0]["uuid"], json!(restored.uuid()));
-    // a deleted key is restored, too
+    // a deleted key can be restored too
     client.delete("/kv/k").await.expect(200);
     let absent = json!({ "expected": { "absent": true }, "data": old["data"] });
     client.post_json("/cas/k", &absent).await.expect(200);
@@ -165,7 +165,7 @@ async fn history_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn what_expired_is_shown_as_that_until_its_bytes_are_freed_and_after() {
+async fn an_expired_revision_is_shown_as_expired_before_and_after_its_bytes_are_freed() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let put = client.put("/kv/k?ttl=50ms", "mortal").await.expect(201);
@@ -185,14 +185,14 @@ async fn what_expired_is_shown_as_that_until_its_bytes_are_freed_and_after() {
     let shown = revisions(client, "/history/k").await;
     assert_eq!(field(&shown, "outcome"), ["current", "expired"]);
     assert_eq!((&shown[1]["by"], &shown[0]["parent"]), (&json!(new.uuid()), &json!(put.uuid())));
-    // one that was replaced in time did not expire
+    // a value that was replaced before its end did not expire
     client.put("/kv/l?ttl=1h", "x").await.expect(201);
     client.put("/kv/l", "y").await.expect(200);
     assert_eq!(field(&revisions(client, "/history/l").await, "outcome"), ["current", "replaced"]);
 }
 
 #[tokio::test]
-async fn without_history_it_says_so_and_keeps_none() {
+async fn a_node_without_history_says_so_and_stores_none() {
     let site = Site::alone().set("revision_history_enabled", false);
     let node = site.node("n1", &[]).await;
     let client = &node.client;
@@ -205,9 +205,9 @@ async fn without_history_it_says_so_and_keeps_none() {
     assert_eq!(client.get("/kv/k").await.text(), "two");
 }
 
-/// Each node has its own history, and what it says is no part of what is compared between them.
+/// Each node has its own history, which does not count when nodes compare their data.
 #[tokio::test]
-async fn history_is_no_part_of_the_fingerprint() {
+async fn the_fingerprint_does_not_depend_on_history() {
     let site = Site::clustered().set("sync.push", true);
     let cluster = site.cluster(2).await;
     let [n1, n2] = &cluster.nodes[..] else { panic!("two nodes") };

@@ -1,10 +1,10 @@
-//! Keys in paths: what is one key, what is none, and that each comes back as it went in.
+//! Keys in paths: which are valid, and that each reads back as written.
 
 use serde_json::Value;
 
 use crate::support::{Client, Node, Site, client::escaped, raw};
 
-/// Raw paths and the keys that they name.
+/// Raw paths and the keys that they stand for.
 const PATHS: [(&str, &str); 13] = [
     ("/kv/plain", "plain"),
     ("/kv/a/b/c", "a/b/c"),
@@ -33,12 +33,12 @@ async fn keys(client: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_come_back_as_they_went_in() {
+async fn keys_read_back_as_written() {
     let node = Site::alone().node("n1", &[]).await;
     for (path, key) in PATHS {
         let answer = put_raw(&node, path).await.expect(201);
         assert_eq!(answer.json()["key"], key, "{path}");
-        // by another spelling of the same key
+        // another spelling reads the same key
         let read = node.client.get(&format!("/kv/{}", escaped(key))).await.expect(200);
         assert_eq!(read.text(), "v");
         let swap = r#"{"expected":{"exists":true},"data_base64":""}"#;
@@ -58,7 +58,7 @@ async fn keys_come_back_as_they_went_in() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_is_refused_on_every_route() {
+async fn every_route_refuses_an_invalid_key() {
     let node = Site::alone().node("n1", &[]).await;
     for bad in [
         "", "/", "//a", "/a/", "/a//b", "/.", "/..", "/a/./b", "/a/../b", "/%2e%2E", "/a%2F",
@@ -76,7 +76,7 @@ async fn what_is_no_key_is_refused_on_every_route() {
         let head = raw::head("POST", &format!("/cas{bad}"), &["Content-Length: 2"]);
         raw::exchange(node.http, format!("{head}{{}}").as_bytes()).await.refused(400, "bad_key");
     }
-    // a prefix may be empty or end in a slash, and is else as strict
+    // a prefix may be empty or end in a slash; the other rules of keys hold
     for good in ["/scan", "/scan/", "/scan/a", "/scan/a/", "/scan/a%2Fb", "/scan/%C3%BC"] {
         raw::ask(node.http, "GET", good).await.expect(200);
     }
@@ -91,7 +91,7 @@ async fn a_key_has_at_most_1024_bytes() {
     let node = Site::alone().node("n1", &[]).await;
     let longest = ["a".repeat(1024), "ü".repeat(512), format!("{}/b", "a".repeat(1022))];
     for key in &longest {
-        // whether escaped or not, it is the bytes of the key that count
+        // the limit counts the bytes of the key, not those of its escaped form
         let all_escaped: String = key.bytes().map(|b| format!("%{b:02x}")).collect();
         put_raw(&node, &format!("/kv/{all_escaped}")).await.expect(201);
         assert_eq!(node.client.get(&format!("/kv/{}", escaped(key))).await.expect(200).text(), "v");

@@ -1,5 +1,4 @@
-//! The HTTP API from outside: one file for each part of CONTRACT.md's section 2, most of them on
-//! one node.
+//! The HTTP API from outside: one file for each part of the API, mostly on one node.
 
 mod conditions;
 mod general;

@@ -1,4 +1,4 @@
-//! Requests that are sent again: the first answer comes again, and nothing changes.
+//! Requests that are sent again get the first answer again and change nothing.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::cluster::converged;
 use crate::support::{Answer, Client, SOON, Site, client::text, ensure, eventually};
 
-/// A request with a uuid of its own, which can be sent as often as one likes.
+/// A request with its own uuid, which can be sent any number of times.
 struct Named {
     method: Method,
     path: String,
@@ -36,7 +36,7 @@ fn name(number: u128) -> String {
     Uuid::from_u128(0x0123_4567_89ab_4def_8000_0000_0000_0000 + number).to_string()
 }
 
-/// Both are one and the same answer.
+/// Checks that two answers are identical.
 #[track_caller]
 fn same(first: &Answer, again: &Answer) {
     assert_eq!((first.status, first.text()), (again.status, again.text()));
@@ -45,7 +45,7 @@ fn same(first: &Answer, again: &Answer) {
     }
 }
 
-/// One request of every kind; each of them is accepted on a fresh node, in this order.
+/// One request of every kind, with its status; a fresh node accepts them in this order.
 fn all_kinds() -> Vec<(Named, u16)> {
     let absent = json!({ "expected": { "absent": true }, "data": 1, "ttl": "1h" });
     let exists = json!({ "expected": { "exists": true }, "data_base64": "aGk=" });
@@ -94,7 +94,7 @@ async fn a_retry_gets_the_first_answer_and_changes_nothing() {
     }
     let told = firsts[7].json();
     assert_eq!(told["results"][0]["put"]["uuid"], json!(name(8)), "its name is the version's");
-    // whatever has happened to the keys since
+    // later writes to the keys do not matter
     for key in ["k", "n", "s", "t", "f"] {
         client.put(&format!("/kv/{key}"), "other").await;
     }
@@ -131,7 +131,7 @@ async fn a_retry_after_the_value_expired_gets_the_first_answer() {
     for path in ["/kv/k", "/kv/s"] {
         client.get(path).await.refused(404, "key_not_found");
     }
-    // counted as dead from the sweep on
+    // the metric counts the record as dead after the sweep
     eventually(SOON, "nothing came back", async || {
         let keys = client.cluster().await["keys"].clone();
         ensure(keys == 0, || format!("{keys} keys"))
@@ -140,14 +140,14 @@ async fn a_retry_after_the_value_expired_gets_the_first_answer() {
 }
 
 #[tokio::test]
-async fn the_name_becomes_the_uuid_of_the_version() {
+async fn the_request_id_becomes_the_uuid_of_the_version() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let uuid = name(1);
     let put = Named::new(1, Method::PUT, "/kv/k", "x").send(client).await.expect(201);
     assert_eq!((put.uuid(), put.header("etag")), (uuid.clone(), Some(&*format!("\"{uuid}\""))));
     assert_eq!(client.get("/kv/k").await.header("etag"), Some(&*format!("\"{uuid}\"")));
-    // the name may come in the body, in the header, quoted there, in either case, or in both
+    // the id may come in the body, the header (quoted or not, in either case), or both
     let uuid = name(2);
     let swap = json!({ "expected": { "absent": true }, "data": 1 });
     let mut named = swap.clone();
@@ -166,7 +166,7 @@ async fn the_name_becomes_the_uuid_of_the_version() {
 }
 
 #[tokio::test]
-async fn what_is_no_name_is_refused() {
+async fn an_invalid_request_id_is_refused() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let swap = json!({ "expected": { "absent": true }, "data": 1, "uuid": name(1) }).to_string();
@@ -192,7 +192,7 @@ async fn what_is_no_name_is_refused() {
         let answer = client.send(method.clone(), path, &twice, body.to_string()).await;
         answer.refused(400, "bad_request");
     }
-    // two names for one request
+    // two different ids for one request
     let other = name(2);
     for (method, path, body) in &writes[2..] {
         let headers = [("idempotency-key", other.as_str())];
@@ -203,7 +203,7 @@ async fn what_is_no_name_is_refused() {
 }
 
 #[tokio::test]
-async fn another_request_under_a_name_is_a_mismatch() {
+async fn another_request_under_a_used_id_is_a_mismatch() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let put = |path: &str, body: &str| Named::new(1, Method::PUT, path, body);
@@ -223,9 +223,9 @@ async fn another_request_under_a_name_is_a_mismatch() {
     }
     same(&first, &put("/kv/k", "one").send(client).await);
     assert_eq!(client.get("/kv/k").await.text(), "one");
-    // the name is that of a request to a key: of another key it is another one
+    // ids belong to a key: the same id for another key is another request
     put("/kv/other", "two").send(client).await.expect(201);
-    // a transaction has its name to itself, and on every key that it wrote
+    // a transaction's id is taken for transactions and for every key that it wrote
     let txn = |data: u8| {
         let put = json!({ "put": { "key": "t", "data": data } });
         json!({ "success": [put, { "get": { "key": "k" } }] })
@@ -256,7 +256,7 @@ async fn a_refusal_is_not_remembered() {
     create.send(client).await.refused(412, "precondition_failed");
     delete.send(client).await.refused(404, "key_not_found");
     swap.send(client).await.refused(412, "precondition_failed");
-    // a request that was refused may even be another one under its name
+    // after a refusal even another request may use the id
     client.delete("/kv/k").await.expect(200);
     client.put("/kv/d", "x").await.expect(201);
     client.put_json("/kv/s", "2").await.expect(201);
@@ -271,7 +271,7 @@ async fn a_refusal_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn after_the_window_a_name_may_be_used_again() {
+async fn after_the_window_an_id_may_be_used_again() {
     let site = Site::alone().set("limits.idempotency_window", "1s");
     let node = site.node("n1", &[]).await;
     let client = &node.client;
@@ -289,9 +289,9 @@ async fn after_the_window_a_name_may_be_used_again() {
     assert_eq!(client.get("/kv/k").await.text(), "two");
 }
 
-/// Names that were remembered stay so; further ones are refused, and what has no name goes on.
+/// With a full memory the node keeps its ids and refuses new ones; requests without one still work.
 #[tokio::test]
-async fn what_is_remembered_is_bounded_and_nothing_is_forgotten_for_it() {
+async fn the_memory_of_requests_is_bounded_and_full_memory_forgets_nothing() {
     let site = Site::alone().set("limits.idempotency_bytes_max", 1 << 20);
     let node = site.node("n1", &[]).await;
     let client = &node.client;

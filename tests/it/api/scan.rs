@@ -1,4 +1,4 @@
-//! Scans: order, prefixes, pages and their cursors, content, and streams of lines.
+//! Scans: order, prefixes, pages and cursors, content, and NDJSON lines.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -65,7 +65,7 @@ async fn pages_cover_a_prefix_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_page_has_100_items_unless_told_and_1000_at_most() {
+async fn a_page_has_100_items_by_default_and_1000_at_most() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let puts = (0..1001).map(|n| {
@@ -85,7 +85,7 @@ async fn a_page_has_100_items_unless_told_and_1000_at_most() {
 }
 
 #[tokio::test]
-async fn cursors_are_taken_for_the_prefix_that_they_came_from() {
+async fn a_cursor_works_only_with_the_prefix_that_it_came_from() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     for key in ["a/1", "a/2", "b/1", "b/2"] {
@@ -97,14 +97,14 @@ async fn cursors_are_taken_for_the_prefix_that_they_came_from() {
     for bad in ["", "x", "!!!!", "a/1", "YS8v"] {
         client.get(&format!("/scan/a?after={bad}")).await.refused(400, "bad_cursor");
     }
-    // a cursor holds when its key goes meanwhile
+    // a cursor stays valid after its key is deleted
     client.delete("/kv/a/1").await.expect(200);
     client.put("/kv/a/11", "x").await.expect(201);
     assert_eq!(keys(&client.get(&format!("/scan/a?after={next}")).await.json()), ["a/11", "a/2"]);
 }
 
 #[tokio::test]
-async fn content_comes_when_it_is_asked_for_and_bounds_the_page() {
+async fn content_comes_on_request_and_bounds_the_page() {
     let site = Site::alone().set("limits.body_bytes_max", 2 << 20);
     let node = site.node("n1", &[]).await;
     let client = &node.client;
@@ -151,7 +151,7 @@ async fn lines_hold_one_envelope_each_and_lose_no_byte() {
         assert_eq!(line.get("data"), data.as_ref(), "{value:?}");
         assert_eq!(line.get("data_base64"), encoded.map(Value::String).as_ref());
     }
-    // who does not ask for lines gets a page
+    // without `Accept` for lines the answer is a page
     for accept in ["*/*", "application/json", "application/x-ndjson;q=0"] {
         let answer = client.send(Method::GET, "/scan", &[("accept", accept)], "").await.expect(200);
         assert_eq!(answer.header("content-type"), Some("application/json"));

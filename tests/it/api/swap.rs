@@ -13,7 +13,7 @@ const SWAPPERS: usize = 64;
 const COUNTERS: usize = 8;
 const INCREMENTS: usize = 50;
 
-/// Everybody's answer to one swap each, all sent at once; `body` makes the request of the nth.
+/// The answers to swaps that are all sent at once; `body` makes the body of the n-th.
 async fn race(
     client: &Client,
     path: &'static str,
@@ -31,7 +31,7 @@ async fn race(
     racing.join_all().await
 }
 
-/// One of `answers` won; the others were shown what it wrote.
+/// Checks that exactly one swap won and that each loser's answer shows the winner's value.
 async fn one_winner(client: &Client, key: &str, answers: Vec<(usize, crate::support::Answer)>) {
     let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, a)| a.status == 200);
     assert_eq!((won.len(), lost.len()), (1, SWAPPERS - 1));
@@ -61,7 +61,7 @@ async fn of_64_swaps_that_expect_one_version_exactly_one_wins() {
         |n| json!({ "expected": { "uuid": uuid }, "data": { "by": n } }),
     );
     one_winner(client, "race/uuid", answers.await).await;
-    // the loser of a round is not confused by the round before
+    // each round starts from the version that the last one left
     let now = client.get("/kv/race/uuid?format=envelope").await.json();
     assert!(now["timestamp"].as_u64() > Some(timestamp) && now["parent"] == json!(uuid));
     let answers = race(client, "/cas/race/uuid", |n| {
@@ -104,7 +104,7 @@ async fn of_64_conditional_puts_exactly_one_wins() {
     }
 }
 
-/// Adds one until it succeeds; gives how often it was refused.
+/// Adds one, retrying until it succeeds; returns the number of refusals.
 async fn increment(client: &Client) -> usize {
     let mut current = client.get("/kv/counter?format=envelope").await.expect(200).json();
     for refused in 0.. {
@@ -114,13 +114,13 @@ async fn increment(client: &Client) -> usize {
         if answer.status == 200 {
             return refused;
         }
-        // the refusal shows what is there now: no other read is needed
+        // the refusal shows the current value, so no further read is needed
         current = answer.refused(412, "precondition_failed").json()["current"].clone();
     }
     unreachable!("somebody wins each round")
 }
 
-/// Clients that each increment the counter so many times; each gives how often it was refused.
+/// Clients that increment the counter `times` times each and return their number of refusals.
 fn count(client: &Client, times: usize) -> JoinSet<usize> {
     let counting = (0..COUNTERS).map(|_| {
         let client = client.clone();
@@ -136,7 +136,7 @@ fn count(client: &Client, times: usize) -> JoinSet<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_clients_that_increment_one_counter_lose_nothing() {
+async fn eight_clients_that_increment_one_counter_lose_no_increment() {
     let node = Site::alone().node("n1", &[]).await;
     node.client.put_json("/kv/counter", "0").await.expect(201);
     let counting = count(&node.client, INCREMENTS);
@@ -146,7 +146,7 @@ async fn eight_clients_that_increment_one_counter_lose_nothing() {
     assert!(refused > 0, "nobody ever met anybody: this run proves nothing");
 }
 
-/// The values that one client reads never go back while others swap.
+/// While others swap, the values that one client reads never decrease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_never_sees_a_counter_go_back() {
     let node = Site::alone().node("n1", &[]).await;
@@ -164,12 +164,12 @@ async fn a_reader_never_sees_a_counter_go_back() {
     assert!(reads > 10, "only {reads} reads");
 }
 
-/// How many swaps of one key succeed in the end, and how long the longest wait may be, in medians.
+/// The number of successful swaps, and the longest allowed wait as a multiple of the median.
 const TURNS: usize = 60 * SWAPPERS;
 const WAIT_MAX: f64 = 50.0;
 
-/// A ratio within one run, so that it says the same on a slow machine: none of many clients that
-/// swap one key is left waiting.
+/// No client starves when many swap one key. Compares waits within one run, so that the result does
+/// not depend on the speed of the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_64_clients_in_a_loop_on_one_key_none_starves() {
     let node = Site::alone().node("n1", &[]).await;
@@ -191,7 +191,7 @@ async fn of_64_clients_in_a_loop_on_one_key_none_starves() {
     }
     let mut owns = looping.join_all().await;
     let lasted = began.elapsed();
-    // who never had a turn but the last has waited all the time
+    // a client without a success has waited for the whole run
     let mut waits: Vec<Duration> = owns.drain(..).map(|own| lasted / own.max(1)).collect();
     waits.sort_unstable();
     let (median, slowest) = (waits[SWAPPERS / 2], waits[SWAPPERS - 1]);

@@ -1,4 +1,5 @@
-//! Lifetimes from outside: what is said of them, that the dead are as absent, that nothing revives.
+//! Lifetimes from outside: how answers show them, that expired values count as absent, and that
+//! none comes back.
 
 use kvs::model::Timestamp;
 use reqwest::Method;
@@ -12,7 +13,7 @@ fn micros(rfc3339: &str) -> u64 {
     Timestamp::from_rfc3339(rfc3339).expect("a time").micros()
 }
 
-/// Puts a value that does not live long, and waits for its end.
+/// Puts a value with a short lifetime and waits until it has expired.
 async fn put_and_expire(client: &Client, key: &str) -> Answer {
     let put = client.put(&format!("/kv/{key}?ttl=50ms"), "mortal").await;
     gone(client, key).await;
@@ -28,7 +29,7 @@ async fn gone(client: &Client, key: &str) {
 }
 
 #[tokio::test]
-async fn the_end_of_a_value_is_shown_everywhere() {
+async fn every_answer_shows_when_a_value_expires() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let put = client.put("/kv/a?ttl=90m", "x").await.expect(201);
@@ -49,7 +50,7 @@ async fn the_end_of_a_value_is_shown_everywhere() {
     let headers = [("if-none-match", tag.as_str())];
     let same = client.send(Method::GET, "/kv/a", &headers, "").await.expect(304);
     assert_eq!(same.header("kvs-expires-at"), Some(expires.as_str()));
-    // by swap, too
+    // by swap too
     let swap = json!({ "expected": { "exists": true }, "data": 1, "ttl": 5400 });
     let swapped = client.post_json("/cas/a", &swap).await.expect(200);
     let lives = micros(&text(&swapped.json()["expires_at"])) - swapped.timestamp();
@@ -57,7 +58,7 @@ async fn the_end_of_a_value_is_shown_everywhere() {
 }
 
 #[tokio::test]
-async fn durations_are_read_strictly() {
+async fn durations_are_parsed_strictly() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     for (ttl, millis) in [
@@ -88,7 +89,7 @@ async fn durations_are_read_strictly() {
 }
 
 #[tokio::test]
-async fn keep_keeps_the_end_and_a_write_without_a_lifetime_clears_it() {
+async fn keep_keeps_the_lifetime_and_a_write_without_one_clears_it() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let swap = async |ttl: Option<&str>| {
@@ -107,7 +108,7 @@ async fn keep_keeps_the_end_and_a_write_without_a_lifetime_clears_it() {
     }
     assert!(swap(None).await.get("expires_at").is_none());
     assert!(client.get("/kv/k").await.header("kvs-expires-at").is_none());
-    // where there is none, there is none to keep
+    // without a lifetime there is none to keep
     for kept in
         [client.put("/kv/k?ttl=keep", "y").await.expect(200).json(), swap(Some("keep")).await]
     {
@@ -121,7 +122,7 @@ async fn keep_keeps_the_end_and_a_write_without_a_lifetime_clears_it() {
 }
 
 #[tokio::test]
-async fn what_expired_is_as_absent() {
+async fn an_expired_value_counts_as_absent() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let put = put_and_expire(client, "k").await.expect(201);
@@ -166,7 +167,7 @@ async fn what_expired_is_as_absent() {
 }
 
 #[tokio::test]
-async fn an_expired_value_is_written_over_as_if_it_were_not_there() {
+async fn a_write_over_an_expired_value_works_as_over_none() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let old = put_and_expire(client, "swap").await.expect(201).uuid();
@@ -191,7 +192,7 @@ async fn an_expired_value_is_written_over_as_if_it_were_not_there() {
 }
 
 #[tokio::test]
-async fn ends_survive_a_restart_and_so_does_death() {
+async fn lifetimes_and_expiries_survive_a_restart() {
     let node = Site::alone().node("n1", &[]).await;
     let put = node.client.put("/kv/lives?ttl=1h", "x").await.expect(201).json();
     put_and_expire(&node.client, "dead").await;
@@ -201,8 +202,8 @@ async fn ends_survive_a_restart_and_so_does_death() {
     node.client.get("/kv/dead").await.refused(404, "key_not_found");
 }
 
-/// A node judges by its own clock; one that steps back by no more than `sync.clock_drift_max`
-/// revives nothing.
+/// A node decides expiry by its own clock. A step back by at most `sync.clock_drift_max` revives
+/// nothing.
 #[tokio::test]
 async fn a_clock_that_steps_back_a_little_revives_nothing() {
     const HOUR_MS: i64 = 3_600_000;

@@ -1,4 +1,4 @@
-//! Transactions from outside: what they compare, do and answer, and that they are whole.
+//! Transactions from outside: their compares, operations and answers, and that they are atomic.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ async fn the_answer_has_the_shape_of_the_contract() {
         json!(format!("\"{}\"", text(&told["results"][0]["put"]["uuid"])))
     );
     client.get("/kv/b").await.refused(404, "key_not_found");
-    // a list that is missing is empty
+    // a missing list counts as empty
     let nothing = json!({ "succeeded": true, "failed": [], "results": [] });
     assert_eq!(txn(client, &json!({})).await.expect(200).json(), nothing);
     let failed = json!({ "compare": [{ "key": "a", "expected": { "absent": true } }] });
@@ -70,7 +70,7 @@ async fn the_answer_has_the_shape_of_the_contract() {
 }
 
 #[tokio::test]
-async fn every_form_of_compare_decides_as_in_a_swap_and_those_that_fail_are_told() {
+async fn every_form_of_compare_works_as_in_a_swap_and_the_answer_lists_those_that_fail() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let held = client.put_json("/kv/k", r#"{"n": 1.0}"#).await.expect(201);
@@ -111,7 +111,7 @@ async fn every_form_of_compare_decides_as_in_a_swap_and_those_that_fail_are_told
 }
 
 #[tokio::test]
-async fn operations_see_those_before_them_and_compares_see_none() {
+async fn operations_see_earlier_operations_and_compares_see_none() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     client.put_json("/kv/a", "0").await.expect(201);
@@ -135,7 +135,7 @@ async fn operations_see_those_before_them_and_compares_see_none() {
     assert_eq!(client.get("/kv/a?format=envelope").await.json(), got(7));
     let again = txn(client, &body).await.expect(200).json();
     assert_eq!(again, json!({ "succeeded": false, "failed": [0], "results": [] }));
-    // a deletion is seen, too
+    // later operations see a delete too
     let told = txn(client, &json!({ "success": [delete("a"), get("a")] })).await.expect(200).json();
     assert_eq!(
         told["results"],
@@ -144,7 +144,7 @@ async fn operations_see_those_before_them_and_compares_see_none() {
 }
 
 #[tokio::test]
-async fn the_branch_that_is_not_taken_does_nothing() {
+async fn the_branch_not_taken_does_nothing() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let body = json!({
@@ -190,7 +190,7 @@ async fn values_come_in_every_form_with_type_and_lifetime() {
     assert_eq!(told["results"][4]["get"]["data_base64"], "aGk=");
     let expires = told["results"][4]["get"]["expires_at"].clone();
     assert!(expires.is_string());
-    // `keep` keeps it, and nothing clears it
+    // `keep` keeps the lifetime, a put without one clears it
     let body = json!({ "success": [
         { "put": { "key": "typed", "data": 1, "ttl": "keep" } },
         { "put": { "key": "seconds", "data": 2 } },
@@ -203,7 +203,7 @@ async fn values_come_in_every_form_with_type_and_lifetime() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_with_its_place_and_changes_nothing() {
+async fn an_invalid_transaction_is_refused_with_the_place_and_changes_nothing() {
     let node = Site::alone().set("limits.value_bytes_max", 100).node("n1", &[]).await;
     let client = &node.client;
     let large = format!(r#"{{"put":{{"key":"a","data":"{}"}}}}"#, "x".repeat(100));
@@ -340,7 +340,7 @@ async fn transfer(client: &Client, number: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn money_that_many_move_at_once_is_neither_made_nor_lost() {
+async fn concurrent_transfers_neither_create_nor_lose_money() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let open: Vec<_> = (0..ACCOUNTS).map(|number| put(&account(number), START)).collect();
@@ -356,7 +356,7 @@ async fn money_that_many_move_at_once_is_neither_made_nor_lost() {
     }
     let mut seen = 0;
     while !moving.is_empty() {
-        // a reading transaction sees all of another one, or nothing of it
+        // a reading transaction sees each other transaction whole or not at all
         let sum: i64 = balances(client).await.iter().filter_map(|e| e["data"].as_i64()).sum();
         assert_eq!(sum, START * ACCOUNTS as i64);
         seen += 1;
@@ -371,7 +371,7 @@ async fn money_that_many_move_at_once_is_neither_made_nor_lost() {
     assert_eq!(sum, START * ACCOUNTS as i64, "also across kill -9");
 }
 
-/// Some leave in the middle of the request, most when it is sent, none waits for the answer.
+/// Some clients disconnect within the request, most right after it; none waits for the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_whose_client_leaves_is_done_whole_or_not_at_all() {
     let node = Site::alone().node("n1", &[]).await;
@@ -398,7 +398,7 @@ async fn a_transaction_whose_client_leaves_is_done_whole_or_not_at_all() {
         assert!([0, 3].contains(&there), "{there} of 3 keys");
         assert!(there == 0 || sent == request.len(), "it was not sent whole");
         met += there / 3;
-        // whether or not it was done by then, now it is, and once
+        // after the retry the transaction has happened exactly once
         assert_eq!(txn(client, &body).await.expect(200).json()["succeeded"], true);
         for key in keys {
             let history = client.get(&format!("/history/{key}")).await.expect(200).json();

@@ -1,4 +1,4 @@
-//! Values: their limits, their bytes, their headers.
+//! Values: their limits, bytes and headers.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -13,14 +13,14 @@ use crate::support::{Node, SOON, Site, client::text, ensure, eventually, raw};
 const VALUE_BYTES_MAX: usize = 16 << 20;
 const ASK: &str = "Expect: 100-continue";
 
-/// Bytes that neither repeat nor compress.
+/// Incompressible bytes, the same for each `seed`.
 pub fn noise(bytes: usize, seed: u64) -> Bytes {
     let mut noise = vec![0; bytes];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
     noise.into()
 }
 
-/// Sends a chunked body of `bytes` in all and gives the answer; stops sending when it is refused.
+/// Sends a chunked body of `bytes` bytes and returns the answer; stops sending when refused.
 async fn put_chunked(node: &Node, path: &str, bytes: usize) -> crate::support::Answer {
     let mut stream = TcpStream::connect(node.http).await.expect("a connection");
     let head = raw::head("PUT", path, &["Transfer-Encoding: chunked"]);
@@ -35,7 +35,7 @@ async fn put_chunked(node: &Node, path: &str, bytes: usize) -> crate::support::A
         }
         left -= size;
     }
-    // where it was refused, nobody reads the end
+    // a node that refused the body does not read its end
     let _ = stream.write_all(b"0\r\n\r\n").await;
     raw::parse(&raw::read_all(&mut stream).await)
 }
@@ -43,7 +43,7 @@ async fn put_chunked(node: &Node, path: &str, bytes: usize) -> crate::support::A
 #[tokio::test]
 async fn values_from_empty_to_16_mib_come_back_byte_for_byte() {
     let node = Site::alone().node("n1", &[]).await;
-    // around the sizes at which they are kept elsewhere
+    // around the size from which the store uses blob files
     for (number, size) in [0, 1, 4095, 4096, 4097, 65_536, VALUE_BYTES_MAX].into_iter().enumerate()
     {
         let (path, value) = (format!("/kv/v/{number}"), noise(size, 1));
@@ -51,7 +51,7 @@ async fn values_from_empty_to_16_mib_come_back_byte_for_byte() {
         let read = node.client.get(&path).await.expect(200);
         assert!(read.body == value, "{size} bytes");
         assert_eq!(read.header("content-length"), Some(size.to_string().as_str()));
-        // replaced by another of the same size, then by a small one
+        // replaced by another value of this size, then by a small one
         let other = noise(size, 2);
         node.client.put(&path, other.clone()).await.expect(200);
         assert!(node.client.get(&path).await.body == other);
@@ -64,20 +64,20 @@ async fn values_from_empty_to_16_mib_come_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_too_large_is_refused_whatever_the_client_sends_first() {
+async fn a_too_large_value_is_refused_however_the_client_sends_it() {
     let node = Site::alone().node("n1", &[]).await;
     let too_large = vec![b'x'; VALUE_BYTES_MAX + 1];
-    // the client sends all before it reads: the answer is there all the same
+    // a client that sends everything before it reads still gets the answer
     let answer = node.client.put("/kv/k", too_large).await.refused(413, "value_too_large");
     assert!(text(&answer.json()["detail"]).contains(&VALUE_BYTES_MAX.to_string()));
     put_chunked(&node, "/kv/k", VALUE_BYTES_MAX + 1).await.refused(413, "value_too_large");
-    // announced, and never sent; who asks first is not told to go on
+    // an announced body that is never sent; `Expect` gets no `100 Continue`
     for headers in [&["Content-Length: 99999999999"][..], &["Content-Length: 16777217", ASK]] {
         let head = raw::head("PUT", "/kv/k", headers);
         raw::exchange(node.http, head.as_bytes()).await.refused(413, "value_too_large");
     }
     node.client.get("/kv/k").await.refused(404, "key_not_found");
-    // a JSON text with its quotes, and base64
+    // the limit counts a JSON text with its quotes, and decoded base64
     let swap = |data: Value| json!({ "expected": { "absent": true }, "data": data });
     let text = swap("x".repeat(VALUE_BYTES_MAX - 1).into());
     node.client.post_json("/cas/k", &text).await.refused(413, "value_too_large");
@@ -95,13 +95,13 @@ async fn a_value_that_is_too_large_is_refused_whatever_the_client_sends_first() 
 }
 
 #[tokio::test]
-async fn what_is_refused_does_not_grow_the_memory() {
+async fn refused_bodies_do_not_grow_the_memory() {
     let site = Site::alone();
     let node = site.node("n1", &[]).await;
     node.client.put("/kv/k", noise(1 << 20, 1)).await.expect(201);
     let before = node.memory_peak();
     for _ in 0..5 {
-        // announced: none of it is read
+        // with an announced length the node reads none of it
         node.client.put("/kv/k", vec![b'x'; 24 << 20]).await.refused(413, "value_too_large");
     }
     let grown = node.memory_peak() - before;
@@ -110,7 +110,7 @@ async fn what_is_refused_does_not_grow_the_memory() {
     node.client.put("/kv/k", noise(1 << 20, 1)).await.expect(201);
     let before = node.memory_peak();
     for _ in 0..5 {
-        // not announced: no more of it is kept than the limit
+        // without one it holds no more than the limit
         put_chunked(&node, "/kv/k", 30 << 20).await.refused(413, "value_too_large");
     }
     let grown = node.memory_peak() - before;
@@ -142,9 +142,9 @@ async fn many_large_bodies_at_once_stay_within_their_budget() {
     }
 }
 
-/// Who asks for much and reads nothing takes the memory for answers, and nothing else.
+/// Clients that read no answers use up the memory for answers, and nothing else.
 #[tokio::test]
-async fn many_large_answers_that_nobody_reads_stay_within_their_budget() {
+async fn many_large_unread_answers_stay_within_their_budget() {
     const BUDGET: u32 = 72 << 20;
     let site = Site::alone()
         .set("limits.body_memory_bytes_max", 48 << 20)
@@ -160,7 +160,7 @@ async fn many_large_answers_that_nobody_reads_stay_within_their_budget() {
         stream.write_all(request.as_bytes()).await.expect("the node takes it");
         readers.push(stream);
     }
-    // those for whom there is room have their answer, which they do not read
+    // clients within the budget have an answer waiting, which they do not read
     eventually(SOON, "there is no more room", async || {
         let answer = node.client.get("/kv/large").await;
         ensure(answer.status == 503, || answer.status.to_string())
@@ -248,7 +248,7 @@ async fn encodings_and_content_types_are_checked() {
 }
 
 #[tokio::test]
-async fn an_envelope_shows_everything_and_loses_no_byte() {
+async fn an_envelope_shows_every_field_and_loses_no_byte() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let first = client.put_json("/kv/e", r#"{"b": 1.0, "a":[ ]}"#).await.expect(201);
@@ -271,7 +271,7 @@ async fn an_envelope_shows_everything_and_loses_no_byte() {
         joined = joined,
     );
     assert_eq!(shown, expected);
-    // what would not survive as JSON, or is none, comes in base64
+    // a value that is no JSON, or would change as JSON, comes in base64
     for (content_type, value, data) in [
         ("application/json", " 1", None),
         ("application/json", "1\n", None),
@@ -303,7 +303,7 @@ async fn an_envelope_shows_everything_and_loses_no_byte() {
     client.get("/kv/none?format=envelope").await.refused(404, "key_not_found");
 }
 
-/// The table of RFC 9110, section 14: what is asked for of ten bytes, and what comes.
+/// RFC 9110, section 14, on a value of ten bytes: each `Range` and its answer.
 #[tokio::test]
 async fn ranges_are_served_as_the_standard_says() {
     let node = Site::alone().node("n1", &[]).await;
@@ -320,7 +320,7 @@ async fn ranges_are_served_as_the_standard_says() {
         ("bytes=-3", Some((7, 9))),
         ("bytes=-100", Some((0, 9))),
         ("Bytes=1-2", Some((1, 2))),
-        // several, other units, nonsense: the whole
+        // several ranges, other units or invalid ones: the whole value
         ("bytes=0-1,4-5", None),
         ("bytes=0-1, -1", None),
         ("lines=0-1", None),
@@ -359,7 +359,7 @@ async fn ranges_are_served_as_the_standard_says() {
     );
     let last = client.send(Method::GET, "/kv/empty", &[("range", "bytes=-5")], "").await;
     assert_eq!((last.status, last.body.len()), (200, 0));
-    // not for HEAD, nor for an envelope, nor for what is not there
+    // no ranges for HEAD, an envelope or an absent key
     for range in ["bytes=0-0", "bytes=99-"] {
         let head = client.send(Method::HEAD, "/kv/k", &[("range", range)], "").await.expect(200);
         assert_eq!(head.header("content-length"), Some("10"));
@@ -385,7 +385,7 @@ async fn ranges_and_conditions_go_together() {
         client.send(Method::GET, "/kv/k", &[("range", range), (header, value)], "").await
     };
     let modified = client.get("/kv/k").await.header("last-modified").expect("a date").to_owned();
-    // by strong comparison, with the whole value where it does not hold
+    // `If-Range` compares strongly; a mismatch gets the whole value
     assert_eq!(ask("bytes=2-3", "if-range", &tag).await.expect(206).text(), "23");
     let weak = format!("W/{tag}");
     for other in [old.as_str(), weak.as_str(), modified.as_str(), put.uuid().as_str(), "*", ""] {
@@ -395,7 +395,7 @@ async fn ranges_and_conditions_go_together() {
         }
     }
     ask("bytes=99-", "if-range", &tag).await.refused(416, "range_not_satisfiable");
-    // preconditions come first
+    // preconditions are checked before the range
     ask("bytes=2-3", "if-none-match", &tag).await.expect(304);
     ask("bytes=99-", "if-none-match", &tag).await.expect(304);
     ask("bytes=2-3", "if-match", &old).await.refused(412, "precondition_failed");
@@ -405,7 +405,7 @@ async fn ranges_and_conditions_go_together() {
 }
 
 #[tokio::test]
-async fn a_large_value_comes_in_parts() {
+async fn a_large_value_can_be_read_in_ranges() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let value = noise(VALUE_BYTES_MAX, 7);

@@ -1,13 +1,13 @@
-//! The auditor of a chaos run: knows every write that was acknowledged and every one whose outcome
-//! nobody knows, and what all clients saw.
+//! The auditor of a chaos run: knows every acknowledged write, every write of unknown outcome, and
+//! everything that clients saw.
 //!
-//! Judged: what clients saw of each key on each node can have happened in one order
-//! (linearizability, merges included); what anybody saw or holds was written by somebody, with
-//! these bytes; at the end each key holds the greatest acknowledged version or a greater one.
+//! It checks that one order explains what clients saw of each key on each node (linearizability,
+//! merges included); that a client wrote each value seen or stored, with these bytes; and that at
+//! the end each key holds the greatest acknowledged version or a greater one.
 //!
-//! Not yet held: that an acknowledged write which lost a merge is reported by its origin (promise
-//! 4, `/superseded`); that a dead record once dropped does not come back (3: nothing is dropped
-//! yet); that records of a clock far ahead are held back (6: clocks stay within the bound here).
+//! It does not check yet that the origin reports an acknowledged write that lost a merge (promise
+//! 4, `/superseded`), that a dropped dead record stays away (3: no node drops any yet), and that
+//! nodes hold back records of a clock far ahead (6: clocks stay within the bound here).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::clients::{Asked, Event, Told};
 use crate::support::linear::{self, Did, Elsewhere, Operation, Over};
 
-/// Lines of a story, at most.
+/// The most lines of a story.
 const STORY_LINES_MAX: usize = 40;
 
 /// A node as the auditor knows it.
@@ -27,40 +27,40 @@ const STORY_LINES_MAX: usize = 40;
 pub struct Origin {
     pub name: String,
     pub joined_at: Timestamp,
-    /// Its disk was emptied: what it acknowledged after this and nobody else had is gone.
+    /// When its disk was emptied: a write that it acknowledged later and no other node had is lost.
     pub emptied_at: Option<Duration>,
 }
 
 pub type Origins = BTreeMap<Uuid, Origin>;
 
-/// A write that took place, or may have.
+/// A write that happened or may have happened.
 struct Write {
     key: String,
     /// The value; `None` for a delete.
     made: Option<String>,
     from: Duration,
-    /// Unknown until somebody saw it, if it was not acknowledged.
+    /// Unknown for an unacknowledged write until a client sees it.
     version: Option<Version>,
     /// The node that acknowledged it.
     node: Option<Uuid>,
     may_be_lost: bool,
 }
 
-/// What a key holds at the end: a value, or that it was deleted.
+/// What a key holds at the end: a value or a delete.
 pub type Held = (Version, Option<String>);
 
 pub struct Audit {
     seed: u64,
     origins: Origins,
     writes: Vec<Write>,
-    /// Where the write of a version stands in `writes`.
+    /// The index in `writes` of each version's write.
     by_uuid: BTreeMap<Uuid, usize>,
     /// What happened to each key on each node.
     histories: BTreeMap<(String, Uuid), Vec<Operation>>,
 }
 
 impl Audit {
-    /// Takes the notes of all clients, and checks that each value was written by somebody.
+    /// Reads the events of all clients and checks that a client wrote each value that they saw.
     pub fn new(seed: u64, origins: Origins, events: &[Event]) -> Self {
         let mut audit = Self {
             seed,
@@ -125,7 +125,7 @@ impl Audit {
         self.histories.entry((event.key.clone(), *node)).or_default().push(operation);
     }
 
-    /// A refused condition really did not hold.
+    /// Checks that a refused condition really did not hold.
     fn check_refusal(&self, event: &Event, did: &Did) {
         let Asked::Write { over, .. } = event.asked else { return };
         let holds = match (did, over) {
@@ -142,8 +142,8 @@ impl Audit {
         format!("{} ({node})", origin.map_or("nobody's node", |origin| origin.name.as_str()))
     }
 
-    /// Checks that somebody wrote this, with these bytes. A write without an answer that is seen
-    /// has taken place, as this version.
+    /// Checks that a client wrote this version with these bytes. An unanswered write whose value is
+    /// seen has happened, as this version.
     fn check_written(&mut self, key: &str, version: Version, made: Option<&String>, who: &str) {
         let seed = self.seed;
         let at = self.by_uuid.get(&version.uuid).copied().or_else(|| {
@@ -167,7 +167,7 @@ impl Audit {
         );
     }
 
-    /// Judges what clients saw, key by key and node by node; gives the number of operations.
+    /// Checks what clients saw, by key and node; returns the number of operations.
     pub fn check_histories(&self) -> usize {
         let mut count = 0;
         for ((key, node), operations) in &self.histories {
@@ -183,7 +183,7 @@ impl Audit {
         count
     }
 
-    /// Who did what to the key while it went wrong.
+    /// The events on the key around the violation.
     fn story(&self, key: &str, node: Uuid, violation: &linear::Violation) -> String {
         let mut story = format!(
             "seed {}: {key} on {}: {}\nshown by\n",
@@ -226,13 +226,13 @@ impl Audit {
         keys
     }
 
-    /// The number of acknowledged writes, and of those whose outcome nobody knows.
+    /// The number of acknowledged writes and of writes with unknown outcome.
     pub fn counts(&self) -> (usize, usize) {
         let acknowledged = self.writes.iter().filter(|write| write.node.is_some()).count();
         (acknowledged, self.writes.len() - acknowledged)
     }
 
-    /// Judges what all nodes hold at the end.
+    /// Checks what all nodes hold at the end.
     pub fn check_end(&mut self, held: &BTreeMap<String, Held>) {
         for key in self.keys() {
             let acknowledged = self.writes.iter().filter(|w| w.key == key && w.node.is_some());

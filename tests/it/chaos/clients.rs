@@ -1,5 +1,5 @@
-//! The clients of a chaos run: they put, delete, swap and read the same keys on all nodes, and note
-//! each request with the instants of its call and its answer.
+//! The clients of a chaos run: they put, delete, swap and read the same keys on all nodes, and
+//! record each request with the instants of its call and its answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,32 +22,31 @@ use crate::support::linear::Over;
 use crate::support::{Answer, Client, SOON, ensure, eventually};
 
 const CLIENTS: usize = 16;
-/// Keys that all fight for, and keys that are seldom met.
+/// Keys that all clients write often, and keys that they write seldom.
 const HOT_KEYS: usize = 5;
 const WIDE_KEYS: usize = 60;
 /// How long a client waits for an answer: a paused node gives none.
 const ANSWER_WAIT: Duration = Duration::from_millis(1500);
-/// How long a client rests between two requests, at most, so that the machine has time for the
-/// rest of the suite.
+/// The longest pause between two requests of a client; it leaves time for tests that run beside.
 const REST_MAX: Duration = Duration::from_millis(40);
-/// Every so many values is large enough to be stored apart.
+/// One of this many values is so large that the store puts it into a blob file.
 const LARGE_EVERY: usize = 16;
 
-/// One request and what became of it.
+/// One request and its result.
 pub struct Event {
     pub client: usize,
     pub key: String,
     pub from: Duration,
     pub to: Duration,
     pub asked: Asked,
-    /// Who answered what; `None` when nobody did, or nobody knows what became of it.
+    /// The node and its answer; `None` without an answer or when the outcome is unknown.
     pub answer: Option<(Uuid, Told)>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Asked {
     Read,
-    /// Makes a value, or deletes, over what is expected there.
+    /// Writes a value or a delete, if the key is as `over` expects.
     Write {
         made: Option<String>,
         over: Over,
@@ -55,10 +54,10 @@ pub enum Asked {
     },
 }
 
-/// What an answer tells of a key.
+/// What an answer says about a key.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// The write was made; whether there was no live value before, where the answer says so.
+    /// The write succeeded; whether it created the key, where the answer says so.
     Wrote { uuid: Uuid, timestamp: Timestamp, created: Option<bool> },
     /// This is the current value.
     Saw { version: Version, value: String },
@@ -66,7 +65,7 @@ pub enum Told {
     SawNothing,
 }
 
-/// Clients at work.
+/// The running clients.
 pub struct Crowd {
     tasks: JoinSet<Vec<Event>>,
     answered: Arc<AtomicUsize>,
@@ -75,7 +74,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Lets them loose on nodes, whose clients may change as they start anew.
+    /// Starts clients on the nodes. A restarted node publishes its new client in `nodes`.
     pub fn start(nodes: &[watch::Receiver<Client>], seed: u64) -> Self {
         let (answered, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let began = Instant::now();
@@ -94,12 +93,12 @@ impl Crowd {
         Self { tasks, answered, stop, began }
     }
 
-    /// Now, as events are dated.
+    /// The current time on the scale of [`Event`]s.
     pub fn now(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until `count` more requests have been answered.
     pub async fn goes_on(&self, count: usize) {
         let enough = self.answered.load(SeqCst) + count;
         eventually(SOON, "clients get answers", async || {
@@ -109,7 +108,7 @@ impl Crowd {
         .await;
     }
 
-    /// Ends their work and gives all that they noted.
+    /// Stops the clients and returns all events.
     pub async fn end(self) -> Vec<Event> {
         self.stop.store(true, SeqCst);
         self.tasks.join_all().await.into_iter().flatten().collect()
@@ -121,7 +120,7 @@ struct One {
     nodes: Vec<watch::Receiver<Client>>,
     rng: StdRng,
     began: Instant,
-    /// The version that it last saw, by node and key.
+    /// The version that this client last saw, by node and key.
     known: BTreeMap<(usize, String), Uuid>,
     events: Vec<Event>,
 }
@@ -129,7 +128,7 @@ struct One {
 impl One {
     async fn run(mut self, answered: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Vec<Event> {
         while !stop.load(SeqCst) {
-            // mostly its own node, so that a cut cluster is worked on everywhere
+            // mostly its own node, so that every part of a cut cluster gets requests
             let own = self.number % self.nodes.len();
             let any = self.rng.random_range(0..self.nodes.len());
             let node = if self.rng.random_bool(0.8) { own } else { any };
@@ -166,7 +165,7 @@ impl One {
         Asked::Write { made, over, by_swap }
     }
 
-    /// Asks, notes, and says whether there was an answer.
+    /// Sends a request and records it; returns whether an answer came.
     async fn ask(&mut self, at: usize, key: String, asked: Asked) -> bool {
         let node = self.nodes[at].borrow().clone();
         let from = self.began.elapsed();
@@ -181,7 +180,7 @@ impl One {
                 Judged::Refused => return false,
                 Judged::Unknown => None,
             },
-            // it never got there
+            // the request never reached the node
             Ok(Err(error)) if error.is_connect() => return false,
             Ok(Err(_)) | Err(_) => None,
         };
@@ -228,9 +227,9 @@ async fn send(node: &Client, key: &str, asked: &Asked) -> Result<Answer, reqwest
 
 enum Judged {
     Told(Told),
-    /// Nothing was done, and nothing learnt.
+    /// The request had no effect and shows nothing about the key.
     Refused,
-    /// Nobody knows whether it was done.
+    /// The outcome is unknown.
     Unknown,
 }
 
@@ -268,7 +267,7 @@ fn judge(asked: &Asked, answer: &Answer) -> Judged {
     Judged::Told(told)
 }
 
-/// A swap says what it replaced, and that is what it expected.
+/// Checks that a swap replaced the version that it expected.
 fn check_previous(asked: &Asked, body: &Value) {
     if let (Asked::Write { over: Over::Exactly(uuid), .. }, Some(previous)) =
         (asked, body.get("previous"))

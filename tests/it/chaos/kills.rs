@@ -1,6 +1,6 @@
-//! A cluster in trouble: nodes are killed, stopped and paused at random while clients write
-//! the same keys everywhere. Afterwards all agree, and each key holds the greatest version that was
-//! acknowledged, or a greater one whose answer was lost.
+//! Kills, stops and pauses nodes at random while clients write the same keys on every node.
+//! Afterwards all nodes agree, and each key holds the greatest acknowledged version, or a greater
+//! one whose answer was lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,18 +22,18 @@ const NODES: usize = 3;
 const WRITERS: usize = 6;
 const KEYS: usize = 12;
 const EVENTS: usize = 14;
-/// Writes between two events, at most.
+/// The most writes between two events.
 const WRITES_MAX: usize = 150;
 /// How long a writer waits for an answer: a paused node gives none.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
-/// What a write says it made of its key: a value, or nothing.
+/// What a write leaves in its key: a value, or nothing.
 type Made = Option<String>;
 
-/// All that the writers know of a key.
+/// Everything that the writers know about a key.
 #[derive(Default)]
 struct History {
-    /// When, and what was made.
+    /// The timestamp and the content of each acknowledged write.
     acknowledged: Vec<(u64, Made)>,
     unanswered: Vec<Made>,
 }
@@ -78,7 +78,7 @@ impl Writer {
     }
 }
 
-/// Does one thing to one node.
+/// Disturbs one node; returns what happened to it.
 async fn disturb(cluster: &mut Cluster, at: usize, kind: usize) -> &'static str {
     match kind {
         0 => {
@@ -98,7 +98,7 @@ async fn disturb(cluster: &mut Cluster, at: usize, kind: usize) -> &'static str 
             "paused until it was down"
         }
         _ => {
-            // shorter than anybody notices
+            // too short for the others to suspect it
             cluster.nodes[at].pause();
             cluster.nodes[(at + 1) % NODES].client.sync_or_not().await;
             cluster.nodes[at].resume();
@@ -108,14 +108,14 @@ async fn disturb(cluster: &mut Cluster, at: usize, kind: usize) -> &'static str 
 }
 
 impl Client {
-    /// A session with whoever answers in time.
+    /// Runs a session with each peer that answers in time.
     async fn sync_or_not(&self) {
         let _ = timeout(Duration::from_millis(500), self.post("/cluster/sync", "")).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_any_trouble_all_agree_on_the_greatest_version_that_was_acknowledged() {
+async fn after_random_kills_all_nodes_hold_the_greatest_acknowledged_version() {
     let mut cluster = Site::clustered().cluster(NODES).await;
     let mut rng = Clock::system().rng();
     let clients: Vec<_> =
@@ -160,8 +160,7 @@ async fn audit(cluster: &Cluster, books: Vec<Book>, events: &[(usize, &str)]) {
         let found: Vec<Made> =
             reads.iter().map(|read| (read.status == 200).then(|| read.text())).collect();
         assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{key}: {found:?}");
-        // by one machine's clock no two origins give one timestamp often enough to matter here, and
-        // where they do, either may win
+        // on one clock two origins seldom give the same timestamp; if they do, either may win
         let greatest = history.acknowledged.iter().map(|(at, _)| *at).max();
         let winners = history.acknowledged.iter().filter(|(at, _)| Some(*at) == greatest);
         let won = winners.map(|(_, made)| made).any(|made| *made == found[0]);

@@ -1,11 +1,11 @@
-//! Chaos on real processes: links are cut, lose and delay, nodes are killed, paused and lose their
-//! disks, disks fill up and clocks step, while 16 clients work on all nodes. Then all is healed,
-//! all nodes must hold the same, and the auditor judges everything that anybody saw.
+//! Chaos on real processes: links break, lose and delay packets, nodes die, pause and lose their
+//! disks, disks fill up and clocks step, while 16 clients work on all nodes. After the faults end,
+//! all nodes must hold the same records, and the auditor checks everything that clients saw.
 //!
-//! Each run is drawn from a seed, which is told when it fails; `KVS_CHAOS_SEED=N` draws the same
-//! faults and requests again, which repeats the run as far as real time allows. It runs in
-//! namespaces where they can be made (see `support/netns.rs`), else by the proxy alone, which is
-//! said aloud.
+//! A seed draws each run; a failing run prints it. `KVS_CHAOS_SEED=N` draws the same faults and
+//! requests again, which repeats the run as far as real time allows. A run uses network namespaces
+//! where the machine allows them (see `support/netns.rs`); elsewhere it prints `SKIPPED` and uses
+//! the proxy alone.
 
 mod audit;
 mod clients;
@@ -28,8 +28,8 @@ fn seed() -> u64 {
     given.map_or_else(drawn, |text| text.parse().expect("KVS_CHAOS_SEED is a whole number"))
 }
 
-/// Runs `test` with a seed: in namespaces, as the test `name` of this module, where they can be
-/// made; else here.
+/// Runs `test` with a seed: in namespaces where the machine allows them, by starting the test
+/// `name` of this module again; elsewhere in this process.
 fn run(name: &str, test: impl AsyncFnOnce(u64)) {
     if netns::is_inside() {
         netns::end_with_the_outside();
@@ -39,7 +39,7 @@ fn run(name: &str, test: impl AsyncFnOnce(u64)) {
         let (status, told) = netns::rerun(&format!("chaos::{name}"));
         eprint!("{told}");
         assert!(status.success(), "{name} failed inside: {status}");
-        // a test that was renamed must not pass by not running
+        // fail when `name` selects no test, for example after it was renamed
         assert!(told.contains("test result: ok. 1 passed"), "{name} did not run inside");
         return;
     }
@@ -54,7 +54,7 @@ fn run_here(test: impl AsyncFnOnce(u64)) {
     runtime.block_on(test(seed));
 }
 
-/// Lets `faults` happen, and then the auditor judge.
+/// Runs `faults` while clients work, then has the auditor check the run.
 async fn judged(seed: u64, faults: impl AsyncFnOnce(&mut Rig, &clients::Crowd, &mut StdRng)) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut rig = Rig::new(seed).await;
@@ -116,7 +116,7 @@ fn chaos_on_nodes_and_links_at_once_loses_nothing() {
     });
 }
 
-/// What machines without namespaces get, tried everywhere.
+/// Runs everywhere, so that the fallback without namespaces works too.
 #[test]
 fn chaos_by_the_proxy_alone_loses_nothing() {
     run_here(async |seed| one_by_one(seed, &[Fault::Halves, Fault::OneWay, Fault::Lossy]).await);

@@ -1,8 +1,8 @@
-//! A cluster on a network that can be cut, and what can be done to its nodes.
+//! A cluster whose links and nodes can be made to fail.
 //!
 //! All traffic between nodes goes through the proxy, which delays, repeats, reorders and throttles.
-//! Where there are namespaces each node has a network of its own, and the kernel cuts and loses;
-//! where there are none, nodes have loopback addresses of their own and the proxy does that too.
+//! With namespaces, each node has its own network, and the kernel cuts links and loses packets.
+//! Without them, each node has its own loopback address, and the proxy does that too.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,9 +28,9 @@ use crate::support::{Client, Node, SOON, Site, cluster::converged, ensure, event
 pub const NODES: usize = 4;
 const GOSSIP: u16 = 7946;
 const PEER: u16 = 7947;
-/// The node with a small disk of its own.
+/// The node that has its own small disk.
 pub const SMALL_DISK: usize = NODES - 1;
-/// Enough for a node with little data to open, and soon full.
+/// Enough for a node with little data to open, and small enough to fill quickly.
 const SMALL_DISK_MIB: usize = 160;
 
 pub struct Rig {
@@ -46,9 +46,9 @@ pub struct Rig {
     site: Site,
 }
 
-/// Says aloud, whatever becomes of the test, that something was not tried.
+/// Prints that the test left something out, even when the test passes.
 pub fn skipped(what: &str, why: &str) {
-    // past the capture of the test's output
+    // `eprintln!` would be captured by the test harness
     let _ = writeln!(std::io::stderr(), "chaos: SKIPPED {what}: {why}");
 }
 
@@ -114,7 +114,7 @@ impl Rig {
         Crowd::start(&nodes, seed)
     }
 
-    /// Notes who the node is now.
+    /// Records the current id of the node.
     async fn enter_origin(&mut self, at: usize) {
         let node = &self.nodes[at];
         let own = node.client.cluster().await["node"].clone();
@@ -143,7 +143,7 @@ impl Rig {
     pub fn rewire(&self) {
         for (from, to) in pairs() {
             let link = self.links[from][to];
-            // what the kernel loses the proxy need not
+            // the kernel already loses these packets
             let loss = if self.networks.is_some() { 0.0 } else { link.loss };
             self.proxy.set(from, to, Link { loss, ..link });
         }
@@ -156,7 +156,7 @@ impl Rig {
         }
     }
 
-    /// All links as they should be.
+    /// Removes the faults of all links.
     pub fn heal(&mut self) {
         self.every_link(|link| *link = Link::default());
         self.rewire();
@@ -177,8 +177,8 @@ impl Rig {
         assert_eq!(self.nodes[at].id, id, "a node stays who it is");
     }
 
-    /// Kills the node and starts it on an empty disk. What it acknowledged before it was known to
-    /// share all must survive; what came after may be gone with the disk.
+    /// Kills the node and starts it on an empty disk. Writes that it acknowledged before it last
+    /// shared everything must survive; later ones may be lost with the disk.
     pub async fn empty(&mut self, at: usize, crowd: &Crowd) {
         let client = self.nodes[at].client.clone();
         let shared_at = eventually(SOON, "a session with some peer ends well", async || {
@@ -198,15 +198,15 @@ impl Rig {
         assert_ne!(self.nodes[at].id, id.to_string(), "an empty disk makes a new node");
     }
 
-    /// Fills the small disk until its node refuses writes; then makes room, and waits until it
-    /// takes them again. Gives whether there is such a disk.
+    /// Fills the small disk until its node refuses writes, then makes room and waits until the
+    /// node accepts writes again. Returns whether there is a small disk.
     pub async fn fill_disk(&mut self) -> bool {
         let Some(disk) = self.small_disk.clone() else { return false };
         let node = &mut self.nodes[SMALL_DISK];
         node.place.bear("No space left on device");
         node.place.bear("the database is being opened again");
         let filler = disk.join("filler");
-        // what is full already tells nobody; large values make it want room soon
+        // the node notices a full disk when it needs room; large values make it need room soon
         let large = vec![7; 1 << 20];
         eventually(SOON, "a full disk is told", async || {
             fill(&filler);
@@ -223,7 +223,7 @@ impl Rig {
         true
     }
 
-    /// Puts the node's wall clock this far from the right time; gives whether that can be done.
+    /// Shifts the node's wall clock by `millis`; returns whether this machine can do that.
     pub fn set_clock(&self, at: usize, millis: i64) -> bool {
         let clock = self.clocks.get(at);
         clock.iter().for_each(|clock| clock.set(millis));
@@ -236,8 +236,8 @@ impl Rig {
         converged(&self.nodes.iter().collect::<Vec<_>>(), SOON).await;
     }
 
-    /// Waits until all agree, and gives what they hold, deletes included: read from their disks
-    /// once they have stopped, each of which must be in order.
+    /// Waits until all nodes agree, stops them in order, and returns the records on their disks,
+    /// deletes included.
     pub async fn end(mut self, keys: &[String]) -> BTreeMap<String, Held> {
         self.converged().await;
         let mut exports = Vec::new();
@@ -269,14 +269,14 @@ impl Rig {
     }
 }
 
-/// All links, as from and to.
+/// All links, as (from, to).
 fn pairs() -> impl Iterator<Item = (usize, usize)> {
     let all = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
     all.filter(|(from, to)| from != to)
 }
 
-/// The proxy, in namespaces where this process is inside of some, else on loopback addresses that
-/// nobody else uses.
+/// The proxy: between namespaces when this process runs inside of them, else on loopback addresses
+/// that no other test uses.
 async fn network(seed: u64) -> (Proxy, Option<Networks>, Addresses) {
     static NETWORKS: AtomicU32 = AtomicU32::new(0);
     let count = u8::try_from(NODES).expect("a few");
@@ -297,7 +297,7 @@ async fn network(seed: u64) -> (Proxy, Option<Networks>, Addresses) {
     .await
 }
 
-/// A clock for each node; none where the library cannot be built.
+/// A clock for each node; empty where the C library cannot be built.
 fn clocks(site: &Site) -> Vec<SkewedClock> {
     match Skew::build(site.file("").as_ref()) {
         Ok(skew) => {
@@ -310,7 +310,7 @@ fn clocks(site: &Site) -> Vec<SkewedClock> {
     }
 }
 
-/// Writes to `name` until there is no room.
+/// Appends to the file `name` until the disk is full.
 fn fill(name: &std::path::Path) {
     let mut file = File::options().create(true).append(true).open(name).expect("a filler");
     let block = vec![0; 1 << 16];

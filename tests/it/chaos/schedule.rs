@@ -1,4 +1,4 @@
-//! What goes wrong in a chaos run, drawn from its seed.
+//! The faults of a chaos run, drawn from its seed.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use rand::seq::SliceRandom;
 use super::clients::Crowd;
 use super::rig::{NODES, Rig, skipped};
 
-/// A fault is in force while clients get this many answers.
+/// A fault lasts until clients have received this many answers.
 const HOLD: usize = 250;
-/// How far a clock is put off, in milliseconds, to either side: two nodes stay within
+/// The largest shift of a clock in milliseconds, either way. Two nodes so stay within
 /// `sync.clock_drift_max` of each other.
 const CLOCK_OFF_MAX: i64 = 20_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Two halves that do not hear of each other.
+    /// Two halves without any link between them.
     Halves,
-    /// One node is heard by another and does not hear it.
+    /// One direction of one link is cut.
     OneWay,
-    /// Each node in turn hears nobody and is heard by nobody.
+    /// Each node in turn is cut off from all others.
     Rolling,
-    /// One node alone until it is known to be down, and back.
+    /// One node is cut off until the others see it down, then returns.
     Isolation,
     /// Every link loses packets.
     Lossy,
     /// Every link delays, repeats, reorders and throttles.
     Slow,
-    /// kill -9, and started again at once.
+    /// `kill -9`, then an immediate restart.
     Kill,
-    /// The same while it is cut off, so that nobody gives it back what it lost.
+    /// `kill -9` of a node that is cut off, so that no peer restores what it lost.
     KillAlone,
-    /// Killed and started again, all nodes but one.
+    /// All nodes but one are killed and restarted.
     KillMost,
-    /// Stopped until it is known to be down, and on.
+    /// A node is paused until the others see it down, then resumed.
     Pause,
-    /// Killed, and started with an empty disk.
+    /// A node is killed and restarted with an empty disk.
     EmptyDisk,
-    /// The disk has no room until the node has stopped of it.
+    /// The disk is full until the node refuses writes.
     FullDisk,
     /// The wall clock steps.
     Clock,
@@ -57,20 +57,20 @@ pub const OF_NODES: [Fault; 7] = [
     Fault::Clock,
 ];
 
-/// Each of `faults` `times` times, in any order.
+/// Each of `faults`, `times` times, shuffled.
 pub fn plan(faults: &[Fault], times: usize, rng: &mut StdRng) -> Vec<Fault> {
     let mut plan = faults.repeat(times);
     plan.shuffle(rng);
     plan
 }
 
-/// A link that loses all.
+/// Makes a link lose every packet.
 fn cut(link: &mut crate::support::proxy::Link) {
     link.loss = 1.0;
 }
 
 impl Fault {
-    /// Makes it happen while the clients work, and ends it.
+    /// Starts the fault, waits while the clients work, and ends it.
     pub async fn happen(self, rig: &mut Rig, crowd: &Crowd, rng: &mut StdRng) {
         let at = rng.random_range(0..NODES);
         let other = (at + rng.random_range(1..NODES)) % NODES;
@@ -109,7 +109,7 @@ impl Fault {
         crowd.goes_on(HOLD).await;
     }
 
-    /// Makes every link bad, until it is healed.
+    /// Degrades every link until the rig heals it.
     pub fn begin(self, rig: &mut Rig, rng: &mut StdRng) {
         let loss = rng.random_range(0.1..0.4);
         let twice = rng.random_range(0.05..0.2);
@@ -125,7 +125,7 @@ impl Fault {
         rig.rewire();
     }
 
-    /// Makes it happen to a node.
+    /// Applies the fault to the node `at`.
     async fn happen_to(self, at: usize, rig: &mut Rig, crowd: &Crowd, rng: &mut StdRng) {
         crowd.goes_on(rng.random_range(1..HOLD)).await;
         match self {
@@ -163,7 +163,7 @@ impl Fault {
     }
 }
 
-/// Cuts all links between the nodes that are in a part and those that are not.
+/// Cuts every link between a node in `part` and a node outside of it.
 fn cut_between(rig: &mut Rig, part: impl Fn(usize) -> bool) {
     for from in 0..NODES {
         for to in (0..NODES).filter(|to| part(from) != part(*to)) {

@@ -1,4 +1,4 @@
-//! The command line against real nodes: what it stores, prints and exits with.
+//! Client and setup commands against real nodes: effects, output and exit status.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +17,13 @@ pub fn on(node: &Node, arguments: &[&str]) -> Ended {
     on_with(node, arguments, b"")
 }
 
-/// The same with `input` on standard input.
+/// Runs a client command on `node` with `input` on standard input.
 pub fn on_with(node: &Node, arguments: &[&str], input: &[u8]) -> Ended {
     let url = ["--url", node.url()];
     kvs_with(url.iter().chain(arguments), input)
 }
 
-/// Writes a file and makes the directories that lead to it.
+/// Writes a file and creates its parent directories.
 pub fn write(path: &Path, content: &[u8], mode: u32) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("made");
     fs::write(path, content).expect("written");
@@ -31,7 +31,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) {
 }
 
 #[tokio::test]
-async fn one_key_at_a_time() {
+async fn put_get_and_delete_handle_one_key() {
     let node = Site::alone().node("n1", &[]).await;
     let put = on(&node, &["-o", "json", "put", "a/b c", "hello"]).expect(0).json();
     assert_eq!((&put["key"], &put["scope"]), (&json!("a/b c"), &json!("local")));
@@ -65,7 +65,7 @@ async fn one_key_at_a_time() {
     on(&node, &["del", "a/b c"]).failed(1, &["key_not_found"]);
     on(&node, &["get", "a/b c"]).failed(1, &["key_not_found"]);
     on(&node, &["put", "a/b c", "x", "--if-absent"]).expect(0);
-    // before anything is sent
+    // refused before the client sends a request
     for bad in [&["get", "/a"][..], &["get", ""], &["put", "a//b", "x"], &["nonsense"], &["get"]] {
         let said = on(&node, bad).expect(2);
         assert!(!said.err.is_empty() && said.out.is_empty(), "{bad:?}");
@@ -140,11 +140,11 @@ async fn a_directory_becomes_keys_and_an_export_is_the_same_from_every_node() {
     assert_eq!(exported.iter().filter(|b| **b == b'\n').count(), 6);
     let part = on(b, &["export", "site/1/app"]).expect(0).text();
     assert_eq!(part.lines().count(), 3);
-    // again, with the private one
+    // once more, now with the private files
     let said = on(a, &["-o", "json", "import", dir, "--prefix", "site/1", "--private"]).expect(0);
     assert_eq!(said.json(), json!({ "imported": 7, "skipped": 1 }));
     assert_eq!(a.client.get("/kv/site/1/private").await.expect(200).text(), "secret");
-    // what failed says where, and what was stored before stays
+    // the error names the file or line, and records stored before it stay
     on(a, &["import", "/nonexistent"]).failed(2, &["/nonexistent"]);
     let lines = b"{\"key\":\"n/1\",\"data\":1}\n{\"key\":\"/bad\",\"data\":1}\n";
     on_with(a, &["import", "-"], lines).failed(2, &["line 2", "1 record stored"]);
@@ -198,7 +198,7 @@ async fn an_export_that_is_imported_again_has_the_same_bytes_and_types() {
             assert_eq!(read.header("content-type"), Some(*content_type));
         }
     }
-    // a second time around nothing is different but the versions
+    // after a second import only the versions differ
     let content = |lines: &[u8]| -> Vec<Vec<Option<String>>> {
         let lines = String::from_utf8(lines.to_vec()).expect("text");
         let kept = ["key", "content_type", "size", "data", "data_base64"];
@@ -218,7 +218,7 @@ async fn listings_and_the_state_of_a_cluster() {
     let lines: String =
         (0..1200).map(|n| format!("{{\"key\":\"many/{n:04}\",\"data\":{n}}}\n")).collect();
     on_with(node, &["import", "-"], lines.as_bytes()).expect(0);
-    // over more than one page
+    // a listing of more than one page
     let listed = on(node, &["-o", "json", "scan", "many"]).expect(0).text();
     assert_eq!(listed.lines().count(), 1200);
     let keys: Vec<Value> =
@@ -244,12 +244,12 @@ async fn listings_and_the_state_of_a_cluster() {
 }
 
 #[tokio::test]
-async fn exit_codes_tell_refused_from_unreachable() {
+async fn exit_codes_distinguish_refused_from_unreachable() {
     let mut node = Site::alone().node("n1", &[]).await;
     on(&node, &["put", "a", "x"]).expect(0);
     on(&node, &["get", "b"]).failed(1, &["key_not_found"]);
     kvs(["--url", "nonsense", "get", "a"]).expect(2);
-    // the environment names the node, and the argument wins over it
+    // the environment names the node; the argument takes precedence
     let mut command = clean(binary());
     command.env("KVS_URL", node.url()).args(["get", "a"]);
     assert_eq!(finish(command, b"").expect(0).out, b"x");
@@ -292,7 +292,7 @@ fn certificates_and_secrets_are_private_and_not_overwritten() {
     kvs(["cert", "ca", "--dir", &at]).failed(2, &["ca", "exists", "--force"]);
     kvs(["cert", "node", "n1", "--dir", &at]).failed(2, &["n1", "exists", "--force"]);
     kvs(["gossip-key", "new", "--file", &secret]).failed(2, &["secret", "exists", "--force"]);
-    // one of two that is left alone does not get another one's counterpart
+    // a key whose certificate is missing is not overwritten
     fs::remove_file(path("n1.pem")).expect("removed");
     kvs(["cert", "node", "n1", "--dir", &at]).failed(2, &["n1-key.pem", "exists"]);
     assert!(!path("n1.pem").exists());
@@ -315,7 +315,7 @@ fn configurations_are_printed_and_checked() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("kvs.toml");
     let check = || kvs(["config", "check", file.to_str().expect("text")]);
-    // the default is whole but for the files of a cluster
+    // the default is complete except for the files of a cluster
     fs::write(&file, &printed).expect("written");
     check().failed(2, &["gossip.key_file", "clustering_enabled = false"]);
     let alone = printed.replace("clustering_enabled = true", "clustering_enabled = false");
@@ -323,7 +323,7 @@ fn configurations_are_printed_and_checked() {
     assert!(check().expect(0).text().contains("ok"));
     fs::write(&file, "clustering_enabled = false\nhttp.lissten = \"x\"\n").expect("written");
     check().failed(2, &["http.lissten", "`http.listen`"]);
-    // the environment counts as it does for a node
+    // the environment overrides as it does for a node
     fs::write(&file, "clustering_enabled = false\n").expect("written");
     let mut command = clean(binary());
     command.env("KVS_HTTP__LISTEN", "nowhere").arg("config").arg("check").arg(&file);

@@ -1,4 +1,4 @@
-//! The command line from outside: what it prints, stores and exits with.
+//! The command line from outside: its output, its effects and its exit status.
 
 mod commands;
 mod refused_starts;

@@ -1,5 +1,5 @@
-//! Starts that cannot be: each says in one line what is wrong and what to do, exits with 2, and
-//! leaves everything as it was.
+//! Refused starts: the node says in one line what is wrong and what to do, exits with 2, and
+//! changes nothing.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -33,7 +33,7 @@ fn check(place: &Place) -> Ended {
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_be_used() {
+async fn an_invalid_configuration() {
     let site = Site::clustered();
     for (key, value, words) in [
         ("http.lsiten", "127.0.0.1:1".into(), ["unknown key", "http.lsiten", "`http.listen`"]),
@@ -83,7 +83,7 @@ async fn a_port_that_is_in_use() {
 }
 
 #[tokio::test]
-async fn files_of_the_cluster_that_cannot_be_used() {
+async fn unusable_cluster_files() {
     let site = Site::clustered();
     let others = Site::clustered();
     site.certify("n1");
@@ -119,7 +119,7 @@ async fn files_of_the_cluster_that_cannot_be_used() {
 }
 
 #[tokio::test]
-async fn a_directory_that_another_process_holds() {
+async fn a_directory_in_use_by_another_process() {
     let site = Site::alone();
     let node = site.node("n1", &[]).await;
     node.client.put("/kv/kept", "value").await.expect(201);
@@ -165,7 +165,7 @@ async fn a_directory_of_another_cluster() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_none_or_is_damaged() {
+async fn a_path_that_is_no_directory_or_a_damaged_directory() {
     let site = Site::alone();
     let mut place = site.place("n1", &[]);
     let file = place.config_file().with_file_name("file");
@@ -189,7 +189,7 @@ async fn a_directory_that_is_none_or_is_damaged() {
     still_holds_its_value(node).await;
 }
 
-/// A node alone may join a cluster later; its data becomes the cluster's.
+/// A single node may join a cluster later and brings its data with it.
 #[tokio::test]
 async fn a_node_that_was_alone_brings_its_data_into_a_cluster() {
     let alone = filled(&Site::alone()).await;

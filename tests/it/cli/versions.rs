@@ -11,7 +11,7 @@ use crate::support::{Node, SOON, Site, client::text, ensure, eventually};
 const UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 const OTHER_UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c9";
 
-/// What a command that must be done prints with `-o json`.
+/// Runs a command with `-o json`, which must succeed, and parses its output.
 fn told(node: &Node, arguments: &[&str]) -> Value {
     on(node, &[&["-o", "json"], arguments].concat()).expect(0).json()
 }
@@ -26,7 +26,7 @@ async fn lifetimes() {
     let said = on(&node, &["put", "k", "one", "--ttl", "1h"]).expect(0).text();
     let expires_at = text(&envelope(&node, "k")["expires_at"]);
     assert!(said.contains(&format!("  expires={expires_at}\n")), "{said}");
-    // kept by a write and by a swap, and gone with one that says nothing
+    // `keep` in a put and in a swap keeps the lifetime; a write without one clears it
     let kept = told(&node, &["put", "k", "two", "--ttl", "keep"]);
     assert_eq!(kept["expires_at"], json!(expires_at));
     let kept = told(&node, &["cas", "k", "three", "--expect-value", "two", "--ttl", "keep"]);
@@ -37,7 +37,7 @@ async fn lifetimes() {
     assert!(!said.contains("expires"), "{said}");
     assert_eq!(envelope(&node, "k")["expires_at"], Value::Null);
     assert!(!on(&node, &["scan"]).expect(0).text().contains("EXPIRES"));
-    // a short one is over by itself
+    // a short lifetime ends by itself
     on(&node, &["cas", "k", "five", "--expect-exists", "--ttl", "20ms"]).expect(0);
     eventually(SOON, "the value expires", async || {
         let read = on(&node, &["get", "k"]);
@@ -83,7 +83,7 @@ fn rows(table: &str) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn histories_and_the_way_back() {
+async fn histories_and_restores() {
     let node = Site::alone().node("n1", &[]).await;
     let json_text = "{ \"n\" : 1.0e0 }";
     let one = told(&node, &["cas", "a b", json_text, "--json", "--expect-absent"]);
@@ -92,7 +92,7 @@ async fn histories_and_the_way_back() {
     let three = told(&node, &["put", "a b", "three", "--content-type", "text/plain"]);
     let uuid = |written: &Value| text(&written["uuid"]);
     let (one, two, gone, three) = (uuid(&one), uuid(&two), uuid(&gone), uuid(&three));
-    // the table
+    // as a table
     let listed = on(&node, &["history", "a b"]).expect(0).text();
     let order: Vec<_> = listed.lines().skip(1).map(|l| l.split(' ').next()).collect();
     assert_eq!(order, [&three, &gone, &two, &one].map(|uuid| Some(uuid.as_str())), "{listed}");
@@ -108,10 +108,10 @@ async fn histories_and_the_way_back() {
     let two_of_them = told(&node, &["history", "a b", "--limit", "2"]);
     assert_eq!(two_of_them["revisions"].as_array().map(Vec::len), Some(2));
     assert_eq!(two_of_them["revisions"][1]["deleted"], json!(true));
-    // the bytes of one
+    // the bytes of one revision
     assert_eq!(on(&node, &["history", "a b", "--get", &one]).expect(0).text(), json_text);
     on(&node, &["history", "a b", "--get", UUID]).failed(1, &["revision_not_found"]);
-    // back to one, over a value and over nothing
+    // restores over a value and over an absent key
     let restore = |uuid: &str| on(&node, &["history", "a b", "--restore", uuid]);
     let said = restore(&one).expect(0).text();
     assert!(said.starts_with("restored a b  uuid=") && !said.contains("expires"), "{said}");
@@ -142,7 +142,7 @@ async fn a_large_and_a_binary_revision_come_back_whole() {
         ensure(code == 1, || format!("exit status {code}"))
     })
     .await;
-    // over an expired value too
+    // a restore over an expired value works too
     on(&node, &["history", "k", "--restore", &uuid]).expect(0);
     assert!(on(&node, &["get", "k"]).expect(0).out == large);
 }
@@ -185,7 +185,7 @@ async fn transactions() {
     }
     assert_eq!(on(&node, &["get", "lock"]).expect(0).text(), r#"{"by":"me"}"#);
     assert_ne!(envelope(&node, "lock")["expires_at"], Value::Null);
-    // the other branch is no failure
+    // taking the other branch is no failure
     let said = on_with(&node, &["txn", "-"], txn.to_string().as_bytes()).expect(0).text();
     let verdict = "of 2 compares these do not hold: 0 (lock), 1 (count); ran `failure`";
     assert_eq!(said.lines().next(), Some(verdict));
@@ -193,7 +193,7 @@ async fn transactions() {
     assert!(said.contains("(no live value)"), "{said}");
     let answer = told(&node, &["txn", &file]);
     assert_eq!((&answer["succeeded"], &answer["failed"]), (&json!(false), &json!([0, 1])));
-    // what is refused
+    // refused transactions
     let twice = r#"{"success":[{"delete":{"key":"a"}},{"delete":{"key":"a"}}]}"#;
     on_with(&node, &["txn", "-"], twice.as_bytes()).failed(1, &["bad_request"]);
     on_with(&node, &["txn", "-"], b"{\"a\":1}").failed(1, &["unknown_field"]);
@@ -204,7 +204,7 @@ async fn transactions() {
 }
 
 #[tokio::test]
-async fn an_import_keeps_the_rest_of_a_life() {
+async fn an_import_keeps_the_rest_of_a_lifetime() {
     let site = Site::alone();
     let (from, to) = (site.node("n1", &[]).await, site.node("n2", &[]).await);
     on(&from, &["put", "day", "x", "--ttl", "1d"]).expect(0);
@@ -218,7 +218,7 @@ async fn an_import_keeps_the_rest_of_a_life() {
     assert!(said.err.contains(words), "{}", said.err);
     on(&to, &["get", "p"]).failed(1, &["key_not_found"]);
     assert_eq!(envelope(&to, "ever")["expires_at"], Value::Null);
-    // later than it was by the time that the import took, or sooner by less than a millisecond
+    // later by at most the duration of the import, or sooner by less than a millisecond
     let micros = |node: &Node| {
         let text = text(&envelope(node, "day")["expires_at"]);
         text.parse::<jiff::Timestamp>().expect("a time").as_microsecond()

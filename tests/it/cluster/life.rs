@@ -1,4 +1,4 @@
-//! The life of a cluster: joining, failing, returning, starting anew.
+//! Nodes join a cluster, fail, return, and start again with an empty directory.
 
 use std::fs;
 use std::time::Duration;
@@ -9,19 +9,18 @@ use uuid::Uuid;
 
 use crate::support::{Answer, Cluster, Node, SOON, Site, client::text, ensure, eventually};
 
-/// The version of an accepted write, greater for the one that wins; `joined` gives the age of its
-/// origin.
+/// The version of an accepted write; the greater one wins. `joined` is when its origin joined.
 fn version(answer: &Answer, joined: &str) -> (u64, std::cmp::Reverse<String>, Uuid) {
     let uuid = Uuid::parse_str(&answer.uuid()).expect("a uuid");
     (answer.timestamp(), std::cmp::Reverse(joined.to_owned()), uuid)
 }
 
 #[tokio::test]
-async fn one_seed_is_enough_to_know_all_and_each_shows_the_others() {
+async fn through_one_seed_a_node_learns_of_all_and_lists_them() {
     let site = Site::clustered();
     let first = site.node("n1", &[]).await;
     let second = site.node("n2", &[&first]).await;
-    // joined by one that joined
+    // the seed of this node is itself a node that joined
     let third = site.node("n3", &[&second]).await;
     let cluster = Cluster { nodes: vec![first, second, third], site };
     cluster.converged().await;
@@ -71,7 +70,7 @@ async fn one_seed_is_enough_to_know_all_and_each_shows_the_others() {
 }
 
 trait OrLater {
-    /// The pushed record may be a moment away: deletes it once it is there.
+    /// Deletes a record whose push may still be under way: retries until it is there.
     async fn ok_or_later(self, node: &Node);
 }
 
@@ -99,7 +98,7 @@ async fn a_node_that_is_killed_is_shown_down_and_comes_back_with_its_identity() 
         node.shows(&id, "down").await;
         let view = node.client.cluster().await;
         assert_eq!(view["members"].as_array().map(Vec::len), Some(3), "it stays listed");
-        // whoever is down is not waited for
+        // the others do not wait for a node that is down
         eventually(SOON, "the others converge without it", async || {
             let converged = node.client.cluster().await["converged"].clone();
             ensure(converged == true, || converged.to_string())
@@ -122,7 +121,7 @@ async fn a_node_that_is_killed_is_shown_down_and_comes_back_with_its_identity() 
 }
 
 #[tokio::test]
-async fn a_node_that_stands_still_catches_up_when_it_goes_on() {
+async fn a_paused_node_catches_up_when_it_resumes() {
     let cluster = Site::clustered().cluster(3).await;
     for n in 0..20 {
         cluster.nodes[0].client.put(&format!("/kv/old/{n}"), "old").await.expect(201);
@@ -156,7 +155,7 @@ async fn a_node_that_stands_still_catches_up_when_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_with_all_others_still_serves() {
+async fn a_node_still_serves_while_all_others_are_paused() {
     let cluster = Site::clustered().cluster(3).await;
     cluster.nodes[0].client.put("/kv/a", "before").await.expect(201);
     cluster.converged().await;
@@ -202,7 +201,7 @@ async fn a_node_with_an_empty_directory_is_a_new_one_and_gets_everything() {
         let members = node.client.cluster().await["members"].as_array().map(Vec::len);
         assert_eq!(members, Some(4), "the old one stays listed");
     }
-    // its id is not its name: writes of the new one are its own
+    // same name, new id: the new node's writes carry the new id
     let written = cluster.nodes[1].client.put("/kv/new", "x").await.expect(201).json();
     assert_eq!(written["origin"], cluster.nodes[1].id);
     cluster.converged().await;
@@ -210,7 +209,7 @@ async fn a_node_with_an_empty_directory_is_a_new_one_and_gets_everything() {
 
 #[tokio::test]
 async fn a_node_that_stops_in_order_is_shown_down_at_once() {
-    // so slow that nobody could have found out by probing
+    // so rare that the others cannot have noticed by probing
     let site = Site::clustered().set("gossip.probe_period", "10s");
     let mut cluster = site.cluster(3).await;
     let id = cluster.nodes[2].id.clone();
@@ -237,7 +236,7 @@ async fn concurrent_writes_to_one_key_end_equal_everywhere_and_the_greatest_wins
         let writes = cluster.nodes.iter().enumerate().flat_map(|(at, node)| {
             let (path, joined) = (&path, &joined[at]);
             (0..30).map(move |n| async move {
-                // a delete only succeeds over a value, which may be another node's by now
+                // a delete needs a live value, which another node may have deleted meanwhile
                 let answer = match n % 10 {
                     9 => node.client.delete(path).await,
                     _ => node.client.put(path, format!("{at}-{n}")).await,
@@ -260,7 +259,7 @@ async fn concurrent_writes_to_one_key_end_equal_everywhere_and_the_greatest_wins
 }
 
 #[tokio::test]
-async fn a_directory_that_is_served_twice_is_told_of_on_both_nodes() {
+async fn both_nodes_report_a_directory_that_is_served_twice() {
     let mut cluster = Site::clustered().cluster(2).await;
     cluster.nodes[0].client.put("/kv/a", "x").await.expect(201);
     cluster.converged().await;
@@ -278,7 +277,7 @@ async fn a_directory_that_is_served_twice_is_told_of_on_both_nodes() {
     for node in [&copy, &cluster.nodes[1]] {
         node.logs(&["WARN", "another process runs with this node's id", "copied"]).await;
     }
-    // nothing is lost by it
+    // no write is lost
     copy.client.put("/kv/copy", "x").await.expect(201);
     cluster.nodes[1].client.put("/kv/original", "x").await.expect(201);
     drop(copy);
@@ -288,9 +287,9 @@ async fn a_directory_that_is_served_twice_is_told_of_on_both_nodes() {
     }
 }
 
-/// The same uuid, header and bytes everywhere: an export of any node is that of all.
+/// Every node has the same uuids, headers and bytes, so every export is the same.
 #[tokio::test]
-async fn after_trouble_all_nodes_show_the_same_records() {
+async fn after_kills_and_pauses_all_nodes_show_the_same_records() {
     let mut cluster = Site::clustered().set("sync.push", false).cluster(3).await;
     for n in 0..60 {
         let node = &cluster.nodes[n % 3];

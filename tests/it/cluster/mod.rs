@@ -1,5 +1,5 @@
-//! Several nodes without faults but those that a test makes itself: joining, leaving, returning,
-//! pushes, sessions, the first data, an orderly stop.
+//! Several nodes, with no fault beyond the one under test: joining, leaving, returning, pushes,
+//! sessions, the first data, an orderly stop.
 
 mod life;
 mod push;

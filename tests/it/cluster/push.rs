@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::api::values::noise;
 use crate::support::{Cluster, Site, ensure, eventually};
 
-/// What "at once" is on a machine that is busy with other tests.
+/// The longest that "at once" may take on a machine that is busy with other tests.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Waits until all nodes but the one at `from` answer `path` with `value`, or with 404.
@@ -43,7 +43,7 @@ async fn writes_show_on_the_other_nodes_at_once() {
         node.client.put(&format!("/kv/push/{at}"), value.clone()).await.expect(201);
         everywhere(&cluster, at, &format!("/kv/push/{at}"), Some(&value)).await;
     }
-    // replaced on another node, by a write that knows the first
+    // another node, which has received the first write, replaces it
     for (at, node) in cluster.nodes.iter().enumerate() {
         let path = format!("/kv/push/{}", (at + 1) % 3);
         let value = Bytes::from(format!("over it by {at}"));
@@ -71,7 +71,7 @@ async fn a_value_of_16_mib_shows_on_the_other_nodes_at_once() {
 }
 
 #[tokio::test]
-async fn with_clocks_of_one_machine_a_swap_on_another_node_knows_the_pushed_version() {
+async fn on_one_clock_a_swap_on_another_node_sees_the_pushed_version() {
     let cluster = Site::clustered().set("sync.interval", "1h").cluster(2).await;
     let (a, b) = (&cluster.nodes[0].client, &cluster.nodes[1].client);
     let mut uuid = a.put("/kv/turn", "0").await.expect(201).uuid();

@@ -1,4 +1,4 @@
-//! Sessions: what differs is found and exchanged, and little else goes over the wire.
+//! Sessions find and exchange the records that differ, and send little else.
 
 use std::fmt::Write as _;
 
@@ -14,12 +14,12 @@ fn sum(answer: &Value, field: &str) -> u64 {
     peers.iter().map(|peer| peer[field].as_u64().expect("a number")).sum()
 }
 
-/// What a node counted of its sessions, both directions.
+/// The bytes of a node's sessions, in both directions.
 async fn session_bytes(node: &Node) -> u64 {
     node.client.metric("kvs_peer_bytes_total", &[("stream", "session")]).await
 }
 
-/// Two nodes that hold the same 60,000 records and have only sessions to exchange what differs.
+/// Two nodes with the same 60,000 records, which exchange differences by sessions alone.
 async fn filled() -> Cluster {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let cluster = site.set("storage.durability", "os").cluster(2).await;
@@ -47,11 +47,11 @@ async fn one_difference_among_60_000_records_costs_less_than_20_000_bytes() {
     let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
     let page = a.client.get("/scan/data/7f?limit=4").await.json();
     let path = |at: usize| format!("/kv/{}", page["items"][at]["key"].as_str().expect("a key"));
-    // nothing differs: a greeting
+    // without a difference they exchange only greetings
     let idle = b.client.sync().await;
     assert_eq!((sum(&idle, "records_received"), sum(&idle, "records_sent")), (0, 0));
     assert!(sum(&idle, "bytes_sent") + sum(&idle, "bytes_received") < 1000, "{idle}");
-    // the node that lacks something begins, then the node that has it
+    // first the node without the record starts the session, then the node with it
     for (at, driver) in [b, a].into_iter().enumerate() {
         let (replaced, deleted) = (path(at), path(at + 2));
         let added = format!("/kv/data/new-{at}");
@@ -67,7 +67,7 @@ async fn one_difference_among_60_000_records_costs_less_than_20_000_bytes() {
             let moved = if driver.id == b.id { "records_received" } else { "records_sent" };
             assert_eq!(sum(&answer, moved), 1, "{kind}: {answer}");
             let records = sum(&answer, "records_sent") + sum(&answer, "records_received");
-            // which of two versions is the newer is known only once one has come
+            // the nodes learn which version is newer only after one has crossed
             assert!(records <= if kind == "added" { 1 } else { 2 }, "{kind}: {answer}");
             let told = sum(&answer, "bytes_sent") + sum(&answer, "bytes_received");
             for (node, before) in [(a, before.0), (b, before.1)] {
@@ -83,9 +83,9 @@ async fn one_difference_among_60_000_records_costs_less_than_20_000_bytes() {
     assert_eq!(a.client.fingerprint().await, b.client.fingerprint().await);
 }
 
-/// Both have what the other lacks, all over the key order.
+/// Each node has records that the other lacks, spread over the key order.
 #[tokio::test]
-async fn one_session_exchanges_both_ways() {
+async fn one_session_exchanges_records_both_ways() {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let cluster = site.cluster(2).await;
     let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
@@ -93,7 +93,7 @@ async fn one_session_exchanges_both_ways() {
         let owner = if n % 3 == 0 { a } else { b };
         owner.client.put(&format!("/kv/{n}"), vec![b'x'; n * 10]).await.expect(201);
     }
-    // a key that both wrote
+    // a key that both nodes wrote
     a.client.put("/kv/both", "first").await.expect(201);
     b.client.put("/kv/both", "second").await.expect(201);
     assert_ne!(a.client.fingerprint().await, b.client.fingerprint().await);

@@ -1,5 +1,5 @@
-//! The end of a node: requests under way are answered, nothing is lost, and a second signal does
-//! not wait.
+//! A stopping node answers the requests under way and loses nothing; a second signal stops it at
+//! once.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{SOON, Site, ensure, eventually, raw};
 #[tokio::test]
 async fn requests_under_way_are_answered_and_new_ones_refused() {
     let mut node = Site::alone().node("n1", &[]).await;
-    // one whose body is still to come, one that waits between two requests, and a whole one
+    // a request whose body has yet to come, an idle connection, and a complete request
     let mut slow = TcpStream::connect(node.http).await.expect("a connection");
     let head = raw::head("PUT", "/kv/slow", &["Content-Length: 10"]);
     slow.write_all(format!("{head}12345").as_bytes()).await.expect("it takes it");
@@ -25,7 +25,7 @@ async fn requests_under_way_are_answered_and_new_ones_refused() {
         ensure(open >= 3, || open.to_string())
     })
     .await;
-    // its request must have been read, or it is a new one when the signal comes
+    // the node must have read the request head, or it refuses the request as new
     eventually(SOON, "the first half of the body is there", async || {
         let puts = node.client.get("/kv/slow").await.status;
         ensure(puts == 404, || puts.to_string())
@@ -33,7 +33,7 @@ async fn requests_under_way_are_answered_and_new_ones_refused() {
     .await;
     node.signal("TERM");
     node.logs(&["stopping"]).await;
-    // the idle connection is closed, after the answer that it got
+    // the node closes the idle connection
     let answer = raw::parse(&raw::read_all(&mut waiting).await);
     assert!(answer.status == 200 && answer.text().contains("live"));
     eventually(SOON, "new connections are refused", async || {
@@ -50,7 +50,7 @@ async fn requests_under_way_are_answered_and_new_ones_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_under_load_answers_every_request_that_it_took() {
+async fn a_stop_under_load_answers_every_accepted_request() {
     for signal in ["TERM", "INT"] {
         let mut load = Load::new();
         let mut node = Site::alone().node("n1", &[]).await;
@@ -65,13 +65,13 @@ async fn a_stop_under_load_answers_every_request_that_it_took() {
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_cut_after_a_while_and_at_once_by_a_second_signal() {
+async fn a_stop_cuts_an_endless_request_after_a_while_and_at_once_on_a_second_signal() {
     let site = Site::alone().set("limits.shutdown_wait", "1h");
     let mut node = site.node("n1", &[]).await;
     let mut endless = TcpStream::connect(node.http).await.expect("a connection");
     let head = raw::head("PUT", "/kv/endless", &["Content-Length: 10", "Expect: 100-continue"]);
     endless.write_all(head.as_bytes()).await.expect("it takes it");
-    // the node asks for the body: the request is under way
+    // `100 Continue` shows that the request is under way
     endless.readable().await.expect("it answers");
     node.signal("TERM");
     node.logs(&["stopping", "second signal"]).await;
@@ -91,7 +91,7 @@ async fn a_request_that_never_ends_is_cut_after_a_while_and_at_once_by_a_second_
 }
 
 #[tokio::test]
-async fn a_hang_up_is_no_stop() {
+async fn a_hangup_signal_does_not_stop_the_node() {
     let node = Site::alone().node("n1", &[]).await;
     node.signal("HUP");
     node.logs(&["SIGHUP"]).await;
@@ -99,7 +99,7 @@ async fn a_hang_up_is_no_stop() {
 }
 
 #[tokio::test]
-async fn a_slow_client_is_told_and_does_not_hold_a_connection() {
+async fn a_slow_client_gets_an_error_and_loses_its_connection() {
     let site = Site::alone().set("limits.request_timeout", "300ms");
     let node = site.node("n1", &[]).await;
     for begun in ["GET /kv/a HTTP/1.1\r\nHo", "PUT /kv/a HTTP/1.1\r\nContent-Length: 5\r\n\r\nab"] {
@@ -108,7 +108,7 @@ async fn a_slow_client_is_told_and_does_not_hold_a_connection() {
         let answer = raw::parse(&raw::read_all(&mut slow).await);
         answer.refused(408, "request_timeout");
     }
-    // silence between two requests is no fault
+    // an idle connection is not slow
     let mut idle = TcpStream::connect(node.http).await.expect("a connection");
     assert!(raw::read_all(&mut idle).await.is_empty());
     node.client.get("/kv/a").await.refused(404, "key_not_found");

@@ -31,7 +31,7 @@ async fn a_node_whose_seeds_are_dead_refuses_for_a_while_and_then_serves() {
         let answer = client.send(method, path, &[], body.to_owned()).await;
         answer.refused(503, "syncing");
     }
-    // what a request is about is judged first, and these are served all the same
+    // invalid requests get their own errors first, and these routes work meanwhile
     client.get("/kv//").await.refused(400, "bad_key");
     client.get("/health/live").await.expect(200);
     client.get("/metrics").await.expect(200);
@@ -44,7 +44,7 @@ async fn a_node_whose_seeds_are_dead_refuses_for_a_while_and_then_serves() {
     assert_eq!(client.cluster().await["node"]["syncing"], false);
     client.get("/kv/a").await.refused(404, "key_not_found");
     client.put("/kv/a", "x").await.expect(201);
-    // with data it does not wait again
+    // a node with data does not wait again
     let node = node.kill_and_restart().await;
     assert_eq!(node.client.get("/kv/a").await.expect(200).text(), "x");
 }
@@ -69,16 +69,16 @@ async fn a_node_that_joins_shows_nothing_before_it_has_the_data() {
     converged(&[&first, &second], SOON).await;
 }
 
-/// Killed in the middle of its first session it has a part of the data, and must not take that for
-/// all when it starts again.
+/// A kill in the middle of the first session leaves a part of the data. The restarted node must not
+/// serve it as if it were all.
 #[tokio::test]
-async fn a_node_that_is_killed_while_it_gets_its_data_does_not_serve_a_part() {
+async fn a_node_killed_during_its_first_session_does_not_serve_a_part() {
     const VALUES: u64 = 400;
     let site = Site::clustered().set("sync.bootstrap_wait", "10m");
     let first = site.node("n1", &[]).await;
     let mut value = vec![0; 256 << 10];
     for n in 0..VALUES {
-        // nothing that can be packed
+        // incompressible values
         Clock::system().rng().fill_bytes(&mut value);
         first.client.put(&format!("/kv/{n}"), value.clone()).await.expect(201);
     }
@@ -88,7 +88,7 @@ async fn a_node_that_is_killed_while_it_gets_its_data_does_not_serve_a_part() {
         ensure(keys != 0, || "it has nothing".to_owned())
     })
     .await;
-    // nobody gives it the rest
+    // no other node runs, so the rest does not come
     first.pause();
     let second = second.kill_and_restart().await;
     let cluster = second.client.cluster().await;

@@ -1,7 +1,7 @@
-//! The disk fails or is full, at every call of a history of writes.
+//! The disk fails or is full at each system call of a history of writes.
 //!
-//! Whatever a client is told is true: a write that was acknowledged is there, one that was refused
-//! is not, and where nobody knows, that is said. The node recovers by itself, as soon as it can.
+//! Every answer is true: an acknowledged write is there, a refused one is not, and the node says so
+//! when the outcome is unknown. It recovers by itself as soon as the disk works again.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -21,38 +21,38 @@ use crate::support::faults::{Errno, Failure, Faults};
 use crate::support::node::Surroundings;
 use crate::support::{Answer, Client, Node, SOON, Site, cluster, ensure, eventually, peer, scale};
 
-/// How long the sample of calls goes on that is usual.
+/// How long the gate tries a sample of the calls; `long.sh faults` tries them all.
 const SAMPLE_LASTS: Duration = Duration::from_secs(50);
-/// Sizes of values: with their header, and apart.
+/// Sizes of values: stored with their header, and stored in a blob file.
 const SMALL: usize = 100;
 const APART: usize = 20_000;
-/// The size of the two large values of a history. Two of the second size fill a buffer, so that
-/// there are writes in the background too.
+/// The size of the two large values of a history. Two of the larger size fill RocksDB's buffer, so
+/// that it also writes in the background.
 const LARGE: [usize; 2] = [100_000, 9 << 20];
 
-/// What may be there for a key, the oldest first; `None`: nothing.
+/// The values that a key may hold, oldest first; `None` stands for no value.
 type Possible = Vec<Option<Bytes>>;
 
-/// A write that has a name, to be asked for again.
+/// A write under an idempotency key, to be sent again later.
 struct Named {
     key: &'static str,
     uuid: String,
     value: Bytes,
-    /// Its first answer, where it was accepted.
+    /// Its first answer, if the node accepted it.
     answer: Option<Bytes>,
 }
 
-/// What an answer says of a write.
+/// The outcome of a write, as its answer states it.
 #[derive(Debug, PartialEq)]
 enum Said {
     Done,
-    /// It is not there.
+    /// The write did not happen.
     Refused,
-    /// Nobody knows.
+    /// The write may have happened.
     Unknown,
 }
 
-/// What a write's answer means; each must say which it is.
+/// Reads the outcome from an answer; panics when the answer does not state one.
 fn said(answer: &Answer, context: &str) -> Said {
     let text = answer.text();
     match (answer.status, answer.code().as_str()) {
@@ -68,15 +68,15 @@ fn said(answer: &Answer, context: &str) -> Said {
     }
 }
 
-/// One client that does the same again and again, and what it knows.
+/// A client that plays one history again and again, and what each key may hold by its answers.
 struct Script {
     client: Client,
     book: BTreeMap<&'static str, Possible>,
     named: Vec<Named>,
     rng: StdRng,
-    /// Told where something is wrong.
+    /// Added to the message of a failed assertion.
     context: String,
-    /// Whether each read must be answered: the database is open all the time.
+    /// Whether every read must succeed, because the database stays open.
     reads_always: bool,
     unknown: usize,
     refused: usize,
@@ -96,7 +96,7 @@ impl Script {
         }
     }
 
-    /// The history, with large values of this size.
+    /// Plays the history with large values of `large` bytes.
     async fn play(&mut self, large: usize) {
         for (at, key) in ["a", "b", "c"].into_iter().enumerate() {
             self.put(key, SMALL + at).await;
@@ -122,7 +122,7 @@ impl Script {
         self.swap("a", SMALL).await;
     }
 
-    /// Bytes that nobody had before.
+    /// A value that no key has held before.
     fn value(&mut self, length: usize) -> Bytes {
         let mut bytes = vec![0; length];
         self.rng.fill_bytes(&mut bytes);
@@ -133,7 +133,7 @@ impl Script {
         self.book.entry(key).or_insert_with(|| vec![None])
     }
 
-    /// Enters what a write that makes `new` of `key` was answered.
+    /// Records the answer to a write that leaves `new` in `key`.
     fn enter(&mut self, key: &'static str, new: Option<Bytes>, answer: &Answer) -> Said {
         let said = said(answer, &self.context);
         match said {
@@ -162,14 +162,14 @@ impl Script {
         }
     }
 
-    /// Puts a value that will not be there for long, for the sweep to have something to do.
+    /// Puts a value with a short lifetime, so that the sweep has something to do.
     async fn put_briefly(&mut self) {
         let value = self.value(APART);
         let answer = self.client.put("/kv/brief?ttl=1", value).await;
         said(&answer, &self.context);
     }
 
-    /// Puts under a name.
+    /// Puts under an idempotency key.
     async fn named(&mut self, key: &'static str, length: usize) {
         let uuid = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid().to_string();
         let named = Named { key, uuid, value: self.value(length), answer: None };
@@ -197,14 +197,14 @@ impl Script {
         said
     }
 
-    /// Asks again for all that has a name: it is done by now, once, and answered as before.
+    /// Sends each named write again: by now it has happened once, and the first answer comes again.
     async fn retry(&mut self) {
         for at in 0..self.named.len() {
             assert_eq!(self.ask(at).await, Said::Done, "{}", self.context);
         }
     }
 
-    /// Writes the same to two keys, and nothing to a third: all or nothing.
+    /// Writes one value to two keys and deletes a third in one transaction.
     async fn txn(&mut self, length: usize) {
         let value = self.value(length);
         let data = BASE64_STANDARD.encode(&value);
@@ -217,7 +217,7 @@ impl Script {
         }
     }
 
-    /// Reads the key and swaps what is there.
+    /// Reads the key and swaps its current version.
     async fn swap(&mut self, key: &'static str, length: usize) {
         let Some((etag, held)) = self.read(key).await else { return };
         let value = self.value(length);
@@ -228,7 +228,7 @@ impl Script {
         let path = format!("/kv/{key}");
         let answer = self.client.send(Method::PUT, &path, &[condition], value.clone()).await;
         if answer.status == 412 {
-            // a write whose outcome was unknown has turned up in between
+            // an earlier write of unknown outcome has happened meanwhile
             let possible = self.possible(key);
             possible.retain(|possible| *possible != held);
             let context = &self.context;
@@ -240,7 +240,7 @@ impl Script {
         self.enter(key, Some(value), &answer);
     }
 
-    /// What the key shows, with its ETag; or `None` where the node says why it cannot be read.
+    /// The key's ETag and value; `None` when the node refuses the read with a reason.
     async fn read(&mut self, key: &'static str) -> Option<(Option<String>, Option<Bytes>)> {
         let answer = self.client.get(&format!("/kv/{key}")).await;
         let shown = match (answer.status, answer.code().as_str()) {
@@ -255,7 +255,7 @@ impl Script {
         Some(shown)
     }
 
-    /// The key shows this now, so it never shows again what came before it.
+    /// Records that a read showed `shown`; older values must not appear again.
     fn shows(&mut self, key: &'static str, shown: Option<Bytes>) {
         let context = self.context.clone();
         let possible = self.possible(key);
@@ -267,7 +267,7 @@ impl Script {
         possible.drain(..at);
     }
 
-    /// What every key shows is what is there from now on.
+    /// Reads every key; from now on each must hold the value just read.
     async fn settle(&mut self) {
         self.reads_always = true;
         for key in self.book.keys().copied().collect::<Vec<_>>() {
@@ -278,7 +278,7 @@ impl Script {
         assert!(self.book.get("txn/1") == self.book.get("txn/2"), "{context}: a part of a txn");
     }
 
-    /// The node takes writes again without anybody's help.
+    /// Waits until the node accepts writes again by itself.
     async fn recovers(&mut self) {
         let (client, context) = (self.client.clone(), self.context.clone());
         eventually(SOON, &format!("{context}: the node takes writes"), async || {
@@ -290,7 +290,7 @@ impl Script {
     }
 }
 
-/// A node whose calls can be made to fail; without a C compiler there is none.
+/// A node whose system calls can be made to fail; `None` without a C compiler.
 async fn faulty(site: &Site, name: &str, seeds: &[&Node]) -> Option<(Node, Faults)> {
     let mut place = site.place(name, seeds);
     let faults = Faults::new(&place.dir, &place.data_dir())
@@ -304,7 +304,7 @@ async fn faulty(site: &Site, name: &str, seeds: &[&Node]) -> Option<(Node, Fault
     Some((place.start().await, faults))
 }
 
-/// How the disk fails in a round: its name, the error, and how many calls fail.
+/// How the disk fails in a round: a name, the error, and the number of failing calls.
 type Kind = (&'static str, Errno, u64);
 const FULL_ONCE: Kind = ("ENOSPC once", Errno::Full, 1);
 const KINDS: [Kind; 4] = [
@@ -313,12 +313,12 @@ const KINDS: [Kind; 4] = [
     ("EIO until healed", Errno::Io, u64::MAX),
     ("ENOSPC until healed", Errno::Full, u64::MAX),
 ];
-/// How often a commit is left without a sync, and what RocksDB does then is cut short.
+/// Rounds in which the sync of a commit fails, and then RocksDB's recovery from that.
 const CUT_SHORT_ROUNDS: usize = 20;
-/// Within so many calls of a single failure there may be a second one: in the recovery.
+/// A second failure, during the recovery, comes at most this many calls after a single one.
 const AGAIN_MAX: u64 = 100;
 
-/// A node, and what is to be found on it.
+/// A node and the script that knows what it must hold.
 struct Rounds {
     node: Node,
     faults: Faults,
@@ -327,7 +327,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// A node that has played a history without a failure; without a C compiler there is none.
+    /// A node that has played one history without a failure; `None` without a C compiler.
     async fn begin() -> Option<Self> {
         let (node, faults) = faulty(&Site::alone(), "n1", &[]).await?;
         let mut script = Script::new(node.client.clone());
@@ -336,14 +336,14 @@ impl Rounds {
         Some(Self { node, faults, script, fired: BTreeMap::new() })
     }
 
-    /// After how many calls there is a second failure, if at all.
+    /// The number of calls until a second failure; 0 for no second failure.
     fn draw_again(&mut self, (_, _, count): Kind) -> u64 {
         let twice = count == 1 && self.script.rng.random();
         if twice { self.script.rng.random_range(1..AGAIN_MAX) } else { 0 }
     }
 
     /// Plays the history with a failure after `after` calls and another one `again` calls later,
-    /// and checks what the node says and does.
+    /// then checks the node's answers and its recovery.
     async fn round(mut self, large: usize, after: u64, kind: Kind, again: u64) -> Self {
         let failed = self.faults.failed();
         let half = self.script.rng.random();
@@ -356,7 +356,7 @@ impl Rounds {
         self.check().await
     }
 
-    /// The log of one commit with a name is not synced.
+    /// Makes the log sync of one named commit fail.
     async fn unsynced_round(mut self, again: u64) -> Self {
         for key in ["a", "b", "c"] {
             self.script.put(key, SMALL).await;
@@ -366,23 +366,23 @@ impl Rounds {
         self.arm("unsynced", 1, FULL_ONCE, (again, true));
         self.script.named("named", APART).await;
         assert!(self.script.unknown > unknown, "the log was synced");
-        // it waits until the store is open again
+        // returns only when the store is open again
         self.script.put("a", SMALL).await;
         self.faults.heal();
         self.check().await
     }
 
-    /// Makes calls fail from now on, and says so wherever something is wrong.
+    /// Makes calls fail from now on; failed assertions will describe the fault.
     fn arm(&mut self, what: &str, after: u64, kind: Kind, (again, half): (u64, bool)) {
         let (name, error, count) = kind;
         let context = format!("{name} after {after} calls, again: {again}, half: {half}, {what}");
         self.script.context = context;
-        // a full disk keeps the database from being closed
+        // with a full disk the database does not close
         self.script.reads_always = count == u64::MAX;
         self.faults.fail(Failure { after, count, again, error, half });
     }
 
-    /// The node recovers, and shows and answers what it must, also after a kill.
+    /// Checks that the node recovers, and that reads and retries are right before and after a kill.
     async fn check(mut self) -> Self {
         self.script.recovers().await;
         self.script.settle().await;
@@ -401,7 +401,7 @@ impl Rounds {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_of_the_disk_are_told_and_survived() {
+async fn the_node_reports_and_survives_disk_faults() {
     let Some(mut rounds) = Rounds::begin().await else { return };
     let mut calls = [0, 0];
     for (calls, large) in calls.iter_mut().zip(LARGE) {
@@ -440,11 +440,11 @@ async fn faults_of_the_disk_are_told_and_survived() {
         "{played} rounds of {calls:?} calls: {unknown} unknown, {refused} refused, {fired:?}"
     );
     assert!(unknown > 0 && refused > 0, "no fault was noticed");
-    // opening, writing, syncing, and making room
+    // the calls that open, write, sync and allocate
     assert!(scale() == 1 || fired.len() > 3, "little has failed: {fired:?}");
 }
 
-/// RocksDB goes on by itself once the disk was full, and fails again in the midst of that.
+/// RocksDB recovers by itself from a full disk; here it fails again during that recovery.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_log_was_not_synced_is_there_whole_or_not_at_all() {
     let Some(mut rounds) = Rounds::begin().await else { return };
@@ -454,7 +454,7 @@ async fn a_commit_whose_log_was_not_synced_is_there_whole_or_not_at_all() {
     }
 }
 
-/// What fails on one member is its own trouble: it goes on, and catches up.
+/// A member recovers from disk faults and catches up without disturbing the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_disk_fails_catches_up_by_itself() {
     let site = Site::clustered();
@@ -487,7 +487,7 @@ async fn a_member_whose_disk_fails_catches_up_by_itself() {
     }
 }
 
-/// A file system of its own, which goes with it.
+/// A small file system, unmounted on drop.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -506,13 +506,13 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // what is left goes with the machine
+        // a failed unmount leaves a mount that a reboot removes
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_really_full_is_waited_for() {
+async fn a_node_waits_for_room_on_a_full_disk() {
     let site = Site::alone();
     let mut place = site.place("n1", &[]);
     let disk = SmallDisk::new(place.dir.join("disk"), 256);
@@ -536,7 +536,7 @@ async fn a_disk_that_is_really_full_is_waited_for() {
             script.put(key, 1 << 20).await;
         }
     }
-    // from here on it says what it is, at once, and shows what it has
+    // now it refuses writes at once, with the reason, and serves reads
     eventually(SOON, "the disk is full", async || {
         let answer = node.client.put("/kv/more", vec![2; 1 << 20]).await;
         ensure(answer.code() == "storage_full", || answer.text())

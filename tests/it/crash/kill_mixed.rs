@@ -1,5 +1,5 @@
-//! kill -9 under everything that clients do: what was acknowledged is there or was replaced by what
-//! is, transactions are whole, and retries are answered as before.
+//! `kill -9` under every kind of request: each acknowledged write is there or was replaced by the
+//! current one, transactions are whole, and retries get their first answers.
 
 use std::collections::BTreeMap;
 
@@ -16,26 +16,26 @@ use super::mixed_load::{
 use crate::support::{Client, Site, scale};
 
 const ROUNDS: usize = 10;
-/// Answers until a round's kill, at most.
+/// The most answers before a round's kill.
 const ANSWERS_MAX: usize = 400;
-/// Requests of earlier rounds that are sent again after a kill.
+/// How many requests of earlier rounds are sent again after a kill.
 const OLD_RETRIES: usize = 100;
 
-/// What is known over all rounds.
+/// What the clients of all rounds have learned.
 #[derive(Default)]
 struct Book {
     fates: BTreeMap<String, Fate>,
-    /// Named requests that were answered.
+    /// Named requests with an answer.
     answered: Vec<Named>,
-    /// Named requests of the last round that were not.
+    /// Named requests of the last round without an answer.
     open: Vec<Named>,
     writes: usize,
     retries: usize,
-    /// Unanswered requests that were sent again and accepted.
+    /// How many unanswered requests were accepted when sent again.
     resolved: usize,
 }
 
-/// What a key has, and between which instants that was found.
+/// The content of a key, and the interval in which it was read.
 #[derive(Debug, Default)]
 struct Found {
     token: Option<String>,
@@ -47,7 +47,7 @@ struct Found {
 }
 
 async fn look(client: &Client, key: &str) -> Found {
-    // whatever has left nothing there did so before
+    // an absent value was deleted or expired before this read
     let asked_at = now();
     let mut found = Found { asked_at, timestamp: asked_at, ..Found::default() };
     let value = client.get(&format!("/kv/{key}")).await;
@@ -85,8 +85,8 @@ impl Book {
         }
     }
 
-    /// Checks each spot: its last acknowledged write is there, or one that was under way; or it is
-    /// gone because that has expired. What is found is what counts from then on.
+    /// Checks that each spot holds its last acknowledged write or an unanswered one, or is empty
+    /// because that has expired. Later checks start from what this one finds.
     async fn verify(&mut self, client: &Client) {
         for (spot, fate) in &mut self.fates {
             let mut founds = Vec::new();
@@ -109,7 +109,7 @@ impl Book {
         }
     }
 
-    /// Sends the requests again whose outcome is unknown: each is answered, and stays so.
+    /// Sends requests of unknown outcome again: each gets an answer, and a retry gets it again.
     async fn resolve(&mut self, client: &Client) {
         for mut named in std::mem::take(&mut self.open) {
             let answer = named.request.send(client).await.expect("an answer");
@@ -119,7 +119,7 @@ impl Book {
                 assert!(matches!(answer.status, 404 | 412), "{named:?}: {}", answer.text());
             }
             if refused || answer.json()["succeeded"] == false {
-                // had it been accepted before the kill, it would be answered so
+                // a request that was accepted before the kill would get that answer again
                 for key in keys(&named.spot) {
                     let found = revisions(client, &key, &named_uuid).await;
                     assert!(found.is_empty(), "{named:?} took place: {found:?}");
@@ -133,7 +133,7 @@ impl Book {
             answered_alike(client, &named).await.expect("an answer");
             let fate = self.fates.entry(named.spot.clone()).or_default();
             match accepted(&answer, &named.made) {
-                // nobody else has written there since; a delete by a transaction tells no version
+                // no other client writes here; a transaction's answer has no version for a delete
                 Some(acked) if named.spot.starts_with("own/") => fate.acked = Some(acked),
                 acked => fate.newest(acked),
             }
@@ -145,7 +145,7 @@ impl Book {
         self.verify(client).await;
     }
 
-    /// Sends answered requests again: each is answered as before.
+    /// Sends answered requests again: each gets its first answer.
     async fn retry(&mut self, client: &Client, last_round: usize) {
         let (old, new) = self.answered.split_at(last_round);
         let mut rng = Clock::system().rng();
@@ -156,7 +156,7 @@ impl Book {
             join_all(sent).await.into_iter().for_each(|sent| sent.expect("an answer"));
         }
         self.retries += all.len();
-        // and nothing has changed by that
+        // and the retries changed nothing
         self.verify(client).await;
     }
 }
@@ -172,7 +172,7 @@ async fn revisions(client: &Client, key: &str, uuid: &str) -> Vec<Value> {
     all
 }
 
-/// A version is among the revisions of its key at most once, and is what its request made.
+/// Checks that the key has at most one revision `uuid`, with the content that its request made.
 async fn once(client: &Client, key: &str, uuid: &str, made: &Made) {
     let those = revisions(client, key, uuid).await;
     assert!(those.len() < 2, "{key}: {uuid} took place more than once: {those:?}");
@@ -196,7 +196,7 @@ impl Fate {
         }
     }
 
-    /// Whether what was found may be there.
+    /// Whether the spot may hold `found`.
     fn allows(&self, found: &Found) -> bool {
         let unexpired = |at: Option<u64>| at.is_none_or(|at| found.asked_at < at);
         let over = |at: Option<u64>| at.is_some_and(|at| at <= found.answered_at);
@@ -214,7 +214,7 @@ impl Fate {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_clients_do_a_kill_loses_nothing_tears_nothing_and_changes_no_answer() {
+async fn a_kill_under_mixed_load_loses_no_write_tears_no_transaction_and_changes_no_answer() {
     let site = Site::alone();
     let mut rng = Clock::system().rng();
     let mut book = Book::default();

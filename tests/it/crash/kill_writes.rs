@@ -1,6 +1,6 @@
-//! kill -9 at any moment: no acknowledged write is lost, and the digest is that of the data. A
-//! single node whose commits wait for the disk is killed in [`kill_mixed`](super::kill_mixed),
-//! under more than plain writes.
+//! `kill -9` at any moment: no acknowledged write is lost, and the digest matches the data.
+//! [`kill_mixed`](super::kill_mixed) kills a single node with `durability = "sync"` under all
+//! kinds of requests.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::{Client, Node, SOON, Site, cluster::converged, peer, scale};
 
 const ROUNDS: usize = 5;
 const CLUSTER_ROUNDS: usize = 6;
-/// Acknowledgements until a round's kill, at most.
+/// The most acknowledgements before a round's kill.
 const ACKS_MAX: usize = 400;
 
 /// The store in a stopped node's directory.
@@ -33,7 +33,7 @@ pub fn recomputed(data_dir: &Path, digest_key: [u8; 32]) -> String {
     blake3::Hash::from_bytes(recomputed).to_hex().to_string()
 }
 
-/// Starts a node that was stopped or killed: it holds what it held before.
+/// Starts a stopped or killed node and checks that its data has not changed.
 pub(super) async fn reopened(node: Node, fingerprint: &str, context: &str) -> Node {
     assert_eq!(fingerprint, recomputed(&node.place.data_dir(), [0; 32]), "{context}");
     let node = node.restart().await;
@@ -41,8 +41,9 @@ pub(super) async fn reopened(node: Node, fingerprint: &str, context: &str) -> No
     node
 }
 
-/// Ends a round of kills: the digest is that of the data, both where a scan has built it (the node
-/// is killed right after its start) and where it followed `more` writes (it is stopped in order).
+/// Ends a round of kills by a check that the digest matches the data. Even rounds check a digest
+/// that a scan has built (the node is killed right after its start), odd rounds one that followed
+/// `more` writes (the node is stopped in order).
 pub(super) async fn reopened_by_turns(
     mut node: Node,
     round: usize,
@@ -61,9 +62,9 @@ pub(super) async fn reopened_by_turns(
     reopened(node, &fingerprint, &format!("round {round}")).await
 }
 
-/// Without a sync a write is in the hands of the system: that survives the process.
+/// Without a sync the kernel holds the write, which survives the end of the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_by_a_kill_where_the_system_has_it_and_the_disk_not_yet() {
+async fn without_syncs_a_kill_loses_no_acknowledged_write() {
     let site = Site::alone().set("storage.durability", "os");
     kill_again_and_again(&site, ROUNDS * scale()).await;
 }
@@ -91,14 +92,14 @@ async fn kill_again_and_again(site: &Site, rounds: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_is_killed_under_load_comes_back_with_all_that_it_acknowledged() {
+async fn a_member_killed_under_load_comes_back_with_every_acknowledged_write() {
     let site = Site::clustered();
     let key = peer::secret(&site).digest_key();
     let mut load = Load::new();
     let mut rng = Clock::system().rng();
     let mut cluster = site.cluster(2).await;
     for round in 0..CLUSTER_ROUNDS * scale() {
-        // the one that takes the writes, or the one that they are pushed to
+        // kills the node that takes the writes, or the one that receives the pushes
         let killed = round % 2;
         let running = load.start(&cluster.nodes[0].client);
         running.reaches(rng.random_range(1..ACKS_MAX)).await;
@@ -118,7 +119,7 @@ async fn a_member_that_is_killed_under_load_comes_back_with_all_that_it_acknowle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_that_is_killed_whole_comes_back_whole() {
+async fn a_cluster_whose_nodes_are_all_killed_comes_back_whole() {
     let site = Site::clustered();
     let mut load = Load::new();
     let mut cluster = site.cluster(3).await;

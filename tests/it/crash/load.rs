@@ -1,8 +1,8 @@
-//! A load of several clients on one node, and the book that they keep: what was acknowledged, and
-//! what was under way when the node went.
+//! Several clients that load one node, and the book of their writes: those acknowledged, and those
+//! without an answer when the node ended.
 //!
-//! Each client has keys of its own, where the last acknowledged write must be found exactly, and
-//! all write to a few shared keys, where it must be the last of all.
+//! Each client has its own keys, which must hold its last acknowledged write exactly. All clients
+//! write to a few shared keys, which must hold the last write of all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::support::{Answer, Client, SOON, ensure, eventually};
 const CLIENTS: usize = 8;
 const OWN_KEYS: usize = 6;
 const SHARED_KEYS: usize = 4;
-/// Sizes of values, below and above where they are kept apart.
+/// Sizes of values, below and above the size from which the store uses blob files.
 const SIZES: [usize; 6] = [0, 10, 100, 1000, 5000, 50_000];
 
-/// What a write makes of a key.
+/// What a write leaves in a key.
 #[derive(Clone, Debug, PartialEq)]
 enum State {
     Value(String),
@@ -40,11 +40,11 @@ struct Acked {
     timestamp: u64,
 }
 
-/// What is known of a key.
+/// What the book knows about a key.
 #[derive(Clone, Debug, Default)]
 struct Fate {
     acked: Option<Acked>,
-    /// Writes without an answer: each may have taken place.
+    /// Writes without an answer: each may have happened.
     under_way: Vec<State>,
 }
 
@@ -57,7 +57,7 @@ pub struct Load {
     rounds: usize,
 }
 
-/// Clients at work.
+/// The running clients.
 pub struct Running {
     clients: JoinSet<(usize, BTreeMap<String, Fate>)>,
     acked: Arc<AtomicUsize>,
@@ -79,12 +79,12 @@ impl Load {
         self.writes
     }
 
-    /// Lets the clients loose on a node.
+    /// Starts the clients on a node.
     pub fn start(&mut self, target: &Client) -> Running {
         self.begin(target, false)
     }
 
-    /// The same with clients that take the refusal of a stopping node for the end.
+    /// Like [`start`](Self::start), but the clients also end when a stopping node refuses them.
     pub fn start_until_refused(&mut self, target: &Client) -> Running {
         self.begin(target, true)
     }
@@ -109,7 +109,7 @@ impl Load {
         Running { clients, acked, stop }
     }
 
-    /// Enters what the clients of a round wrote.
+    /// Adds the writes of a round to the book.
     pub fn take(&mut self, written: Written) {
         self.writes += written.writes;
         for book in written.books {
@@ -125,8 +125,8 @@ impl Load {
         }
     }
 
-    /// Checks that `node` has for every key its last acknowledged write, or one that was under way;
-    /// what is found is what counts from then on.
+    /// Checks that every key on `node` holds its last acknowledged write or an unanswered one.
+    /// Later checks start from what this one finds.
     pub async fn verify(&mut self, node: &Client) {
         for (key, fate) in &mut self.book {
             let answer = node.get(&format!("/kv/{key}?format=envelope")).await;
@@ -168,7 +168,7 @@ fn shown(fate: &Fate) -> String {
 }
 
 impl Running {
-    /// Waits for that many acknowledgements.
+    /// Waits for `acks` acknowledgements.
     pub async fn reaches(&self, acks: usize) {
         eventually(SOON, "enough is acknowledged", async || {
             let acked = self.acked.load(SeqCst);
@@ -177,14 +177,14 @@ impl Running {
         .await;
     }
 
-    /// Waits until every client has met the end of its node.
+    /// Waits until every client has noticed that its node ended.
     pub async fn end(self) -> Written {
         let ended = self.clients.join_all().await;
         let writes = ended.iter().map(|(writes, _)| writes).sum();
         Written { books: ended.into_iter().map(|(_, book)| book).collect(), writes }
     }
 
-    /// The same where the node stopped in order: a write without an answer has not taken place.
+    /// Like [`end`](Self::end) after an orderly stop: a write without an answer has not happened.
     pub async fn end_in_order(self) -> Written {
         let mut written = self.end().await;
         for fate in written.books.iter_mut().flat_map(BTreeMap::values_mut) {
@@ -211,18 +211,18 @@ struct Worker {
     rng: StdRng,
     sent: usize,
     writes: usize,
-    /// Whether the node may say that it is stopping.
+    /// Whether the node may answer that it is stopping.
     stopping: bool,
 }
 
 impl Worker {
-    /// Writes until it is told to stop or gets no answer; gives what it alone learned.
+    /// Writes until `stop` is set or no answer comes; returns what this run learned.
     async fn run(
         mut self,
         acked: Arc<AtomicUsize>,
         stop: Arc<AtomicBool>,
     ) -> (usize, BTreeMap<String, Fate>) {
-        // what was known before belongs to the book already
+        // the book already has what earlier rounds learned
         self.book.values_mut().for_each(|fate| fate.under_way.clear());
         while !stop.load(SeqCst) {
             let shared = self.rng.random_range(0..4) == 0;
@@ -275,7 +275,7 @@ impl Worker {
         }
     }
 
-    /// Where others write too, any refusal may be right; on own keys only one is.
+    /// Checks a refusal. On shared keys any may be right; on own keys only one is.
     fn refused(&self, answer: &Answer, status: u16, key: &str, shared: bool, live: bool) -> bool {
         match status {
             404 => assert!(shared || !live, "{key}: {}", answer.text()),

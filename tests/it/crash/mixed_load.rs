@@ -1,9 +1,9 @@
-//! A load of all that clients can do, retries included, and the book that they keep.
+//! Clients that send every kind of request, retries included, and the book of their writes.
 //!
-//! A *spot* is what is always written as a whole: one key, or three keys that only transactions
-//! write, all three with one token. Each client has spots of its own, where it knows what must be
-//! there, and all write to a few shared ones. A request that has a name (`Idempotency-Key`, or
-//! `uuid`) is kept with its answer, to be sent again.
+//! A *spot* is written as a whole: one key, or three keys that only transactions write, all three
+//! with one token. Each client has its own spots, whose content it knows, and all clients write to
+//! a few shared ones. A *named* request (`Idempotency-Key` or `uuid`) is recorded with its
+//! answer, to be sent again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 use crate::support::{Answer, Client, SOON, ensure, eventually};
 
 const CLIENTS: usize = 16;
-/// Spots of a client, and those that all share: of one key, and of three.
+/// The spots of a client and the shared ones, with one key and with three.
 const OWN: (usize, usize) = (4, 2);
 const SHARED: (usize, usize) = (3, 2);
-/// Sizes of values, below and above where they are kept apart.
+/// Sizes of values, below and above the size from which the store uses blob files.
 const SIZES: [usize; 6] = [0, 10, 100, 1000, 5000, 50_000];
 
 /// A request as it was sent.
@@ -36,11 +36,11 @@ pub struct Request {
     path: String,
     headers: Vec<(&'static str, String)>,
     body: String,
-    /// Its name, if it has one.
+    /// Its idempotency key, if it has one.
     pub uuid: Option<String>,
 }
 
-/// What a write makes of a spot: a token, or nothing. It is gone once its time is over.
+/// What a write leaves in a spot: a token until it expires, or nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Made {
     pub token: Option<String>,
@@ -65,14 +65,14 @@ pub struct UnderWay {
     pub sent_at: u64,
 }
 
-/// What is known of a spot.
+/// What the book knows about a spot.
 #[derive(Clone, Debug, Default)]
 pub struct Fate {
     pub acked: Option<Acked>,
     pub under_way: Vec<UnderWay>,
 }
 
-/// A named request and its answer; without one, what it would make of which spot.
+/// A named request, its answer if one came, and what it leaves in its spot.
 #[derive(Clone, Debug)]
 pub struct Named {
     pub request: Request,
@@ -83,7 +83,7 @@ pub struct Named {
 
 /// What one client learned.
 pub struct Learned {
-    /// Which client it is.
+    /// The number of the client.
     pub number: usize,
     pub book: BTreeMap<String, Fate>,
     pub named: Vec<Named>,
@@ -91,19 +91,19 @@ pub struct Learned {
     pub retries: usize,
 }
 
-/// Clients at work.
+/// The running clients.
 pub struct Running {
     clients: JoinSet<Learned>,
     acked: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
-/// Now, by the clock of this machine, which is that of the node too.
+/// Microseconds since the epoch by this machine's clock, which the node uses too.
 pub fn now() -> u64 {
     Clock::system().now().micros()
 }
 
-/// Microseconds since the epoch.
+/// Converts a timestamp of the API into microseconds since the epoch.
 pub fn micros(rfc3339: &str) -> u64 {
     Timestamp::from_rfc3339(rfc3339).expect("a time").micros()
 }
@@ -117,13 +117,13 @@ pub fn keys(spot: &str) -> Vec<String> {
     }
 }
 
-/// The value of a token, which says how long it is.
+/// The value of a token. The token determines its length.
 fn value(token: &str) -> String {
     let size = token.rsplit('-').next().and_then(|size| size.parse().ok()).expect("a size");
     format!("{token}|{}", "x".repeat(size))
 }
 
-/// The token of a value, which must be whole.
+/// The token of a value; panics when the value is not whole.
 pub fn token_of(found: &str) -> String {
     let token = found.split('|').next().unwrap_or_default().to_owned();
     assert_eq!(value(&token), found, "a value that nobody wrote");
@@ -137,7 +137,7 @@ impl Request {
     }
 }
 
-/// Sends a named request again: it must be answered as it was.
+/// Sends a named request again and checks that its first answer comes again.
 pub async fn answered_alike(client: &Client, named: &Named) -> Result<(), reqwest::Error> {
     let Some((status, body)) = &named.answer else { return Ok(()) };
     let again = named.request.send(client).await?;
@@ -153,14 +153,14 @@ pub async fn answered_alike(client: &Client, named: &Named) -> Result<(), reqwes
     Ok(())
 }
 
-/// What an accepted answer says of what it wrote; `None` for a transaction that wrote nothing.
+/// The write that an accepting answer describes; `None` for a transaction that wrote nothing.
 pub fn accepted(answer: &Answer, made: &Made) -> Option<Acked> {
     let json = answer.json();
     let written = match json.get("succeeded") {
         None => json,
         Some(Value::Bool(true)) => {
             let first = &json["results"][0];
-            // a delete in a transaction tells no version
+            // the answer to a transaction has no version for a delete
             first.get("put").unwrap_or(&Value::Null).clone()
         }
         Some(_) => return None,
@@ -175,7 +175,7 @@ pub fn accepted(answer: &Answer, made: &Made) -> Option<Acked> {
     })
 }
 
-/// Lets the clients loose on a node; `round` makes their tokens unique.
+/// Starts the clients on a node; `round` makes their tokens unique.
 pub fn start(client: &Client, round: usize, book: &BTreeMap<String, Fate>) -> Running {
     let (acked, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
     let mut clients = JoinSet::new();
@@ -199,7 +199,7 @@ pub fn start(client: &Client, round: usize, book: &BTreeMap<String, Fate>) -> Ru
 }
 
 impl Running {
-    /// Waits for that many answers.
+    /// Waits for `acks` answers.
     pub async fn reaches(&self, acks: usize) {
         eventually(SOON, "enough is answered", async || {
             let acked = self.acked.load(SeqCst);
@@ -208,7 +208,7 @@ impl Running {
         .await;
     }
 
-    /// Waits until every client has met the end of its node.
+    /// Waits until every client has noticed that its node ended.
     pub async fn end(self) -> Vec<Learned> {
         self.clients.join_all().await
     }
@@ -228,7 +228,7 @@ struct Worker {
     sent: usize,
 }
 
-/// The last accepted write of a spot whose value may be there.
+/// The last accepted write of a spot, if its value may still be live.
 fn live(fate: &Fate) -> Option<&Acked> {
     fate.acked.as_ref().filter(|acked| acked.token.is_some())
 }
@@ -238,7 +238,7 @@ fn expired(acked: &Acked, now: u64) -> bool {
 }
 
 impl Worker {
-    /// Works until it is told to stop or gets no answer.
+    /// Sends requests until `stop` is set or no answer comes.
     async fn run(mut self, acked: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Learned {
         while !stop.load(SeqCst) {
             let spot = self.spot();
@@ -274,7 +274,7 @@ impl Worker {
         answered_alike(&self.client, &self.learned.named[at]).await.is_ok()
     }
 
-    /// Reads three keys in one step: they are of one transaction.
+    /// Reads three keys in one transaction: all hold the token of one write.
     async fn read(&mut self, spot: &str) -> bool {
         let gets: Vec<_> = keys(spot).iter().map(|key| json!({"get": {"key": key}})).collect();
         let body = json!({"compare": [], "success": gets, "failure": []}).to_string();
@@ -297,7 +297,7 @@ impl Worker {
         true
     }
 
-    /// One write; false when no answer came.
+    /// Sends one write; returns false when no answer came.
     async fn write(&mut self, spot: &str) -> bool {
         self.sent += 1;
         let fate = self.learned.book.entry(spot.to_owned()).or_default().clone();
@@ -339,7 +339,7 @@ impl Worker {
             return true;
         };
         if expects && spot.starts_with("own/") {
-            // what it expected cannot have expired before
+            // the expected value cannot have expired yet
             let was_live = live(&fate).is_some_and(|acked| !expired(acked, sent_at));
             assert!(was_live, "{request:?}: {fate:?}");
         }
@@ -351,7 +351,7 @@ impl Worker {
         true
     }
 
-    /// Gives the request a name, in one of the two ways.
+    /// Names the request, by header or in the body.
     fn name(&mut self, request: &mut Request) {
         let uuid = Clock::system().uuid().to_string();
         if request.method == Method::POST && self.rng.random_range(0..2) == 0 {
@@ -368,7 +368,7 @@ impl Worker {
         format!("{}-{}-{}-{size}", self.round, self.learned.number, self.sent)
     }
 
-    /// A write of one key: the request, what it makes, and whether it needs a value to be there.
+    /// Draws a write of one key: the request, what it leaves, and whether it needs a live value.
     fn single(&mut self, key: &str, fate: &Fate) -> (Request, Made, bool) {
         let token = self.token();
         let ttl_ms = match self.rng.random_range(0..8) {
@@ -421,7 +421,7 @@ impl Worker {
         }
     }
 
-    /// A transaction that writes three keys, or deletes them.
+    /// Draws a transaction that writes or deletes three keys.
     fn three(&mut self, three: &[String], fate: &Fate, own: bool) -> (Request, Made, bool) {
         let token = self.token();
         let encoded = BASE64_STANDARD.encode(value(&token));
@@ -447,7 +447,7 @@ impl Worker {
         (Request { method, path, headers: Vec::new(), body, uuid: None }, made, false)
     }
 
-    /// Where others write too, any refusal may be right; on own spots only what was dead.
+    /// Checks a refusal. On shared spots any may be right; on own ones only for an absent value.
     fn refused(&self, answer: &Answer, spot: &str, fate: &Fate, request: &Request) {
         let alone = spot.starts_with("own/");
         let dead = live(fate).is_none_or(|acked| expired(acked, now()));

@@ -1,5 +1,5 @@
-//! A node that loses its process, its power or its disk: every acknowledged write is there
-//! afterwards. `load` and `mixed_load` are the clients that keep the books.
+//! A node that loses its process, its power or its disk keeps every acknowledged write. The clients
+//! in `load` and `mixed_load` record what each answer promised.
 
 pub mod disk_faults;
 mod kill_mixed;

@@ -1,5 +1,5 @@
-//! The power goes: with `durability = "sync"` nothing that was acknowledged is lost, not even what
-//! the system had not written yet.
+//! Loss of power: with `durability = "sync"` every acknowledged write survives, even when the
+//! kernel loses all data that it had not yet written to the disk.
 
 use kvs::clock::Clock;
 use rand::RngExt;
@@ -10,10 +10,10 @@ use crate::support::power::Power;
 use crate::support::{Node, Site, scale};
 
 const ROUNDS: usize = 6;
-/// Acknowledgements until the power goes, at most.
+/// The most acknowledgements before a loss of power.
 const ACKS_MAX: usize = 300;
 
-/// A node whose syncs are noted; without a C compiler there is none.
+/// A node whose syncs are recorded; `None` without a C compiler.
 async fn noted(site: &Site) -> Option<(Node, Power)> {
     let mut place = site.place("n1", &[]);
     let power = Power::new(&place.dir)
@@ -24,7 +24,7 @@ async fn noted(site: &Site) -> Option<(Node, Power)> {
     Some((place.start().await, power))
 }
 
-/// Kills the node under load and takes what was not synced; gives how many bytes that were.
+/// Kills the node under load and removes unsynced bytes; returns how many.
 async fn lose_power(node: &mut Node, power: &Power, load: &mut Load) -> u64 {
     let acks = Clock::system().rng().random_range(1..ACKS_MAX);
     let running = load.start(&node.client);
@@ -35,7 +35,7 @@ async fn lose_power(node: &mut Node, power: &Power, load: &mut Load) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_by_a_loss_of_power() {
+async fn a_loss_of_power_loses_no_acknowledged_write() {
     let Some((mut node, power)) = noted(&Site::alone()).await else { return };
     let mut load = Load::new();
     for _ in 0..ROUNDS * scale() {
@@ -45,10 +45,10 @@ async fn nothing_acknowledged_is_lost_by_a_loss_of_power() {
     }
 }
 
-/// With `durability = "os"` the end may be lost, and nothing else: the node opens, and is whole.
-/// That it is lost here shows that the other test can fail.
+/// With `durability = "os"` only the latest writes may be lost: the node opens and is consistent.
+/// That some are lost shows that the other test can fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_sync_a_loss_of_power_takes_the_end_and_no_more() {
+async fn without_syncs_a_loss_of_power_loses_only_the_latest_writes() {
     let site = Site::alone().set("storage.durability", "os");
     let Some((mut node, power)) = noted(&site).await else { return };
     let lost = lose_power(&mut node, &power, &mut Load::new()).await;

@@ -1,4 +1,4 @@
-//! Garbage and strangers on every port: counted, told in the log, and without any effect.
+//! Random bytes and strangers on every port: the node counts and logs them, and nothing changes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::support::impostor::Impostor;
 use crate::support::peer::{Peer, framed};
 use crate::support::{Cluster, Node, SOON, Site, client::text, ensure, eventually, raw};
 
-/// After whatever it met, the cluster still serves and converges, and holds what it held.
+/// Checks that the cluster still serves and converges, and that its data has not changed.
 async fn unharmed(cluster: &Cluster) {
     for (at, node) in cluster.nodes.iter().enumerate() {
         assert_eq!(node.client.get("/kv/before").await.expect(200).text(), "kept");
@@ -62,11 +62,11 @@ async fn random_bytes_on_the_udp_ports_are_dropped() {
         for round in 0..40_u64 {
             for size in sizes {
                 let mut bytes = noise(size, round).to_vec();
-                // some look like a sealed datagram, or like a QUIC header of either form
+                // some start like a sealed datagram or a QUIC header of either form
                 if let Some(first) = bytes.first_mut().filter(|_| round % 4 != 0) {
                     *first = [1, 0xc3, 0x40][round as usize % 3];
                 }
-                // a full buffer loses it, as any network may
+                // a full socket buffer may drop it, as a network may
                 let _ = socket.send_to(&bytes, to).await;
             }
         }
@@ -89,7 +89,7 @@ async fn random_bytes_on_the_http_port_are_answered_or_dropped() {
         if round % 3 == 0 {
             bytes.splice(0..0, b"GET /kv/a HTTP/1.1\r\nHost: x\r\n".iter().copied());
         }
-        // it may hang up before all is sent
+        // the node may close the connection before the client has sent everything
         let _ = stream.write_all(&bytes).await;
         let _ = stream.shutdown().await;
         let answer = raw::read_all(&mut stream).await;
@@ -113,7 +113,7 @@ async fn random_bytes_on_the_http_port_are_answered_or_dropped() {
         assert!((400..500).contains(&answer.status), "{bad:.60}: {}", answer.status);
         answer.refused(400, &code);
     }
-    // half a request, and gone
+    // half a request, then the client disconnects
     for half in ["PUT /kv/half HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345", "PUT /kv/half HTT"] {
         let mut stream = TcpStream::connect(node.http).await.expect("a connection");
         stream.write_all(half.as_bytes()).await.expect("it takes it");
@@ -124,7 +124,7 @@ async fn random_bytes_on_the_http_port_are_answered_or_dropped() {
 }
 
 #[tokio::test]
-async fn gossip_under_another_key_is_dropped_and_its_node_stays_outside() {
+async fn nodes_drop_gossip_under_another_key_and_its_sender_does_not_join() {
     let cluster = pair().await;
     let node = &cluster.nodes[0];
     let others = Site::clustered();
@@ -147,7 +147,7 @@ async fn a_node_with_a_certificate_of_another_authority_gets_and_gives_nothing()
     std::fs::copy(cluster.site.file("secret"), others.file("secret")).expect("a copied secret");
     let node = &cluster.nodes[0];
     let mut stranger = others.node("n3", &[node]).await;
-    // gossip is that of the cluster, so that they see each other
+    // with the cluster's gossip key, so that the nodes see each other
     stranger.shows(&node.id, "alive").await;
     for node in &cluster.nodes {
         grows(node, "kvs_peer_refused_total", &[("reason", "tls")], 0).await;
@@ -177,10 +177,10 @@ async fn a_node_with_a_certificate_of_another_authority_gets_and_gives_nothing()
 async fn a_peer_without_a_good_certificate_or_hello_is_refused_by_name() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
-    // another authority: the handshake itself fails
+    // a certificate of another authority: the handshake fails
     let others = Site::clustered();
     let before = refused(node, "tls").await;
-    // with TLS 1.3 the dialer may be done before it is judged; it does not get further
+    // with TLS 1.3 the dialer may finish before the other side has verified its certificate
     match Peer::dial(&others, "n9", node).await {
         Err(reason) => assert!(!reason.is_empty()),
         Ok(_) => panic!("the certificate of n1 is not one of that authority"),
@@ -193,7 +193,7 @@ async fn a_peer_without_a_good_certificate_or_hello_is_refused_by_name() {
         peer.closed().await;
     }
     grows(node, "kvs_peer_refused_total", &[("reason", "tls")], before).await;
-    // a good certificate, and a first stream that is no hello
+    // a valid certificate, but the first stream is no hello
     for (bytes, reason) in [
         (framed(b""), "malformed"),
         (framed(b"\x01nonsense"), "malformed"),
@@ -209,7 +209,7 @@ async fn a_peer_without_a_good_certificate_or_hello_is_refused_by_name() {
         assert!(peer.closed().await.contains("hello"), "the reason is told");
         grows(node, "kvs_peer_refused_total", &[("reason", reason)], before).await;
     }
-    // a hello of another cluster, and one that its certificate does not carry
+    // a hello of another cluster, then one with a name that its certificate lacks
     let before = (refused(node, "cluster").await, refused(node, "name").await);
     let peer = Peer::dial(site, "n9", node).await.expect("the certificate is good");
     assert!(peer.says_hello(Uuid::nil(), "n9").await.is_none());
@@ -224,7 +224,7 @@ async fn a_peer_without_a_good_certificate_or_hello_is_refused_by_name() {
     unharmed(&cluster).await;
 }
 
-/// A record of a stranger's making, in order in all but what the test changes.
+/// A forged record, valid but for what the test changes.
 fn record(key: &str, value: &'static [u8]) -> WireRecord {
     let origin = NodeId::from_u128(99);
     let now = kvs::clock::Clock::system().now();
@@ -254,7 +254,7 @@ async fn frames_that_are_cut_or_too_long_end_their_stream_and_nothing_else() {
             "push" => peer.open_push().await,
             _ => peer.open_session().await,
         };
-        // cut inside of the length, inside of the frame, and by a reset
+        // cut within the length, within the frame, and by a reset
         for cut in [1, 3, 4, 5, whole.len() - 1] {
             let before = refused(node, "malformed").await;
             let (mut to, _from) = open().await;
@@ -270,7 +270,7 @@ async fn frames_that_are_cut_or_too_long_end_their_stream_and_nothing_else() {
         let too_long = u32::try_from((17 << 20) + 1).expect("a u32");
         to.write_all(&too_long.to_le_bytes()).await.expect("it takes it");
         grows(node, "kvs_peer_refused_total", &[("reason", "oversized")], before + 1).await;
-        // frames of another format, and of nonsense
+        // frames of an unknown format, and of random bytes
         for bytes in [&b""[..], b"\x02", b"\x01\x00", b"\x01\x07x", b"\x01\x01nozstd", &[1; 300]] {
             let before = refused(node, "malformed").await;
             let (mut to, _from) = open().await;
@@ -278,11 +278,11 @@ async fn frames_that_are_cut_or_too_long_end_their_stream_and_nothing_else() {
             grows(node, "kvs_peer_refused_total", &[("reason", "malformed")], before).await;
         }
     }
-    // a stream of no kind
+    // a stream of an unknown kind
     for bytes in [framed(&[9]), framed(&[1, 2]), vec![1, 0, 0]] {
         let before = refused(node, "malformed").await;
         let (mut to, _from) = peer.open_with(&bytes).await;
-        // it may have been stopped already
+        // the node may have stopped the stream already
         let _ = to.finish();
         grows(node, "kvs_peer_refused_total", &[("reason", "malformed")], before).await;
     }
@@ -298,7 +298,7 @@ async fn frames_that_are_cut_or_too_long_end_their_stream_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_small_frame_that_unpacks_to_much_is_refused_within_bounds() {
+async fn the_node_refuses_a_small_frame_that_decompresses_to_too_much() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
     let peer = Peer::connect(site, "n9", node).await;
@@ -316,7 +316,7 @@ async fn a_small_frame_that_unpacks_to_much_is_refused_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_record_with_other_bytes_than_its_header_names_does_not_get_in() {
+async fn the_node_refuses_a_record_whose_bytes_do_not_match_its_header() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
     let peer = Peer::connect(site, "n9", node).await;
@@ -348,10 +348,10 @@ async fn a_record_with_other_bytes_than_its_header_names_does_not_get_in() {
     unharmed(&cluster).await;
 }
 
-/// Until the clocks have caught up nobody writes over a record from the future: whatever is written
-/// now would have to lie as far ahead.
+/// A write over a record from the future would need a timestamp that is even later, so the node
+/// refuses it until the clock has caught up.
 #[tokio::test]
-async fn a_record_from_the_future_holds_up_its_own_key_alone() {
+async fn a_record_from_the_future_blocks_only_its_own_key() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
     let peer = Peer::connect(site, "n9", node).await;
@@ -367,7 +367,7 @@ async fn a_record_from_the_future_holds_up_its_own_key_alone() {
         ensure(status == 200, || status.to_string())
     })
     .await;
-    // dragged by less than the bound, and by no more than it must
+    // a record less than the bound ahead is replaced just after its timestamp
     let written = node.client.put("/kv/near", "y").await.expect(200);
     assert_eq!(written.timestamp(), ahead + 1);
     let swap = serde_json::json!({ "expected": { "exists": true }, "data": 1 });
@@ -381,7 +381,7 @@ async fn a_record_from_the_future_holds_up_its_own_key_alone() {
             refused.header("retry-after").and_then(|s| s.parse().ok()).expect("seconds");
         assert!((1..=600).contains(&wait), "{wait}");
     }
-    // other keys keep this machine's time
+    // writes of other keys use this machine's time
     let now = kvs::clock::Clock::system().now().micros();
     let written = node.client.put("/kv/other", "y").await.expect(201).timestamp();
     assert!(written.abs_diff(now) < 30_000_000, "{written} {now}");
@@ -398,7 +398,7 @@ fn report() -> Report {
 }
 
 #[tokio::test]
-async fn a_session_that_asks_nonsense_is_answered_or_ended() {
+async fn a_session_with_senseless_requests_is_answered_or_ended() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
     for n in 0..300 {
@@ -433,7 +433,7 @@ async fn a_session_that_asks_nonsense_is_answered_or_ended() {
     let many = Request::Cut(vec![(ranges[5].clone(), 1); 100_000]);
     assert!(matches!(peer.ask(&[many]).await[0], Response::Failed(_)));
     grows(node, "kvs_peer_refused_total", &[("reason", "malformed")], before).await;
-    // an end without a beginning, and twice
+    // an end without a beginning, and an end sent twice
     let answers = peer.ask(&[Request::End(report()), Request::End(report())]).await;
     assert!(answers.iter().all(|answer| matches!(answer, Response::Ended(_))));
     for n in 0..300 {
@@ -442,9 +442,9 @@ async fn a_session_that_asks_nonsense_is_answered_or_ended() {
     unharmed(&cluster).await;
 }
 
-/// A member lies in its answers: each lie costs it the session, and the others nothing.
+/// A member that lies in its answers loses the session at each lie; the others are not affected.
 #[tokio::test]
-async fn a_member_that_lies_in_sessions_is_found_out() {
+async fn a_session_ends_when_a_member_lies() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
     let turn = AtomicUsize::new(0);
@@ -478,7 +478,7 @@ async fn a_member_that_lies_in_sessions_is_found_out() {
     node.shows(&liar.id, "alive").await;
     grows(node, "kvs_peer_refused_total", &[("reason", "malformed")], before + 6).await;
     assert_eq!(node.client.cluster().await["converged"], false, "its fingerprint differs");
-    // nothing of it got in, and it holds up nobody else
+    // none of its records got in, and sessions with other members go on
     node.client.put("/kv/meanwhile", "x").await.expect(201);
     let other = &cluster.nodes[1];
     eventually(SOON, "the honest two go on", async || {
@@ -493,7 +493,7 @@ async fn a_member_that_lies_in_sessions_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_member_that_does_not_answer_is_not_waited_for_without_end() {
+async fn a_session_with_a_silent_member_times_out() {
     let cluster = pair().await;
     let (node, site) = (&cluster.nodes[0], &cluster.site);
     let failed = [("side", "pull"), ("outcome", "failed")];
@@ -506,10 +506,10 @@ async fn a_member_that_does_not_answer_is_not_waited_for_without_end() {
 }
 
 #[tokio::test]
-async fn a_sealed_datagram_that_is_sent_again_or_changed_does_no_harm() {
+async fn a_repeated_or_altered_sealed_datagram_does_no_harm() {
     let cluster = pair().await;
     let node = &cluster.nodes[0];
-    // a node that listens: its seeds' datagrams are recorded here by standing in the middle
+    // this socket poses as the seed of a new node and receives its announcement
     let middle = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let mut place = cluster.site.place("n3", &[]);
     let here = middle.local_addr().expect("an address").to_string();
@@ -530,7 +530,7 @@ async fn a_sealed_datagram_that_is_sent_again_or_changed_does_no_harm() {
     let drops = before + length as u64 / 2;
     grows(node, "kvs_gossip_dropped_total", &[("reason", "unsealed")], drops).await;
     assert!(node.member(&third.id).await.is_none(), "no changed one was heard");
-    // as it is it joins the node, again and again, and that is all
+    // the unchanged datagram makes the new node join, however often it comes
     for _ in 0..50 {
         middle.send_to(sealed, to).await.expect("sent");
     }
