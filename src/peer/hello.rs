@@ -50,10 +50,11 @@ impl Hello {
         Ok(bytes)
     }
 
-    /// Decodes a peer's hello. Its claim is unproven until [`Self::check`].
+    /// Decodes a peer's hello. Its claim is unproven until `check` has held it
+    /// against the certificate.
     ///
     /// # Errors
-    /// [`Reason::Malformed`] unless the bytes are a hello of this version with a valid name and
+    /// `Reason::Malformed` unless the bytes are a hello of this version with a valid name and
     /// software version.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let malformed = |detail: String| Refusal::new(Reason::Malformed, detail);

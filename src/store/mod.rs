@@ -1,9 +1,9 @@
 //! The store: the one door to this node's data.
 //!
-//! Reads go to the engine ([`read`]). Every change, of a client, from a peer or by expiry, passes
-//! the one writer ([`write`]), which decides, commits with sync, and only then lets anybody see it
-//! ([`feed`]). [`ask`] holds what can be asked and answered, [`disk`] the engines and the bytes,
-//! [`expiry`] the clock of lifetimes. Knows nothing of HTTP or of peers.
+//! Reads go to the engine (`read`). Every change, of a client, from a peer or by expiry, passes
+//! the one writer (`write`), which decides, commits with sync, and only then lets anybody see it
+//! ([`feed`]). `ask` holds what can be asked and answered, `disk` the engines and the bytes,
+//! `expiry` the clock of lifetimes. Knows nothing of HTTP or of peers.
 
 mod ask;
 mod disk;
