@@ -47,7 +47,7 @@ async fn an_invalid_configuration() {
         ("gossip.listen", "0.0.0.0:0".into(), ["gossip.advertise", "missing", "listen"]),
         ("limits.value_bytes_max", 0.into(), ["limits.value_bytes_max", "0", "16777216"]),
         ("storage.durability", "never".into(), ["durability", "never", "sync"]),
-        ("node.name", "a b".into(), ["node.name", "63", "host name"]),
+        ("node.name", "a b".into(), ["node.name", "63", "letters"]),
         ("sync.push", "perhaps".into(), ["sync.push", "bool", "perhaps"]),
     ] {
         let value: toml::Value = value;

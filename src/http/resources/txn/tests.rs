@@ -56,6 +56,8 @@ fn a_transaction_has_three_lists_and_each_may_be_missing() {
 fn unknown_members_are_refused_at_every_level_and_their_place_is_named() {
     for (body, place) in [
         (r#"{"x":1}"#, ""),
+        (r#"{"Success":[]}"#, ""),
+        (r#"{"success":[{"get":{"key":"a"}},{"swap":{"key":"b"}}]}"#, "success[1]"),
         (r#"{"compare":[{"key":"a","expected":{"absent":true},"x":1}]}"#, "compare[0]"),
         (r#"{"compare":[{"key":"a","expected":{"absent":true,"x":1}}]}"#, "compare[0].expected"),
         (r#"{"success":[{"get":{"key":"a"}},{"get":{"key":"a"},"x":1}]}"#, "success[1]"),
@@ -70,8 +72,13 @@ fn unknown_members_are_refused_at_every_level_and_their_place_is_named() {
 #[test]
 fn bad_members_are_refused_and_their_place_is_named() {
     for (body, code, place) in [
+        ("", "bad_json", ""),
         ("[]", "bad_request", ""),
+        (r#"{"success":[{"get":{"key":"b","key":"b"}}]}"#, "bad_json", ""),
         (r#"{"compare":{}}"#, "bad_request", ""),
+        (r#"{"compare":null}"#, "bad_request", ""),
+        (r#"{"success":{}}"#, "bad_request", ""),
+        (r#"{"uuid":5}"#, "bad_request", ""),
         (r#"{"success":null}"#, "bad_request", ""),
         (r#"{"uuid":"x"}"#, "bad_request", ""),
         (r#"{"compare":[1]}"#, "bad_request", ""),
@@ -89,7 +96,9 @@ fn bad_members_are_refused_and_their_place_is_named() {
         (r#"{"success":[{"get":"a"}]}"#, "bad_request", "success[0]"),
         (r#"{"success":[{"get":{}}]}"#, "bad_request", "success[0].get"),
         (r#"{"success":[{"get":{"key":"/a"}}]}"#, "bad_key", "success[0].get"),
+        (r#"{"success":[{"get":{"key":"b/"}}]}"#, "bad_key", "success[0].get"),
         (r#"{"success":[{"put":{"key":"a"}}]}"#, "bad_request", "success[0].put"),
+        (r#"{"success":[{"put":{"data":1}}]}"#, "bad_request", "success[0].put"),
         (
             r#"{"success":[{"put":{"key":"a","data":1,"data_base64":""}}]}"#,
             "bad_request",
