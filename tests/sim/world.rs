@@ -1,6 +1,6 @@
 //! Runs one plan: nodes, clients and faults, with the auditor at every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -437,21 +437,35 @@ impl World {
             lock(&self.audit).stands_at_the_end(key, self.held_by_first(key).as_ref());
         }
         for node in &self.nodes {
-            let Some(up) = &node.up else { continue };
-            let mut apart = 0;
-            for key in &keys {
-                let current = up.store.record_now(key).expect("the disk can be read");
-                let revisions = up.store.history(key, usize::MAX, u64::MAX).await;
-                let revisions = revisions.expect("the disk can be read");
-                lock(&self.audit).recalled(node.slot, key, current.as_ref(), &revisions);
-                let bodies = revisions.iter().filter_map(|revision| revision.body.as_ref());
-                apart += bodies.filter(|body| body.len() >= BLOB_THRESHOLD_BYTES).count();
-            }
-            let kept = node.disk.count(Family::Values);
-            if kept != apart {
-                let what = format!("node {} stores {kept} large values, not {apart}", node.slot);
-                lock(&self.audit).violated(None, &what);
+            // a value may expire, and be swept, while the others are counted
+            let mut attempts = 0;
+            while !self.audit_what_is_kept(node, &keys).await {
+                attempts += 1;
+                assert!(attempts < 100, "the values of node {} never rest", node.slot);
             }
         }
+    }
+
+    /// Compares revisions and large values of a node with what it was asked to keep; answers whether
+    /// no large value was freed meanwhile, so that they could be counted.
+    async fn audit_what_is_kept(&self, node: &Node, keys: &BTreeSet<Key>) -> bool {
+        let Some(up) = &node.up else { return true };
+        let (kept, mut apart) = (node.disk.count(Family::Values), 0);
+        for key in keys {
+            let current = up.store.record_now(key).expect("the disk can be read");
+            let revisions = up.store.history(key, usize::MAX, u64::MAX).await;
+            let revisions = revisions.expect("the disk can be read");
+            lock(&self.audit).recalled(node.slot, key, current.as_ref(), &revisions);
+            let bodies = revisions.iter().filter_map(|revision| revision.body.as_ref());
+            apart += bodies.filter(|body| body.len() >= BLOB_THRESHOLD_BYTES).count();
+        }
+        if kept != node.disk.count(Family::Values) {
+            return false;
+        }
+        if kept != apart {
+            let what = format!("node {} stores {kept} large values, not {apart}", node.slot);
+            lock(&self.audit).violated(None, &what);
+        }
+        true
     }
 }
