@@ -446,8 +446,8 @@ impl World {
         }
     }
 
-    /// Compares revisions and large values of a node with what it was asked to keep; answers whether
-    /// no large value was freed meanwhile, so that they could be counted.
+    /// Compares revisions and large values of a node with what it was asked to keep; answers
+    /// whether no large value was freed meanwhile, so that they could be counted.
     async fn audit_what_is_kept(&self, node: &Node, keys: &BTreeSet<Key>) -> bool {
         let Some(up) = &node.up else { return true };
         let (kept, mut apart) = (node.disk.count(Family::Values), 0);
