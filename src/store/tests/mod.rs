@@ -246,6 +246,25 @@ async fn a_record_far_ahead_stops_writes_only_while_there_are_others() {
     .await;
 }
 
+/// Nothing comes after the last timestamp: a write that took it could fall back behind the record
+/// that it replaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_at_the_end_of_time_stops_writes_of_its_key_alone() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        let last = foreign(Timestamp::MAX.micros(), 1, Some(b"last"));
+        store.apply(vec![(key("a"), last)]).await.unwrap();
+        for write in [put("a", b"x"), delete("a")] {
+            let refused = store.write(write).await;
+            assert!(matches!(refused, Err(WriteError::ClockSkewed { .. })), "{refused:?}");
+        }
+        store.write(put("b", b"x")).await.unwrap();
+        assert_eq!(store.get(&key("a")).await.unwrap().unwrap().body.unwrap(), "last");
+        opened.close();
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_ends_at_its_limits_and_goes_on_behind_the_last_key() {
     on_both(|opened, _| async move {

@@ -366,7 +366,9 @@ fn next_version(
     let after = before.map_or(Timestamp::ZERO, |header| header.version.timestamp.next());
     let timestamp = view.wall.max(after);
     let ahead = timestamp.since(view.wall);
-    if view.has_others() && ahead > view.rules.clock_drift_max {
+    // a record at the end of time has no successor
+    let is_last = before.is_some_and(|header| header.version.timestamp >= timestamp);
+    if is_last || (view.has_others() && ahead > view.rules.clock_drift_max) {
         let ahead_ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
         return Err(WriteError::ClockSkewed { ahead_ms });
     }
