@@ -92,7 +92,7 @@ impl Window {
 
     /// Reads which blocks there are, also after a commit whose outcome was unknown.
     pub fn load(&mut self, engine: &dyn Engine) -> Result<(), ReadError> {
-        let (mut blocks, mut last, mut damaged) = (VecDeque::new(), None, Ok(()));
+        let (mut blocks, mut damaged) = (VecDeque::new(), Ok(()));
         engine.scan(
             Family::Feed,
             &[],
@@ -101,7 +101,6 @@ impl Window {
                 Ok(first) => {
                     let bytes = (key.len() + value.len()) as u64;
                     blocks.push_back(Block { first, bytes });
-                    last = Some(value.to_vec());
                     ControlFlow::Continue(())
                 }
                 Err(error) => {
@@ -111,8 +110,13 @@ impl Window {
             },
         )?;
         damaged?;
-        self.next = match (blocks.back(), last) {
-            (Some(block), Some(last)) => block.first + layout::decode_feed(&last)?.len() as u64,
+        let last: Option<&Block> = blocks.back();
+        let value = match last {
+            Some(last) => engine.get(Family::Feed, &layout::feed_key(last.first))?,
+            None => None,
+        };
+        self.next = match (last, value) {
+            (Some(last), Some(value)) => last.first + layout::decode_feed(&value)?.len() as u64,
             // where everything was dropped, positions must not be given again
             _ => self.next.max(self.begin),
         };
