@@ -96,16 +96,11 @@ impl Book {
             let whole = founds.windows(2).all(|two| two[0].token == two[1].token);
             assert!(whole, "{spot} is torn: {founds:#?}, {fate:?}");
             let found = founds.swap_remove(0);
-            assert!(fate.allows(&found), "{spot} is {found:?}: {fate:#?}");
-            match fate.acked.as_ref().filter(|acked| acked.token == found.token) {
-                Some(acked) if found.token.is_some() => {
-                    let same = acked.uuid == found.uuid && acked.expires_at == found.expires_at;
-                    assert!(same, "{spot}: another version: {found:?}, {fate:?}");
-                }
-                Some(_) => {}
-                None => fate.acked = Some(found.into()),
+            if !fate.allows(&found) {
+                let history = client.get(&format!("/history/{}", keys(spot)[0])).await.text();
+                panic!("{spot} is {found:?}: {fate:#?}; {history}");
             }
-            fate.under_way.clear();
+            fate.settle(spot, found);
         }
     }
 
@@ -196,6 +191,22 @@ impl Fate {
         }
     }
 
+    /// Takes what the spot was found to hold, which [`Fate::allows`], for its last write.
+    ///
+    /// An absence counts from the moment it was found, even when the last acknowledged write was
+    /// a delete: a put and a second delete may have followed without an answer, and the put's
+    /// answer, got by a retry, is older than the absence.
+    fn settle(&mut self, spot: &str, found: Found) {
+        match self.acked.as_ref().filter(|acked| acked.token == found.token) {
+            Some(acked) if found.token.is_some() => {
+                let same = acked.uuid == found.uuid && acked.expires_at == found.expires_at;
+                assert!(same, "{spot}: another version: {found:?}, {self:?}");
+            }
+            _ => self.acked = Some(found.into()),
+        }
+        self.under_way.clear();
+    }
+
     /// Whether the spot may hold `found`.
     fn allows(&self, found: &Found) -> bool {
         let unexpired = |at: Option<u64>| at.is_none_or(|at| found.asked_at < at);
@@ -211,6 +222,23 @@ impl Fate {
                 || (found.token.is_none() && over(earliest(write.sent_at, write.made.ttl_ms)))
         })
     }
+}
+
+#[test]
+fn an_absence_is_later_than_the_answer_to_an_earlier_put() {
+    let acked = |token: Option<&str>, timestamp| Acked {
+        token: token.map(str::to_owned),
+        uuid: String::new(),
+        timestamp,
+        expires_at: None,
+    };
+    let absent = |asked_at| Found { timestamp: asked_at, asked_at, ..Found::default() };
+    let mut fate = Fate { acked: Some(acked(None, 1)), under_way: Vec::new() };
+    assert!(fate.allows(&absent(4)));
+    fate.settle("shared/one/0", absent(4));
+    // a put at 2 and a delete at 3 were committed without an answer; the put is sent again
+    fate.newest(Some(acked(Some("0-0-0-10"), 2)));
+    assert!(fate.allows(&absent(5)), "{fate:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
