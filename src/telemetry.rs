@@ -33,6 +33,7 @@ pub struct Metrics {
     pub store_commit_seconds: Histogram,
     pub store_group_writes: Histogram,
     pub store_records: Family<OneLabel, Gauge>,
+    pub store_requests_forgotten: Counter,
     pub gossip_datagrams: Family<OneLabel, Counter>,
     pub gossip_bytes: Family<OneLabel, Counter>,
     pub gossip_dropped: Family<OneLabel, Counter>,
@@ -64,6 +65,7 @@ impl Metrics {
             store_commit_seconds: seconds(),
             store_group_writes: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             store_records: Family::default(),
+            store_requests_forgotten: Counter::default(),
             gossip_datagrams: Family::default(),
             gossip_bytes: Family::default(),
             gossip_dropped: Family::default(),
@@ -118,6 +120,12 @@ impl Metrics {
             "store_records",
             "Records in the store, live and dead",
             self.store_records.clone(),
+        );
+        r.register(
+            "store_requests_forgotten",
+            "Requests with a uuid that were forgotten before limits.idempotency_window, because \
+             limits.idempotency_bytes_max was reached; a retry of one writes again",
+            self.store_requests_forgotten.clone(),
         );
     }
 

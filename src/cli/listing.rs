@@ -155,7 +155,7 @@ fn row(item: &Envelope<'_>, args: &Scan, expiring: bool) -> Vec<String> {
 /// # Errors
 /// [`CliError::Cut`] if the answer broke off: the output is incomplete.
 pub async fn export(client: &Client, args: &Export, out: &mut Output<'_>) -> Result<(), CliError> {
-    let path = format!("{}?values=true", prefix_path("scan", &args.prefix));
+    let path = format!("{}?values=true&exact=true", prefix_path("scan", &args.prefix));
     let request = client.request(Method::GET, &path).header(ACCEPT, "application/x-ndjson");
     let mut response = client.send(request).await?;
     let is_ndjson = |value: &reqwest::header::HeaderValue| {

@@ -89,7 +89,7 @@ fn exported(pieces: &'static str) -> (String, Result<(), CliError>) {
     let args = Export { prefix: Prefix::all() };
     let ended = run(Format::Text, async |out| export(&node.client(), &args, out).await);
     let request = &node.requests()[0];
-    assert_eq!(request.line, "GET /scan/?values=true");
+    assert_eq!(request.line, "GET /scan/?values=true&exact=true");
     assert!(request.has("accept: application/x-ndjson"));
     ended
 }

@@ -33,7 +33,7 @@ pub use ask::{
 pub use disk::{engine, identity, layout, memory, rocks};
 use engine::{Engine, Family};
 pub use expiry::Swept;
-use expiry::{Due, ExpiryClock};
+use expiry::{Due, ExpiryClock, SteadyClock};
 use feed::{Feed, Window};
 use identity::{Identity, OpenError};
 use read::digest::Tree;
@@ -111,6 +111,8 @@ struct Shared {
     recovers: AtomicBool,
     /// How many bytes the remembered requests take.
     requests_bytes: AtomicU64,
+    /// The time that requests are remembered by.
+    steady: SteadyClock,
     idempotency_window: Duration,
     compared_bytes_max: usize,
 }
@@ -147,6 +149,7 @@ impl Store {
             meta(engine.as_ref(), layout::REQUESTS_BYTES)?.unwrap_or_default();
         let (boot, feed_bytes_max) = (settings.boot.as_deref(), settings.feed_bytes_max);
         let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
+        let steady = SteadyClock::open(engine.as_ref(), &clock)?;
         let shared = Arc::new(Shared {
             engine,
             clock,
@@ -159,6 +162,7 @@ impl Store {
             due: Due::default(),
             recovers: AtomicBool::new(false),
             requests_bytes: requests_bytes.into(),
+            steady,
             idempotency_window: settings.idempotency_window,
             compared_bytes_max: settings.compared_bytes_max,
         });
@@ -308,6 +312,9 @@ impl Shared {
     fn follow(&self, durable: &Durable) {
         if let Some(bytes) = durable.requests_bytes {
             self.requests_bytes.store(bytes, Ordering::Relaxed);
+        }
+        if let Some(distance) = durable.distance {
+            self.steady.kept(distance);
         }
         self.due.apply(durable.due_records, durable.due_requests);
         if let Some(watermark) = durable.watermark {

@@ -174,12 +174,22 @@ pub(crate) const IF_NONE_MATCH: HeaderField = HeaderField {
     name: "If-None-Match",
     doc: "Goes on only if the live value has none of these tags; `*` for no live value.",
 };
+pub(crate) const IF_MODIFIED_SINCE: HeaderField = HeaderField {
+    name: "If-Modified-Since",
+    doc: "Asks for 304 if the live value has not changed since; does not count beside \
+          `If-None-Match`.",
+};
+pub(crate) const IF_UNMODIFIED_SINCE: HeaderField = HeaderField {
+    name: "If-Unmodified-Since",
+    doc: "Goes on only if the live value has not changed since; does not count beside `If-Match`.",
+};
 pub(crate) const IDEMPOTENCY_KEY: HeaderField = HeaderField {
     name: "Idempotency-Key",
-    doc: "A uuid that makes the request safe to send again to the same node.",
+    doc: "A uuid that makes the request safe to send again to the same node; on another node it \
+          is another write.",
 };
 pub(crate) const CONTENT_TYPE: HeaderField =
-    HeaderField { name: "Content-Type", doc: "The type of the value." };
+    HeaderField { name: "Content-Type", doc: "The type of the value; an empty value needs one." };
 pub(crate) const RANGE: HeaderField =
     HeaderField { name: "Range", doc: "Asks for one range of bytes of the value." };
 pub(crate) const IF_RANGE: HeaderField = HeaderField {

@@ -18,13 +18,13 @@ use super::operation::{
     self, AnswerForm, ApiOperation, Example, KEY_ERRORS, READ_ERRORS, Resource, Verb,
 };
 use crate::http::answer::code::Code;
-use crate::http::answer::envelope::Envelope;
+use crate::http::answer::envelope::{ContentForm, Envelope};
 use crate::http::answer::error::Error;
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::size::{CONTENT_FACTOR, ITEM_BYTES_MAX, envelope_text_bytes};
 use crate::http::answer::text::{self, JSON};
 use crate::http::request::path;
-use crate::http::request::query::{LIMIT, LIMIT_MAX, Param, Query};
+use crate::http::request::query::{EXACT, LIMIT, LIMIT_MAX, Param, Query};
 use crate::http::server::limits::Permit;
 use crate::http::state::{App, Ctx};
 use crate::model::{Key, Prefix};
@@ -63,7 +63,7 @@ static SCAN: ApiOperation = ApiOperation {
     verb: Verb::Get,
     route: |filter| on(filter, scan),
     summary: "Lists the live values below a prefix in the order of their keys.",
-    query: &[&LIMIT, &AFTER, &VALUES],
+    query: &[&LIMIT, &AFTER, &VALUES, &EXACT],
     headers: &[&operation::ACCEPT],
     body: None,
     answers: &[
@@ -103,6 +103,7 @@ struct ScanQuery {
     limit: Option<usize>,
     after: Option<Key>,
     values: bool,
+    form: ContentForm,
 }
 
 impl ScanQuery {
@@ -115,8 +116,9 @@ impl ScanQuery {
             return Err(Error::BadCursor);
         }
         let values = query.take(&VALUES)?.is_some();
+        let form = query.take(&EXACT)?.unwrap_or_default();
         query.finish()?;
-        Ok(Self { prefix, limit, after, values })
+        Ok(Self { prefix, limit, after, values, form })
     }
 }
 
@@ -155,11 +157,11 @@ async fn page(app: &App, mut query: ScanQuery) -> Result<Response, Error> {
             _ => break (page, permit),
         }
     };
-    let (prefix, size) = (query.prefix, content_bytes(&page));
+    let (prefix, form, size) = (query.prefix, query.form, content_bytes(&page));
     let text = move || {
         let body = PageBody {
             prefix: prefix.as_str(),
-            items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
+            items: page.items.iter().map(|(key, e)| Envelope::of(key, e, form)).collect(),
             next: page.next.as_ref().map(cursor),
         };
         text::text(&body, text_bytes(&page))
@@ -246,7 +248,8 @@ impl Lines {
             self.left -= page.items.len().min(self.left);
             self.ended = page.next.is_none();
             self.query.after.clone_from(&page.next);
-            let lines = self.app.work(content_bytes(&page), move || render(&page)).await?;
+            let (bytes, form) = (content_bytes(&page), self.query.form);
+            let lines = self.app.work(bytes, move || render(&page, form)).await?;
             if !lines.is_empty() {
                 return Ok(Some(text::with_fitting_permit(&self.app.answers, lines, permit)));
             }
@@ -255,10 +258,10 @@ impl Lines {
     }
 }
 
-fn render(page: &Page) -> Result<Vec<u8>, Error> {
+fn render(page: &Page, form: ContentForm) -> Result<Vec<u8>, Error> {
     let mut lines = Vec::with_capacity(text_bytes(page));
     for (key, entry) in &page.items {
-        let envelope = Envelope::of_line(key, entry);
+        let envelope = Envelope::of_line(key, entry, form);
         envelope.write_line(&mut lines).map_err(|e| Error::internal(e.to_string()))?;
     }
     Ok(lines)

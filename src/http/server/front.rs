@@ -31,7 +31,8 @@ use crate::http::state::{App, State};
 const KVS_NODE: HeaderName = HeaderName::from_static("kvs-node");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
-const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+/// A proxy that compresses answers would weaken their tags, which then match nothing.
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
 
 /// Answers the requests of all connections.
 pub(crate) struct Front {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::effects::{Effect, Effects};
 use super::group::{CommitError, Durable, Group, RecordDelta};
 use super::job::{Answer, Decided, Job};
+use super::requests::EarlyForgetting;
 use super::{Rules, decide, merge};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
@@ -55,6 +56,7 @@ pub struct Writer {
     pub(super) queue: mpsc::Receiver<Job>,
     metrics: Arc<Metrics>,
     rules: Rules,
+    early_forgetting: EarlyForgetting,
 }
 
 impl Writer {
@@ -64,7 +66,8 @@ impl Writer {
         metrics: Arc<Metrics>,
         settings: &Settings,
     ) -> Self {
-        let writer = Self { shared, queue, metrics, rules: Rules::of(settings) };
+        let (rules, early_forgetting) = (Rules::of(settings), EarlyForgetting::default());
+        let writer = Self { shared, queue, metrics, rules, early_forgetting };
         writer.count_records();
         writer
     }
@@ -119,9 +122,11 @@ impl Writer {
 
     /// Brings memory to what was committed, then answers. After an error nobody knows what the disk
     /// holds until the store is opened again.
-    fn publish(&self, group: Committed) -> Result<(), ReadError> {
+    fn publish(&mut self, group: Committed) -> Result<(), ReadError> {
         let result = group.result.and_then(|durable| {
             self.shared.follow(&durable);
+            let now = self.shared.clock.instant();
+            self.early_forgetting.note(durable.forgotten, now, &self.metrics);
             self.follow_digest(durable.deltas).map_err(CommitError::Unknown)?;
             self.shared.feed.publish(durable.feed);
             Ok(())

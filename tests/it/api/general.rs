@@ -237,7 +237,7 @@ async fn every_answer_names_the_node_and_the_request() {
     for (status, answer) in answers {
         assert_eq!(answer.status, status, "{}", answer.text());
         assert_eq!(answer.header("kvs-node"), Some(node.id.as_str()), "{status}");
-        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        assert_eq!(answer.header("cache-control"), Some("no-cache, no-transform"));
         ids.push(answer.header("x-request-id").expect("an id").to_owned());
         if status >= 400 {
             let code = answer.code();

@@ -167,8 +167,8 @@ impl Audit {
     pub(super) fn is_answered_before(&mut self, number: u64, answer: &Answer) -> bool {
         let Some(named) = self.retries.of(number) else { return false };
         let first = named.answer.clone().filter(|_| named.number == number);
-        let was_given = named.answers.contains(answer);
-        if let Some(first) = first.filter(|first| first != answer) {
+        let was_given = named.answers.iter().any(|given| answer.repeats(given));
+        if let Some(first) = first.filter(|first| !answer.repeats(first)) {
             let name = self.retries.by_attempt[&number];
             self.differs(&name, &first, answer);
         }
@@ -199,7 +199,7 @@ impl Audit {
         outcome: Result<Answer, WriteError>,
     ) {
         match outcome {
-            Ok(answer) if answer == *first => self.tally.repeated += 1,
+            Ok(answer) if answer.repeats(first) => self.tally.repeated += 1,
             Ok(answer) => self.differs(name, first, &answer),
             Err(error) if says_nothing(&error) => {}
             Err(error) => {
