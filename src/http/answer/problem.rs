@@ -82,7 +82,7 @@ impl Error {
             }
             Self::BadDuration(error) => format!(
                 "{error}, or `keep` to keep the current expiry; a value without `ttl` does not \
-                     expire"
+                 expire"
             )
             .into(),
             Self::BadCursor => {
@@ -152,10 +152,10 @@ fn condition_failed(uuid: Option<Uuid>, weak: &[Uuid]) -> &'static str {
 }
 
 /// A refused condition that names the right version, and cannot hold.
-const WEAK_TAG: &str = "If-Match names the live value, but by a weak tag (`W/\"...\"`), which never \
-    matches: a proxy between you and this node compresses answers and weakens their ETag. Send the \
-    tag without `W/`, or let the proxy pass these answers as they are (they say `Cache-Control: \
-    no-transform`)";
+const WEAK_TAG: &str = "If-Match names the live value, but by a weak tag (`W/\"...\"`), which \
+    never matches: a proxy between you and this node compresses answers and weakens their ETag. \
+    Send the tag without `W/`, or let the proxy pass these answers as they are (they say \
+    `Cache-Control: no-transform`)";
 
 /// The refusal of a name that is not known.
 fn unknown(name: &str, nearest: Option<&str>, hint: Option<&str>, known: &[&str]) -> String {
@@ -189,8 +189,8 @@ impl Unavailable {
                  room, no restart is needed"
             }
             Self::ShuttingDown => {
-                "this node is stopping; read from another one, or try again when it is back. Writes \
-                 on conditions go to one node: move all clients of a key together"
+                "this node is stopping; read from another one, or try again when it is back. \
+                 Writes on conditions go to one node: move all clients of a key together"
             }
             Self::Overloaded => {
                 "this node has no memory for the request or its answer now; try again"

@@ -30,8 +30,8 @@ pub(crate) fn if_none_match(headers: &HeaderMap) -> Result<Option<Tags>, Error> 
     list(headers, IF_NONE_MATCH, "If-None-Match", true)
 }
 
-/// The versions that `If-Match` names by weak tags. A proxy that compresses answers makes tags weak,
-/// and a client that sends one back should learn why it never matches.
+/// The versions that `If-Match` names by weak tags. A proxy that compresses answers makes tags
+/// weak, and a client that sends one back should learn why it never matches.
 pub(crate) fn weak_if_match(headers: &HeaderMap) -> Vec<Uuid> {
     let mut weak = Vec::new();
     for value in headers.get_all(IF_MATCH) {

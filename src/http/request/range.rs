@@ -38,6 +38,7 @@ pub(crate) fn part(
         Spec::Last(length) => (size.saturating_sub(length), size),
     };
     if first < end {
+        assert!(end <= size, "a range ends behind its value");
         Ok(ValuePart::Bytes(first..end))
     } else {
         Err(Error::RangeNotSatisfiable(size))

@@ -1,8 +1,8 @@
 //! The clock that the age of remembered requests is measured by.
 //!
 //! Time that passed is measured by the monotonic clock: setting the wall clock must neither forget
-//! a request before its window ends nor keep it for ever. A restart begins a new monotonic clock, so
-//! the distance to the wall clock is kept on the disk, and a start goes on from there.
+//! a request before its window ends nor keep it for ever. A restart begins a new monotonic clock,
+//! so the distance to the wall clock is kept on the disk, and a start goes on from there.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};

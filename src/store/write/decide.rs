@@ -189,6 +189,7 @@ fn operate(
         places.insert(key, writes.len());
         writes.push(write);
     }
+    assert_eq!(results.len(), operations.len(), "each operation has one result");
     Ok((writes, results))
 }
 

@@ -115,6 +115,7 @@ pub(super) fn recall(
 ) -> Result<Option<RememberedAnswer>, WriteError> {
     let found = read(view, &id.slot(key)).map_err(WriteError::Failed)?;
     let Some((remembered, _)) = found else { return Ok(None) };
+    assert!(remembered.accepted_at <= view.steady, "a request was accepted in the future");
     if remembered.accepted_at.plus(view.shared.idempotency_window) <= view.steady {
         return Ok(None);
     }
@@ -191,6 +192,7 @@ fn make_room(
                 leaves_one = true;
                 return ControlFlow::Continue(());
             }
+            assert!(to.is_none_or(|to| to <= accepted_at), "the index of times is out of order");
             match forget_one(view, accepted_at, rest, effects) {
                 Ok(bytes) => {
                     freed += bytes.unwrap_or_default();
@@ -287,6 +289,7 @@ pub(super) fn replay(
 ) -> Result<TxnDone, WriteError> {
     let RememberedAnswer::Txn(mut done) = answer else { return Err(WriteError::OtherRequest) };
     let operations = if done.failed.is_empty() { &txn.success } else { &txn.failure };
+    assert_eq!(operations.len(), done.results.len(), "the answer belongs to other operations");
     let mut left = txn.content_bytes_max;
     let mut charge = |bytes: u64| -> Result<(), WriteError> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -289,7 +289,7 @@ async fn after_the_window_an_id_may_be_used_again() {
     assert_eq!(client.get("/kv/k").await.text(), "two");
 }
 
-/// What transactions read fills no memory: seventeen answers of 15 MiB were once too much for the default.
+/// What transactions read fills no memory: seventeen answers of 15 MiB were once too much.
 #[tokio::test]
 async fn transactions_that_read_a_lot_are_remembered_without_it() {
     let node = Site::alone().set("limits.idempotency_bytes_max", 1 << 20).node("n1", &[]).await;

@@ -194,6 +194,7 @@ async fn is_unchanged(app: &App, key: &Key, header: &Header, since: u64) -> Resu
         return Ok(written < since);
     }
     let revisions = app.state.store.history(key, 2, 0).await?;
+    assert!(revisions.len() <= 2, "more revisions than were asked for");
     let is_current = revisions.first().is_some_and(|r| r.header.version == header.version);
     let is_alone = match revisions.get(1) {
         Some(earlier) => date::second(earlier.header.version.timestamp) < since,

@@ -19,8 +19,8 @@ use crate::model::Condition;
 use crate::store::{Change, Write};
 
 /// A PUT without body and type, which was hardly meant to empty the value.
-const EMPTY_PUT: &str = "the request has no body and names no Content-Type; nothing was written. To \
-    give the value a new lifetime, read it, then PUT it again with `ttl` and with its ETag in \
+const EMPTY_PUT: &str = "the request has no body and names no Content-Type; nothing was written. \
+    To give the value a new lifetime, read it, then PUT it again with `ttl` and with its ETag in \
     If-Match. To store an empty value, name its Content-Type";
 
 /// PUT.
