@@ -203,7 +203,7 @@ async fn a_value_has_the_headers_of_the_contract() {
             ("kvs-origin", node.id.as_str()),
             ("x-content-type-options", "nosniff"),
             ("content-security-policy", "sandbox"),
-            ("cache-control", "no-cache"),
+            ("cache-control", "no-cache, no-transform"),
         ] {
             assert_eq!(read.header(name), Some(value), "{name}");
         }
