@@ -7,6 +7,7 @@
 
 mod error;
 mod layers;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -53,6 +54,8 @@ pub struct NodeConfig {
 pub struct HttpConfig {
     pub listen: SocketAddr,
     pub insecure: bool,
+    pub hosts: Vec<String>,
+    pub origins: Vec<String>,
 }
 
 /// `[gossip]`
@@ -138,6 +141,8 @@ pub struct LimitsConfig {
     pub connections_max: usize,
     #[serde(deserialize_with = "span")]
     pub request_timeout: Duration,
+    #[serde(deserialize_with = "span")]
+    pub idle_timeout: Duration,
     #[serde(deserialize_with = "span")]
     pub shutdown_wait: Duration,
 }
@@ -229,6 +234,9 @@ impl Config {
                  read and write",
             );
         }
+        if let Some((key, problem)) = web::problem(&self.http.hosts, &self.http.origins) {
+            return fail(key, &problem);
+        }
         if self.clustering_enabled {
             self.validate_cluster()?;
         }
@@ -304,6 +312,7 @@ impl Config {
             ("sync.bootstrap_wait", self.sync.bootstrap_wait, ms(1), hour),
             ("limits.idempotency_window", limits.idempotency_window, s(1), s(30 * 86400)),
             ("limits.request_timeout", limits.request_timeout, ms(100), hour),
+            ("limits.idle_timeout", limits.idle_timeout, s(1), hour),
             ("limits.shutdown_wait", limits.shutdown_wait, ms(1), hour),
         ];
         for (key, value, min, max) in spans {

@@ -65,6 +65,11 @@ fn ranges_and_pairs_are_checked() {
         ("http.listen", "0.0.0.0:80", "http.insecure"),
         ("http.listen", "nowhere", "listen"),
         ("node.name", "a b", "node.name"),
+        ("http.hosts", "[\"*.example\"]", "is not a host"),
+        ("http.hosts", "[\"https://a\"]", "is not a host"),
+        ("http.origins", "[\"null\"]", "every page of the web"),
+        ("http.origins", "[\"https://a/\"]", "without a path"),
+        ("limits.idle_timeout", "999ms", "limits.idle_timeout"),
         ("storage.durability", "maybe", "use \"sync\" or \"os\""),
         ("clustering_enabled", "true", "gossip.key_file"),
     ] {

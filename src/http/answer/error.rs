@@ -55,6 +55,10 @@ pub(crate) enum Error {
     NoSuchRoute(String),
     /// The resource does not have the method; the text says which it has.
     MethodNotAllowed(String),
+    /// `Host` names another place than this node; the beginning of what it names.
+    Misdirected(String),
+    /// Who sends the request may not; the text says why, and what to do.
+    Forbidden(&'static str),
     /// The header or body did not arrive in time.
     RequestTimeout,
     /// A condition does not hold.
@@ -81,6 +85,8 @@ pub(crate) enum Error {
     RangeNotSatisfiable(usize),
     /// The body has a content encoding.
     UnsupportedMedia,
+    /// The body has a transfer coding besides `chunked`.
+    TransferCoding,
     /// This configuration key turns the feature off.
     FeatureDisabled(&'static str),
     /// The uuid of the request names another request or version, or the expected one.
@@ -115,6 +121,8 @@ pub(crate) enum Unavailable {
     ShuttingDown,
     /// It has had no memory for the body, or for the answer, for a while.
     Overloaded,
+    /// All connections that it serves are busy.
+    Crowded,
     /// Its storage failed and is being opened again.
     Reopening,
     /// It cannot remember one more request that has a uuid.
@@ -178,13 +186,15 @@ impl Error {
             Self::RevisionNotFound(_) => Code::RevisionNotFound,
             Self::NoSuchRoute(_) => Code::NoSuchRoute,
             Self::MethodNotAllowed(_) => Code::MethodNotAllowed,
+            Self::Misdirected(_) => Code::Misdirected,
+            Self::Forbidden(_) => Code::Forbidden,
             Self::RequestTimeout => Code::RequestTimeout,
             Self::PreconditionFailed { .. } => Code::PreconditionFailed,
             Self::ValueTooLarge(_) => Code::ValueTooLarge,
             Self::BodyTooLarge(_) | Self::AnswerTooLarge => Code::BodyTooLarge,
             Self::TooManyOperations { .. } => Code::TooManyOperations,
             Self::RangeNotSatisfiable(_) => Code::RangeNotSatisfiable,
-            Self::UnsupportedMedia => Code::UnsupportedMedia,
+            Self::UnsupportedMedia | Self::TransferCoding => Code::UnsupportedMedia,
             Self::FeatureDisabled(_) => Code::FeatureDisabled,
             Self::IdempotencyMismatch => Code::IdempotencyMismatch,
             Self::Unavailable(reason) => reason.code(),
@@ -216,7 +226,9 @@ impl Unavailable {
             Self::ClockSkewed(_) => Code::ClockSkewed,
             Self::StorageFull => Code::StorageFull,
             Self::ShuttingDown => Code::ShuttingDown,
-            Self::Overloaded | Self::Reopening | Self::RequestsFull => Code::Overloaded,
+            Self::Overloaded | Self::Crowded | Self::Reopening | Self::RequestsFull => {
+                Code::Overloaded
+            }
         }
     }
 }

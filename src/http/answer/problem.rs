@@ -96,8 +96,16 @@ impl Error {
             Self::KeyUnknown => "this node has no value of the key, neither now nor earlier".into(),
             Self::RevisionNotFound(why) => (*why).into(),
             Self::NoSuchRoute(detail) | Self::MethodNotAllowed(detail) => detail.into(),
+            Self::Misdirected(host) => format!(
+                "this node listens on a loopback address, and the Host of the request, `{host}`, \
+                 is another place; use localhost or 127.0.0.1, or add the name to http.hosts"
+            )
+            .into(),
+            Self::Forbidden(why) => (*why).into(),
             Self::RequestTimeout => {
-                "the request did not arrive within limits.request_timeout; send it again".into()
+                "the header did not arrive within limits.request_timeout, or no byte of the body \
+                 came for that time, or fewer than 1,000 bytes a second; send it again"
+                    .into()
             }
             Self::PreconditionFailed { current, form } => {
                 let uuid = current.as_ref().map(|(_, entry)| entry.header.version.uuid);
@@ -124,6 +132,9 @@ impl Error {
             }
             Self::UnsupportedMedia => {
                 "bodies must not be encoded; send no Content-Encoding but `identity`".into()
+            }
+            Self::TransferCoding => {
+                "the only transfer coding is `chunked`; send the body without any other".into()
             }
             Self::FeatureDisabled(key) => format!(
                 "this node's configuration turns this off; set `{key} = true` and restart the \
@@ -194,6 +205,9 @@ impl Unavailable {
             }
             Self::Overloaded => {
                 "this node has no memory for the request or its answer now; try again"
+            }
+            Self::Crowded => {
+                "all connections of this node are busy (limits.connections_max); try again"
             }
             Self::Reopening => {
                 "storage failed and is being opened again; nothing was read or written; try again"
@@ -311,6 +325,7 @@ mod tests {
             Unavailable::StorageFull,
             Unavailable::ShuttingDown,
             Unavailable::Overloaded,
+            Unavailable::Crowded,
             Unavailable::Reopening,
             Unavailable::RequestsFull,
         ];

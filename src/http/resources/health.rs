@@ -1,6 +1,5 @@
 //! `/health/live` and `/health/ready`: whether the process runs, and whether it serves.
 
-use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::on;
@@ -12,7 +11,6 @@ use crate::http::answer::code::Code;
 use crate::http::answer::error::Error;
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::text::{self, JSON};
-use crate::http::request::query::Query;
 use crate::http::state::Ctx;
 
 pub(crate) static LIVE_RESOURCE: Resource = Resource {
@@ -91,14 +89,13 @@ enum Health {
     Ready,
 }
 
-async fn live(request: Request) -> Result<Response, Error> {
-    Query::parse(LIVE.query, request.uri().query())?.finish()?;
+/// Ignores parameters, as [`ready`] does: some load balancers add their own.
+async fn live() -> Result<Response, Error> {
     text::json(StatusCode::OK, &HealthBody { status: Health::Live })
 }
 
 /// A node that is stopping does not get here: its front refuses every new request.
-async fn ready(ctx: Ctx, request: Request) -> Result<Response, Error> {
-    Query::parse(READY.query, request.uri().query())?.finish()?;
+async fn ready(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
     text::json(StatusCode::OK, &HealthBody { status: Health::Ready })
 }

@@ -124,12 +124,16 @@ pub(crate) struct Example {
     pub(crate) answer: &'static str,
 }
 
-/// The errors that every operation can give: of its query, of a slow or cut request, of a node that
-/// stops or fails.
+/// The errors that every operation can give: of its query, of the place that the request is for or
+/// comes from, of a coded, slow or cut request, of a node that is busy, stops or fails.
 pub(crate) const COMMON_ERRORS: &[Code] = &[
     Code::BadRequest,
     Code::UnknownField,
+    Code::Forbidden,
+    Code::Misdirected,
+    Code::UnsupportedMedia,
     Code::RequestTimeout,
+    Code::Overloaded,
     Code::ShuttingDown,
     Code::Internal,
 ];
@@ -137,26 +141,16 @@ pub(crate) const COMMON_ERRORS: &[Code] = &[
 /// The errors of a key in the path.
 pub(crate) const KEY_ERRORS: &[Code] = &[Code::BadKey, Code::KeyTooLong];
 
-/// The errors of reading from the store, and of the memory for an answer.
-pub(crate) const READ_ERRORS: &[Code] = &[Code::Syncing, Code::StorageFull, Code::Overloaded];
+/// The errors of reading from the store.
+pub(crate) const READ_ERRORS: &[Code] = &[Code::Syncing, Code::StorageFull];
 
 /// The errors of writing to the store.
-pub(crate) const WRITE_ERRORS: &[Code] = &[
-    Code::Syncing,
-    Code::StorageFull,
-    Code::Overloaded,
-    Code::ClockSkewed,
-    Code::IdempotencyMismatch,
-];
+pub(crate) const WRITE_ERRORS: &[Code] =
+    &[Code::Syncing, Code::StorageFull, Code::ClockSkewed, Code::IdempotencyMismatch];
 
 /// The errors of a JSON body that holds values.
-pub(crate) const BODY_ERRORS: &[Code] = &[
-    Code::BadJson,
-    Code::BadDuration,
-    Code::BodyTooLarge,
-    Code::ValueTooLarge,
-    Code::UnsupportedMedia,
-];
+pub(crate) const BODY_ERRORS: &[Code] =
+    &[Code::BadJson, Code::BadDuration, Code::BodyTooLarge, Code::ValueTooLarge];
 
 impl ApiOperation {
     /// Every error that it can give.

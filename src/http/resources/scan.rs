@@ -58,12 +58,24 @@ const VALUES: Param<()> = Param {
     },
 };
 
+/// Whether the lines have an end of their own.
+const END: Param<()> = Param {
+    name: "end",
+    doc: "`true` adds a last line to `application/x-ndjson`, such as `{\"end\":true,\"items\":12}`: \
+          without it the lines are cut, whatever the connection says.",
+    schema: |_| json_schema!({ "const": "true" }),
+    read: |text| match text {
+        "true" => Ok(()),
+        _ => Err(Error::bad("`end` can only be true; otherwise leave it out")),
+    },
+};
+
 static SCAN: ApiOperation = ApiOperation {
     id: "scan",
     verb: Verb::Get,
     route: |filter| on(filter, scan),
     summary: "Lists the live values below a prefix in the order of their keys.",
-    query: &[&LIMIT, &AFTER, &VALUES, &EXACT],
+    query: &[&LIMIT, &AFTER, &VALUES, &EXACT, &END],
     headers: &[&operation::ACCEPT],
     body: None,
     answers: &[
@@ -77,9 +89,10 @@ static SCAN: ApiOperation = ApiOperation {
         AnswerForm {
             status: 200,
             when: "With `Accept: application/x-ndjson`: one envelope a line, all of them without \
-                   `limit`. A stream that is cut was not finished.",
+                   `limit`, and with `end=true` a last line that counts them. A stream that is cut \
+                   was not finished: its connection is reset.",
             media_types: &[NDJSON],
-            schema: Some(schema_of::<Envelope<'static>>),
+            schema: Some(schema_of::<Line<'static>>),
             headers: &[&operation::VARY],
         },
     ],
@@ -104,6 +117,7 @@ struct ScanQuery {
     after: Option<Key>,
     values: bool,
     form: ContentForm,
+    end: bool,
 }
 
 impl ScanQuery {
@@ -117,8 +131,9 @@ impl ScanQuery {
         }
         let values = query.take(&VALUES)?.is_some();
         let form = query.take(&EXACT)?.unwrap_or_default();
+        let end = query.take(&END)?.is_some();
         query.finish()?;
-        Ok(Self { prefix, limit, after, values, form })
+        Ok(Self { prefix, limit, after, values, form, end })
     }
 }
 
@@ -132,12 +147,33 @@ struct PageBody<'a> {
     next: Option<String>,
 }
 
+/// A line of `application/x-ndjson`.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is written; see render() and end_line()")]
+enum Line<'a> {
+    /// A value.
+    Envelope(Envelope<'a>),
+    /// The last line with `end=true`.
+    End(EndLine),
+}
+
+#[derive(Serialize, JsonSchema)]
+struct EndLine {
+    /// `true`.
+    end: bool,
+    /// How many lines came before.
+    items: usize,
+}
+
 async fn scan(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let app = &ctx.0;
     let query = ScanQuery::parse(request.uri().path(), request.uri().query())?;
     app.check_serving()?;
     let mut response = if wants_lines(request.headers()) {
         lines(app, query).await?
+    } else if query.end {
+        return Err(Error::bad("`end` goes with `Accept: application/x-ndjson` only"));
     } else {
         page(app, query).await?
     };
@@ -200,7 +236,7 @@ fn text_bytes(page: &Page) -> usize {
 /// is a refusal; a later failure cuts the connection, which the client notices.
 async fn lines(app: &Arc<App>, query: ScanQuery) -> Result<Response, Error> {
     let left = query.limit.unwrap_or(usize::MAX);
-    let mut lines = Lines { app: Arc::clone(app), query, left, ended: false };
+    let mut lines = Lines { app: Arc::clone(app), query, left, items: 0, ended: false };
     let first = lines.step().await?;
     let stream = futures_util::stream::try_unfold((first, lines), async |(ready, mut lines)| {
         let chunk = match ready {
@@ -234,6 +270,8 @@ struct Lines {
     app: Arc<App>,
     query: ScanQuery,
     left: usize,
+    /// How many lines were made.
+    items: usize,
     ended: bool,
 }
 
@@ -246,6 +284,7 @@ impl Lines {
             let limit = self.left.min(LIMIT_MAX);
             let (page, permit) = read(&self.app, &self.query, limit, content).await?;
             self.left -= page.items.len().min(self.left);
+            self.items += page.items.len();
             self.ended = page.next.is_none();
             self.query.after.clone_from(&page.next);
             let (bytes, form) = (content_bytes(&page), self.query.form);
@@ -254,8 +293,15 @@ impl Lines {
                 return Ok(Some(text::with_fitting_permit(&self.app.answers, lines, permit)));
             }
         }
-        Ok(None)
+        // told once
+        std::mem::take(&mut self.query.end).then(|| end_line(self.items)).transpose()
     }
+}
+
+fn end_line(items: usize) -> Result<Bytes, Error> {
+    let mut line = text::text(&EndLine { end: true, items }, 40)?;
+    line.push(b'\n');
+    Ok(line.into())
 }
 
 fn render(page: &Page, form: ContentForm) -> Result<Vec<u8>, Error> {

@@ -134,6 +134,24 @@ async fn content_comes_on_request_and_bounds_the_page() {
 }
 
 #[tokio::test]
+async fn lines_end_with_their_number_if_they_are_asked_to() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    assert_eq!(lines(client, "/scan?end=true").await, [json!({ "end": true, "items": 0 })]);
+    for n in 0..5 {
+        client.put(&format!("/kv/{n}"), "x").await.expect(201);
+    }
+    for (path, items) in [("/scan?end=true", 5), ("/scan?end=true&values=true&limit=3", 3)] {
+        let lines = lines(client, path).await;
+        assert_eq!(lines.len(), items + 1, "{path}");
+        assert_eq!(lines[items], json!({ "end": true, "items": items }));
+    }
+    assert_eq!(lines(client, "/scan").await.len(), 5);
+    client.get("/scan?end=true").await.refused(400, "bad_request");
+    client.get("/scan?end=false").await.refused(400, "bad_request");
+}
+
+#[tokio::test]
 async fn lines_hold_one_envelope_each_and_exact_ones_lose_no_byte() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;

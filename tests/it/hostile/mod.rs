@@ -1,3 +1,7 @@
-//! Bytes that no client or peer would send: counted, logged, and without any effect.
+//! Bytes that no client or peer would send, and clients that take what all share: counted, logged,
+//! and without any effect.
 
+mod browsers;
+mod chromium;
+mod crowds;
 mod garbage;

@@ -151,13 +151,7 @@ static PUT: ApiOperation = ApiOperation {
     errors: &[
         KEY_ERRORS,
         WRITE_ERRORS,
-        &[
-            Code::BadDuration,
-            Code::PreconditionFailed,
-            Code::ValueTooLarge,
-            Code::UnsupportedMedia,
-            Code::FeatureDisabled,
-        ],
+        &[Code::BadDuration, Code::PreconditionFailed, Code::ValueTooLarge, Code::FeatureDisabled],
     ],
     example: Example {
         path: "/kv/app/new?ttl=1h",

@@ -30,7 +30,7 @@ use crate::http::answer::text::{self, JSON};
 use crate::http::request::query::{EXACT, Query};
 use crate::http::request::{body, headers, retry};
 use crate::http::server::detached;
-use crate::http::server::limits::Permit;
+use crate::http::server::limits::{BodyPermit, Permit};
 use crate::http::state::{App, Ctx};
 use crate::model::Key;
 use crate::store::{Operation, Txn, TxnDone, WriteError};
@@ -125,7 +125,7 @@ async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
 async fn submit(
     app: Arc<App>,
     txn: Txn,
-    body_permit: Permit,
+    body_permit: BodyPermit,
 ) -> Result<(Vec<Key>, TxnDone, Option<Permit>), Error> {
     let most = app.state.config.limits.body_bytes_max;
     let (results_bytes, reads) = (answer::results_bytes_max(&txn), reads(&txn));
