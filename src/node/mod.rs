@@ -6,11 +6,10 @@
 
 mod error;
 pub mod members;
+mod ready;
 mod signals;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +68,14 @@ struct ClusterSockets {
     peer: Bound,
 }
 
+impl ClusterSockets {
+    /// The addresses that gossip and peers listen on.
+    fn addresses(&self) -> Result<(SocketAddr, SocketAddr), NodeError> {
+        let gossip = self.gossip.local_addr().map_err(NodeError::System)?;
+        Ok((gossip, self.peer.local_addr()))
+    }
+}
+
 /// Runs a node until SIGTERM, SIGINT or a failure. Returns when all parts have stopped and the
 /// database is closed; after a failure of the writer, or a second signal, without waiting for that.
 ///
@@ -85,6 +92,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
     let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
+    let bound = sockets.as_ref().map(ClusterSockets::addresses).transpose()?;
     let mut writer = spawn_writer(writer)?;
     let mut parts = Vec::new();
     let stop = CancellationToken::new();
@@ -113,7 +121,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let stop = CancellationToken::new();
     let task = tokio::spawn(http::serve(listener, state, stop.clone()));
     parts.push(RunningPart { name: "the HTTP front end", task, stop });
-    announce(&config, &me);
+    ready::announce(&config, &me, http_address, bound);
     let ended = tokio::select! {
         biased;
         () = signals.stop() => Ok(()),
@@ -164,12 +172,20 @@ async fn first_ended(parts: &mut [RunningPart]) -> &'static str {
     futures_util::future::select_all(tasks).await.0
 }
 
-async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
+/// Reads the cluster's secret from the file that `config` names.
+///
+/// # Errors
+/// [`NodeError::SecretFile`], [`NodeError::Secret`].
+pub fn read_secret(config: &Config) -> Result<Secret, NodeError> {
     let path = config.gossip.key_file.as_deref().unwrap_or(Path::new(""));
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| NodeError::SecretFile { path: shown.clone(), error })?;
-    let secret = Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })?;
+    Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })
+}
+
+async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
+    let secret = read_secret(config)?;
     let address = config.gossip.listen;
     let gossip = UdpSocket::bind(address).await.map_err(|error| NodeError::Listen {
         key: "gossip.listen",
@@ -362,17 +378,4 @@ fn alone(me: &Member) -> Views {
         sync,
         syncing: watch::channel(false).1,
     }
-}
-
-/// Prints the ready line, the only one on stdout: scripts wait for it and read the addresses.
-fn announce(config: &Config, me: &Member) {
-    let mut line = format!("ready http={}", me.http);
-    if config.clustering_enabled {
-        let _ = write!(line, " gossip={} peer={}", me.gossip, me.peer);
-    }
-    let _ = write!(line, " node={}", me.id);
-    let mut stdout = std::io::stdout().lock();
-    // stdout may be closed; the node serves anyway
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    tracing::info!(name = %me.name, version = me.software, "{line}");
 }
