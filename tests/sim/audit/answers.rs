@@ -23,6 +23,7 @@ impl Audit {
         if self.is_answered_before(number, answer) {
             return;
         }
+        self.begin_earlier(number);
         let Some(attempt) = self.attempts.get(&number).cloned() else { return };
         self.tally.acked += 1;
         match (&attempt.request, answer) {
@@ -214,8 +215,12 @@ impl Audit {
             && attempt.disk == self.disk(attempt.asked.slot)
     }
 
-    /// Whether a record that the node held can have been too far ahead of its clock.
+    /// Whether a record that the node held can have been too far ahead of its clock. What a disk
+    /// that cannot be read held afterwards is unknown.
     fn may_be_ahead(&self, attempt: &Attempt, after: &Held) -> bool {
+        if attempt.request.keys().iter().any(|key| !after.contains_key(key)) {
+            return true;
+        }
         let Some(began) = attempt.began.earliest(&self.clocks[attempt.asked.slot]) else {
             return true;
         };

@@ -211,6 +211,9 @@ pub struct Attempt {
     pub is_unknown: bool,
     /// Whether it was asked more than once, so that its answer can be an old one.
     pub was_repeated: bool,
+    /// What the node held and when, as the first of several attempts began whose outcomes are
+    /// unknown.
+    pub first_began: Option<(Held, Moment)>,
     /// For an acknowledged transaction: the branch taken, when its values were put, and the keys of
     /// which it had nothing to delete.
     pub branch: Option<bool>,
@@ -232,6 +235,7 @@ impl Attempt {
             waiting: 0,
             is_unknown: false,
             was_repeated: false,
+            first_began: None,
             branch: None,
             put_at: BTreeMap::new(),
             nothing_at: BTreeSet::new(),

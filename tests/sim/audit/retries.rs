@@ -146,21 +146,30 @@ impl Audit {
         }
     }
 
-    /// Makes an attempt begin where an earlier one of the same request began whose outcome is
-    /// unknown: the node may have done that one, may remember it still, and then answers as it did
-    /// then.
+    /// Notes where an earlier attempt of the same request began whose outcome is unknown: the node
+    /// may have done that one, may remember it still, and then answers as it did then.
     fn follow_earlier(&mut self, number: u64) {
         let Some(attempt) = self.attempts.get(&number) else { return };
         let name = attempt.request.uuid().map(|uuid| (uuid, attempt.asked.slot));
         let named = name.and_then(|name| self.retries.by_name.get(&name));
-        let named = named.filter(|named| named.request.is(&attempt.request));
+        let named =
+            named.filter(|named| named.disk == attempt.disk && named.request.is(&attempt.request));
         let earlier = named.and_then(|named| self.attempts.get(&named.number));
-        let Some(earlier) = earlier.map(|earlier| (earlier.before.clone(), earlier.began)) else {
-            return;
-        };
+        let Some(earlier) = earlier.filter(|earlier| earlier.is_unknown) else { return };
+        let began = (earlier.before.clone(), earlier.began);
+        let began = earlier.first_began.clone().unwrap_or(began);
         let Some(attempt) = self.attempts.get_mut(&number) else { return };
-        (attempt.before, attempt.began) = earlier;
-        attempt.was_repeated = true;
+        attempt.first_began = Some(began);
+        (attempt.was_repeated, attempt.is_unknown) = (true, true);
+    }
+
+    /// Judges an accepted attempt from the beginning of the first one, whose answer it may be.
+    pub(super) fn begin_earlier(&mut self, number: u64) {
+        if let Some(attempt) = self.attempts.get_mut(&number)
+            && let Some(first) = attempt.first_began.take()
+        {
+            (attempt.before, attempt.began) = first;
+        }
     }
 
     /// Whether an earlier attempt got this answer, so that this attempt wrote nothing.
