@@ -18,16 +18,13 @@ impl WebHost {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (name, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (address, rest) = rest.split_once(']')?;
-                let address: Ipv6Addr = address.parse().ok()?;
-                (address.to_canonical().to_string(), rest.strip_prefix(':').or(empty(rest))?)
-            }
-            None => {
-                let (name, port) = text.split_once(':').unwrap_or((text, ""));
-                (plain_name(name)?, port)
-            }
+        let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (address, rest) = rest.split_once(']')?;
+            let address: Ipv6Addr = address.parse().ok()?;
+            (address.to_canonical().to_string(), rest.strip_prefix(':').or(empty(rest))?)
+        } else {
+            let (name, port) = text.split_once(':').unwrap_or((text, ""));
+            (plain_name(name)?, port)
         };
         let digits = port.bytes().all(|b| b.is_ascii_digit());
         let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };

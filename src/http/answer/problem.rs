@@ -20,6 +20,11 @@ use super::nullable::Nullable;
 /// The media type of every refusal.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
+const TOO_SLOW: &str = "the header did not arrive within limits.request_timeout, or no byte of the \
+                        body came for that time, or fewer than 1,000 bytes a second; send it again";
+const TRANSFER_CODED: &str =
+    "the only transfer coding is `chunked`; send the body without any other";
+
 /// Why this node failed, for its log; an extension of the response.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
@@ -94,19 +99,10 @@ impl Error {
             Self::At { place, error } => format!("in `{place}`: {}", error.detail()).into(),
             Self::KeyNotFound => "the key has no live value".into(),
             Self::KeyUnknown => "this node has no value of the key, neither now nor earlier".into(),
-            Self::RevisionNotFound(why) => (*why).into(),
+            Self::RevisionNotFound(why) | Self::Forbidden(why) => (*why).into(),
             Self::NoSuchRoute(detail) | Self::MethodNotAllowed(detail) => detail.into(),
-            Self::Misdirected(host) => format!(
-                "this node listens on a loopback address, and the Host of the request, `{host}`, \
-                 is another place; use localhost or 127.0.0.1, or add the name to http.hosts"
-            )
-            .into(),
-            Self::Forbidden(why) => (*why).into(),
-            Self::RequestTimeout => {
-                "the header did not arrive within limits.request_timeout, or no byte of the body \
-                 came for that time, or fewer than 1,000 bytes a second; send it again"
-                    .into()
-            }
+            Self::Misdirected(host) => misdirected(host).into(),
+            Self::RequestTimeout => TOO_SLOW.into(),
             Self::PreconditionFailed { current, form } => {
                 let uuid = current.as_ref().map(|(_, entry)| entry.header.version.uuid);
                 condition_failed(uuid, &form.weak).into()
@@ -133,9 +129,7 @@ impl Error {
             Self::UnsupportedMedia => {
                 "bodies must not be encoded; send no Content-Encoding but `identity`".into()
             }
-            Self::TransferCoding => {
-                "the only transfer coding is `chunked`; send the body without any other".into()
-            }
+            Self::TransferCoding => TRANSFER_CODED.into(),
             Self::FeatureDisabled(key) => format!(
                 "this node's configuration turns this off; set `{key} = true` and restart the \
                      node. Another node is no way out: each node decides for itself"
@@ -182,6 +176,13 @@ fn unknown(name: &str, nearest: Option<&str>, hint: Option<&str>, known: &[&str]
         }
         (None, None) => format!("`{name}` is not known here; known are {}", known.join(", ")),
     }
+}
+
+fn misdirected(host: &str) -> String {
+    format!(
+        "this node listens on a loopback address, and the Host of the request, `{host}`, is \
+         another place; use localhost or 127.0.0.1, or add the name to http.hosts"
+    )
 }
 
 impl Unavailable {

@@ -102,6 +102,7 @@ async fn collect(
         }
         bytes.extend_from_slice(&data);
     }
+    assert!(bytes.len() <= max, "a body went beyond its limit");
     bytes.shrink_to_fit();
     Ok(Some(Bytes::from(bytes)))
 }

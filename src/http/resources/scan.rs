@@ -61,8 +61,9 @@ const VALUES: Param<()> = Param {
 /// Whether the lines have an end of their own.
 const END: Param<()> = Param {
     name: "end",
-    doc: "`true` adds a last line to `application/x-ndjson`, such as `{\"end\":true,\"items\":12}`: \
-          without it the lines are cut, whatever the connection says.",
+    doc: "`true` adds a last line to `application/x-ndjson`, such as \
+          `{\"end\":true,\"items\":12}`: without it the lines are cut, whatever the \
+          connection says.",
     schema: |_| json_schema!({ "const": "true" }),
     read: |text| match text {
         "true" => Ok(()),

@@ -135,6 +135,7 @@ impl ConnectionState {
 
     /// A request was parsed.
     pub(crate) fn begin(&self) {
+        assert!(!self.is_busy(), "a request began before the answer to the last one was sent");
         // hyper parses a request only after it has passed the body of the last one
         self.has_unread_body.store(false, SeqCst);
         if let Ok(mut rest) = self.rest.lock() {

@@ -2,8 +2,8 @@
 //!
 //! Promises that a client that reads nothing, or almost nothing, holds its connection for a bounded
 //! time; that the server closes a connection so that the client can still read the last answer; and
-//! that the end of a connection never looks like the end of an answer that was cut. Knows nothing of
-//! requests and answers.
+//! that the end of a connection never looks like the end of an answer that was cut. Knows nothing
+//! of requests and answers.
 
 use std::future::Future;
 use std::io;

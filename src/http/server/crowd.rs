@@ -1,9 +1,9 @@
 //! All open connections, and which of them makes room for a new one.
 //!
 //! At the limit the longest idle connection ends, so that clients that keep connections open
-//! without using them never shut others out. Where none is idle, a new connection becomes *surplus*:
-//! it is answered once, `/health/*` as usual and anything else with `overloaded`. So a busy node
-//! always answers, and says what it is.
+//! without using them never shut others out. Where none is idle, a new connection becomes
+//! *surplus*: it is answered once, `/health/*` as usual and anything else with `overloaded`. So a
+//! busy node always answers, and says what it is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -40,6 +40,7 @@ pub(crate) struct Seat {
 impl Crowd {
     /// A crowd in which `max` connections are served.
     pub(crate) fn new(max: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+        assert!(max > 0, "a crowd of nobody serves nobody");
         Arc::new(Self { max, clock, metrics, open: Mutex::default() })
     }
 

@@ -1,8 +1,8 @@
 //! The front of the API: what all requests and answers have in common, of any resource.
 //!
-//! Adds request id and common headers, says whether the connection goes on, counts, logs, and catches
-//! panics. Leaves the answers of handlers as they are; the cause of a failure goes to the log and
-//! never to the client.
+//! Adds request id and common headers, says whether the connection goes on, counts, logs, and
+//! catches panics. Leaves the answers of handlers as they are; the cause of a failure goes to the
+//! log and never to the client.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -63,7 +63,7 @@ impl Front {
             .unwrap_or(HeaderValue::from_static("timeout=1"));
         let app = Arc::new(App::new(state));
         let router = resources::router(Arc::clone(&app));
-        Self { router, app, node, counts, wall, keep_alive, stop }
+        Self { app, router, node, counts, wall, keep_alive, stop }
     }
 
     /// Answers one request.

@@ -85,9 +85,9 @@ impl Budget {
 /// Memory for the bodies of requests, taken as their bytes come: a client holds no more than it has
 /// sent.
 ///
-/// Small bodies have a part of their own, so that large ones cannot keep them out. Large bodies that
-/// grow at once could each hold a part and wait for the rest for ever; so one of those that wait
-/// gets a turn, and with it a part that is kept for it, until it is done.
+/// Small bodies have a part of their own, so that large ones cannot keep them out. Large bodies
+/// that grow at once could each hold a part and wait for the rest for ever; so one of those that
+/// wait gets a turn, and with it a part that is kept for it, until it is done.
 pub(crate) struct BodyBudget {
     small: Budget,
     large: Budget,
@@ -108,6 +108,7 @@ impl BodyBudget {
     pub(crate) fn new(bytes_max: usize, body_bytes_max: usize, wait: Duration) -> Self {
         let small = bytes_max / 8;
         let last = body_bytes_max.min((bytes_max - small) / 2);
+        assert!(small + last < bytes_max, "no part is left for large bodies");
         Self {
             small: Budget::new(small, wait),
             large: Budget::new(bytes_max - small - last, wait),

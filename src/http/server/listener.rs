@@ -62,13 +62,14 @@ pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken)
     let front = Arc::new(Front::new(state, loopback, stop.clone()));
     let mut connections = JoinSet::new();
     let mut door = Door { listener, warned: None };
+    let open = |stream| connection(stream, crowd.enter(), Arc::clone(&front), stop.clone());
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             stream = door.accept(&crowd, &front), if connections.len() < crowd.capacity() => {
-                connections.spawn(connection(stream, crowd.enter(), Arc::clone(&front), stop.clone()));
+                connections.spawn(open(stream));
             }
             () = sleep(ACCEPT_PAUSE), if connections.len() >= crowd.capacity() => crowd.make_room(),
         }
@@ -76,7 +77,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken)
     // what waits in the system's queue may have been sent before the stop: closing would reset it
     let queued = async {
         while let Ok(Ok((stream, _))) = timeout(STOP_ACCEPT_WAIT, door.listener.accept()).await {
-            connections.spawn(connection(stream, crowd.enter(), Arc::clone(&front), stop.clone()));
+            connections.spawn(open(stream));
         }
     };
     // fails if connections keep coming

@@ -89,7 +89,7 @@ async fn one_session_exchanges_records_both_ways() {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let cluster = site.cluster(2).await;
     let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
-    for n in 0..300 {
+    for n in 1..=300 {
         let owner = if n % 3 == 0 { a } else { b };
         owner.client.put(&format!("/kv/{n}"), vec![b'x'; n * 10]).await.expect(201);
     }

@@ -5,6 +5,9 @@ use axum::http::Request;
 use super::*;
 use crate::config::Config;
 
+/// A method, headers, and the code of the refusal, or `ok`.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 fn wall(loopback: bool) -> Wall {
     let mut http = Config::defaults().unwrap().http;
     http.hosts = vec!["kvs.example".to_owned(), "other.example:8443".to_owned()];
@@ -85,7 +88,7 @@ fn only_pages_of_this_node_and_of_named_origins_pass() {
     let named = ("origin", "https://app.example");
     let site = |value| ("sec-fetch-site", value);
     let navigate = ("sec-fetch-mode", "navigate");
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[Case<'_>] = &[
         ("POST", &[], "ok"),
         ("POST", &[site("same-origin")], "ok"),
         ("POST", &[site("none")], "ok"),

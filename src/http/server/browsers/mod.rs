@@ -1,8 +1,8 @@
 //! The wall between this node and the web pages that a browser shows on the same machine.
 //!
 //! A browser lets any page send requests to any address, loopback included, and says where the page
-//! comes from: `Sec-Fetch-Site`, `Origin`, `Host`. Promises that a request passes only if no page of
-//! another origin made it, or one that `http.origins` names, and that a page whose own name was
+//! comes from: `Sec-Fetch-Site`, `Origin`, `Host`. Promises that a request passes only if no page
+//! of another origin made it, or one that `http.origins` names, and that a page whose own name was
 //! turned towards loopback (DNS rebinding) reaches nothing. Knows no tokens.
 
 use axum::http::header::{
@@ -210,5 +210,4 @@ impl Admission {
 }
 
 #[cfg(test)]
-#[path = "browsers_tests.rs"]
 mod tests;
