@@ -158,7 +158,7 @@ make_secrets() {
 write_config() {
     local i=$1 j seeds=
     for ((j = 1; j <= nodes; j++)); do
-        ((j == i)) || seeds+="${seeds:+, }\"127.0.0.1:$(gossip_port "$j")\""
+        seeds+="${seeds:+, }\"127.0.0.1:$(gossip_port "$j")\""
     done
     mkdir -p "$(node_dir "$i")"
     cat >"$(node_dir "$i")/kvs.toml" <<TOML
@@ -173,7 +173,7 @@ listen = "127.0.0.1:$((http_base + i - 1))"
 
 [gossip]
 listen = "127.0.0.1:$(gossip_port "$i")"
-# All other nodes, so that any of them, the first included, finds back after a restart.
+# All nodes, so that any of them finds back after a restart. The list may name the node itself.
 seeds = [$seeds]
 key_file = '$dir/secrets/gossip.key'
 

@@ -16,7 +16,9 @@ mod error;
 pub mod framing;
 mod hello;
 mod link;
+mod pace;
 mod refusal;
+mod renewal;
 mod tls;
 
 pub use endpoint::{Bound, Endpoint, StartError};
@@ -25,3 +27,4 @@ pub use framing::{Counters, FRAME_BYTES_MAX, Receiver, Sender, Stream};
 pub use hello::Hello;
 pub use link::{Dialer, Incoming, Link, StreamKind};
 pub use refusal::Refusal;
+pub use renewal::Certificates;

@@ -135,9 +135,18 @@ impl Error {
                     .into()
             }
             Self::Unavailable(reason) => reason.detail(),
+            Self::WaitsFor(members) => waits_for(members).into(),
             Self::Failed(failure) => failure.detail().into(),
         }
     }
+}
+
+/// What a node that waits for its first data lacks, and what to do.
+fn waits_for(members: &str) -> String {
+    format!(
+        "this node waits for its first data: {members}; try again, correct what keeps it from \
+         them, or let it serve without their data (sync.serve_alone = true)"
+    )
 }
 
 impl Unavailable {
