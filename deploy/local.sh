@@ -162,7 +162,7 @@ make_secrets() {
 write_config() {
     local i=$1 j seeds=
     for ((j = 1; j <= nodes; j++)); do
-        ((j == i)) || seeds+="${seeds:+, }\"127.0.0.1:$(gossip_port "$j")\""
+        seeds+="${seeds:+, }\"127.0.0.1:$(gossip_port "$j")\""
     done
     mkdir -p "$(node_dir "$i")"
     cat >"$(node_dir "$i")/kvs.toml" <<TOML
@@ -177,7 +177,7 @@ listen = "127.0.0.1:$((http_base + i - 1))"
 
 [gossip]
 listen = "127.0.0.1:$(gossip_port "$i")"
-# All other nodes, so that any of them, the first included, finds back after a restart.
+# All nodes, so that any of them finds back after a restart. The list may name the node itself.
 seeds = [$seeds]
 key_file = '$dir/secrets/gossip.key'
 

@@ -17,6 +17,8 @@ use prometheus_client::registry::Registry;
 pub type OneLabel = [(&'static str, &'static str); 1];
 /// A metric's two labels and their values, always in the same order.
 pub type TwoLabels = [(&'static str, &'static str); 2];
+/// The labels of `peer_unreached`: peer, address, reason.
+pub type PeerLabels = [(&'static str, String); 3];
 /// The labels of `http_requests`: method, route, status.
 pub type RequestLabels = [(&'static str, String); 3];
 
@@ -41,6 +43,10 @@ pub struct Metrics {
     pub peer_bytes: Family<TwoLabels, Counter>,
     pub peer_refused: Family<OneLabel, Counter>,
     pub peer_connections: Family<OneLabel, Gauge>,
+    pub peer_dials: Family<OneLabel, Counter>,
+    pub peer_unreached: Family<PeerLabels, Gauge>,
+    pub certificate_expires_seconds: Family<OneLabel, Gauge>,
+    pub syncing: Gauge,
     pub sync_sessions: Family<TwoLabels, Counter>,
     pub sync_records: Family<OneLabel, Counter>,
     pub push_records: Family<OneLabel, Counter>,
@@ -73,6 +79,10 @@ impl Metrics {
             peer_bytes: Family::default(),
             peer_refused: Family::default(),
             peer_connections: Family::default(),
+            peer_dials: Family::default(),
+            peer_unreached: Family::default(),
+            certificate_expires_seconds: Family::default(),
+            syncing: Gauge::default(),
             sync_sessions: Family::default(),
             sync_records: Family::default(),
             push_records: Family::default(),
@@ -163,6 +173,27 @@ impl Metrics {
             "peer_connections",
             "Open peer connections by side",
             self.peer_connections.clone(),
+        );
+        r.register(
+            "peer_dials",
+            "Attempts to connect to peers, by outcome: connected, unreachable, refused, malformed",
+            self.peer_dials.clone(),
+        );
+        r.register(
+            "peer_unreached",
+            "Peers that this node cannot sync with now, with the address and the reason: \
+             unreachable, refused, malformed, session",
+            self.peer_unreached.clone(),
+        );
+        r.register(
+            "certificate_expires_seconds",
+            "Seconds until the certificate of a door expires; negative when it has",
+            self.certificate_expires_seconds.clone(),
+        );
+        r.register(
+            "syncing",
+            "1 while this node waits for its first data and serves nothing",
+            self.syncing.clone(),
         );
         r.register(
             "sync_sessions",

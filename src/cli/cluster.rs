@@ -24,6 +24,11 @@ const FINGERPRINT_CHARS_MAX: usize = 12;
 /// How many digits of a node's id to show: the last ones, as the first ones are its time.
 const ID_CHARS_MAX: usize = 8;
 
+/// Shows how old a report is from this age on. Members report every few seconds.
+const REPORT_AGED: Duration = Duration::from_secs(15);
+/// Mentions a certificate that expires sooner than this: 30 days.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+
 /// `kvs status`
 #[derive(Debug, Args)]
 pub struct Status;
@@ -55,6 +60,24 @@ struct Cluster {
 struct Node {
     id: Option<String>,
     name: Option<String>,
+    syncing: bool,
+    waits_for: String,
+    seeds: Vec<Seed>,
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Seed {
+    seed: String,
+    error: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Certificate {
+    door: String,
+    expires_at: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,8 +90,10 @@ struct Member {
     peer: Option<String>,
     http: Option<String>,
     fingerprint: Option<String>,
+    fingerprint_at: Option<String>,
     last_sync_at: Option<String>,
     clock_skew_ms: Option<i64>,
+    error: Option<String>,
 }
 
 impl Member {
@@ -128,10 +153,68 @@ fn status_lines(cluster: &Cluster) -> Vec<(&'static str, String)> {
         ("fingerprint", cluster.fingerprint.as_deref().map_or_else(unknown, short)),
         ("converged", convergence(cluster, &id)),
     ];
+    lines.extend(troubles(cluster, &id));
     if let Some(micros) = cluster.in_sync_through {
         lines.push(("in sync through", Timestamp::saturating(micros).rfc3339()));
     }
     lines
+}
+
+/// What keeps the node from being a member like others, one line each.
+fn troubles(cluster: &Cluster, id: &str) -> Vec<(&'static str, String)> {
+    let node = &cluster.node;
+    let mut lines = Vec::new();
+    if node.syncing {
+        let waits = Some(&node.waits_for).filter(|words| !words.is_empty());
+        let words = waits.map_or_else(|| "for its first data".to_owned(), Clone::clone);
+        lines.push(("syncing", format!("yes, waits: {words}")));
+    }
+    let running = |member: &&Member| matches!(member.state.as_deref(), Some("alive" | "suspect"));
+    let others = || cluster.members.iter().filter(|member| member.id != id).filter(running);
+    for member in others() {
+        if let Some(error) = &member.error {
+            lines.push(("no sync with", format!("{}: {error}", member.label())));
+        }
+    }
+    if others().next().is_none() && !node.seeds.is_empty() {
+        let silent = node
+            .seeds
+            .iter()
+            .filter_map(|seed| seed.error.as_ref().map(|error| format!("{} ({error})", seed.seed)));
+        let silent: Vec<_> = silent.collect();
+        let (answers, all) = (node.seeds.len() - silent.len(), node.seeds.len());
+        let answer = if answers == 0 {
+            format!("none of {all} seeds answers: {}", silent.join(", "))
+        } else {
+            format!("{answers} of {all} seeds answer")
+        };
+        lines.push(("seeds", format!("alone; {answer}")));
+    }
+    let now = reported_at(&cluster.members, id);
+    for certificate in &node.certificates {
+        let (door, at) = (&certificate.door, certificate.expires_at.as_deref());
+        let left = at.and_then(Timestamp::from_rfc3339).zip(now).map(|(at, now)| at.since(now));
+        let words = match (at, left) {
+            (Some(at), Some(Duration::ZERO)) => format!("{door}: expired at {at}"),
+            (Some(at), Some(left)) if left < RENEW_BEFORE => format!("{door}: expires at {at}"),
+            _ => continue,
+        };
+        lines.push(("certificate", words));
+    }
+    lines
+}
+
+/// The node's own clock, which stands beside its own fingerprint.
+fn reported_at(members: &[Member], id: &str) -> Option<Timestamp> {
+    let own = members.iter().find(|member| member.id == id)?;
+    Timestamp::from_rfc3339(own.fingerprint_at.as_deref()?)
+}
+
+/// How long ago a member reported, by the node's clock, where that is worth telling.
+fn report_age(cluster: &Cluster, member: &Member) -> Option<Duration> {
+    let now = reported_at(&cluster.members, cluster.node.id.as_deref()?)?;
+    let age = now.since(Timestamp::from_rfc3339(member.fingerprint_at.as_deref()?)?);
+    (age >= REPORT_AGED).then_some(age)
 }
 
 fn short(fingerprint: &str) -> String {
@@ -158,7 +241,16 @@ fn member_counts(members: &[Member]) -> String {
 fn convergence(cluster: &Cluster, own: &str) -> String {
     let alive = || cluster.members.iter().filter(|m| m.id != own && m.is_alive());
     match cluster.converged {
-        None => "unknown".to_owned(),
+        None => {
+            let silent: Vec<_> = alive()
+                .filter_map(|m| match (&m.fingerprint, report_age(cluster, m)) {
+                    (None, _) => Some(format!("{} has not reported yet", m.label())),
+                    (_, Some(age)) => Some(format!("{} reported {} ago", m.label(), span(age))),
+                    _ => None,
+                })
+                .collect();
+            ["unknown".to_owned()].into_iter().chain(silent).collect::<Vec<_>>().join(", ")
+        }
         Some(true) if alive().next().is_none() => "yes, with no other alive member".to_owned(),
         Some(true) => "yes, every alive member reports the same fingerprint".to_owned(),
         Some(false) => {
@@ -220,41 +312,51 @@ fn skew(member: &Member) -> String {
     member.clock_skew_ms.map_or_else(|| or_dash(None), |ms| format!("{ms} ms"))
 }
 
-fn short_row(cluster: &Cluster, member: &Member) -> Vec<String> {
-    let this = cluster.node.id.as_deref() == Some(member.id.as_str());
-    let data = match &member.fingerprint {
-        _ if this => "(this node)",
-        None => "unknown",
-        reported if *reported == cluster.fingerprint => "equal",
-        Some(_) => "differs",
+/// How a member's data compares to this node's; `wide` shows another fingerprint, too.
+fn data(cluster: &Cluster, member: &Member, wide: bool) -> String {
+    if cluster.node.id.as_deref() == Some(member.id.as_str()) {
+        return "(this node)".to_owned();
+    }
+    let compared = match &member.fingerprint {
+        None => return "unknown".to_owned(),
+        reported if *reported == cluster.fingerprint => "equal".to_owned(),
+        Some(other) if wide => format!("differs: {}", short(other)),
+        Some(_) => "differs".to_owned(),
     };
+    // what a member reported long ago is no statement about now
+    match report_age(cluster, member) {
+        Some(age) => format!("{compared}, {} ago", span(age)),
+        None => compared,
+    }
+}
+
+/// The state of a member by gossip, and whether sessions with it fail.
+fn state(member: &Member) -> String {
+    let state = dash(member.state.as_ref());
+    if member.error.is_some() { format!("{state}, no sync") } else { state }
+}
+
+fn short_row(cluster: &Cluster, member: &Member) -> Vec<String> {
     let synced = member.last_sync_at.as_deref().unwrap_or("-");
     vec![
         member.label(),
-        dash(member.state.as_ref()),
+        state(member),
         dash(member.http.as_ref()),
-        data.to_owned(),
+        data(cluster, member, false),
         short_time(synced, false),
         skew(member),
     ]
 }
 
 fn wide_row(cluster: &Cluster, member: &Member) -> Vec<String> {
-    let this = cluster.node.id.as_deref() == Some(member.id.as_str());
-    let fingerprint = match &member.fingerprint {
-        _ if this => "(this node)".to_owned(),
-        None => "unknown".to_owned(),
-        reported if *reported == cluster.fingerprint => "equal".to_owned(),
-        Some(other) => format!("differs: {}", short(other)),
-    };
     vec![
         dash(member.name.as_ref()),
         member.id.clone(),
-        dash(member.state.as_ref()),
+        state(member),
         dash(member.http.as_ref()),
         dash(member.gossip.as_ref()),
         dash(member.peer.as_ref()),
-        fingerprint,
+        data(cluster, member, true),
         dash(member.last_sync_at.as_ref()),
         skew(member),
     ]

@@ -117,3 +117,47 @@ fn sync_shows_each_session_and_fails_when_one_did() {
     assert_eq!((rows[2][0], rows[2].last()), ("..c2e1b55d", Some(&"unreachable")));
     assert_eq!(node.requests()[0].line, "POST /cluster/sync");
 }
+
+#[test]
+fn status_says_what_is_known_no_longer_and_what_is_wrong() {
+    let mut report = report();
+    let at = |time: &str| json!(format!("2026-11-23T03:{time}.000000Z"));
+    report["converged"] = Value::Null;
+    report["members"][0]["fingerprint_at"] = at("13:30");
+    report["members"][1]["fingerprint"] = report["fingerprint"].clone();
+    report["members"][1]["fingerprint_at"] = at("12:45");
+    report["members"][1]["error"] = json!("unreachable: no answer within 5 s");
+    let unknown = "unknown, n2 reported 45.00 s ago, n\\u{1b}3 has not reported yet";
+    assert_eq!(words(&report, "converged"), unknown);
+    assert_eq!(words(&report, "no sync with"), "n2: unreachable: no answer within 5 s");
+    let cluster = cluster(&report);
+    let row = wide_row(&cluster, &cluster.members[1]);
+    assert_eq!((row[2].as_str(), row[6].as_str()), ("alive, no sync", "equal, 45.00 s ago"));
+    let row = short_row(&cluster, &cluster.members[1]);
+    assert_eq!((row[1].as_str(), row[3].as_str()), ("alive, no sync", "equal, 45.00 s ago"));
+    let lines = status_lines(&cluster);
+    let absent = ["syncing", "seeds", "certificate"];
+    assert!(lines.iter().all(|(name, _)| !absent.contains(name)), "{lines:?}");
+}
+
+#[test]
+fn status_shows_a_node_that_waits_is_alone_or_has_an_old_certificate() {
+    let mut report = report();
+    report["members"] = json!([report["members"][0], report["members"][3]]);
+    report["members"][0]["fingerprint_at"] = json!("2026-11-23T03:13:30.000000Z");
+    report["node"]["syncing"] = json!(true);
+    report["node"]["waits_for"] = json!("n2 at h2:3 does not answer");
+    report["node"]["seeds"] = json!([{"seed": "a:1", "error": "no answer"}, {"seed": "b:2"}]);
+    let certificate = |day: &str| json!([{"door": "peer", "expires_at": day}]);
+    report["node"]["certificates"] = certificate("2026-12-01T00:00:00.000000Z");
+    assert_eq!(words(&report, "syncing"), "yes, waits: n2 at h2:3 does not answer");
+    assert_eq!(words(&report, "seeds"), "alone; 1 of 2 seeds answer");
+    assert_eq!(words(&report, "certificate"), "peer: expires at 2026-12-01T00:00:00.000000Z");
+    report["node"]["seeds"][1]["error"] = json!("no answer");
+    let none = "alone; none of 2 seeds answers: a:1 (no answer), b:2 (no answer)";
+    assert_eq!(words(&report, "seeds"), none);
+    report["node"]["certificates"] = certificate("2026-11-01T00:00:00.000000Z");
+    assert!(words(&report, "certificate").starts_with("peer: expired at 2026-11-01"));
+    report["node"]["certificates"] = certificate("2027-11-01T00:00:00.000000Z");
+    assert!(status_lines(&cluster(&report)).iter().all(|(name, _)| *name != "certificate"));
+}

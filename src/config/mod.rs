@@ -130,6 +130,7 @@ pub struct SyncConfig {
     pub clock_drift_max: Duration,
     #[serde(deserialize_with = "span")]
     pub bootstrap_wait: Duration,
+    pub serve_alone: bool,
     pub push_queue_max: usize,
 }
 

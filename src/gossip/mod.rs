@@ -7,6 +7,7 @@
 pub mod seal;
 mod seeds;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use self::seal::{SEALED_BYTES_MAX, Seal};
 use self::seeds::Seeds;
 use crate::clock::Clock;
 use crate::config;
-use crate::model::{Member, MemberState};
+use crate::model::member::SeedAnswer;
+use crate::model::{Member, MemberState, NodeId};
 use crate::proto::membership::{Membership, MembershipError, MembershipSettings, Output};
 use crate::proto::secret::Secret;
 use crate::telemetry::Metrics;
@@ -74,6 +76,13 @@ pub struct Gossip {
     pub metrics: Arc<Metrics>,
     /// Receives all members in order of their ids, this node included, on each change.
     pub members: watch::Sender<Vec<(Member, MemberState)>>,
+    /// Whether this node waits for its first data, which the others shall know.
+    pub syncing: watch::Receiver<bool>,
+    /// Receives the members that wait for their first data themselves, before `members` shows what
+    /// came with that news.
+    pub syncing_members: watch::Sender<BTreeSet<NodeId>>,
+    /// Receives which seeds answer, on each change.
+    pub seeds: watch::Sender<Vec<SeedAnswer>>,
 }
 
 impl Gossip {
@@ -99,10 +108,14 @@ impl Gossip {
             clock: self.clock,
             metrics: self.metrics,
             members: self.members,
+            syncing: self.syncing,
+            syncing_members: self.syncing_members,
+            seeds: Seeds::new(self.settings.seeds, own, self.settings.probe_period),
+            seeds_shown: self.seeds,
             drops_logged_at: None,
             dropped: 0,
         };
-        driver.run(Seeds::new(self.settings.seeds, own, self.settings.probe_period), stop).await;
+        driver.run(stop).await;
     }
 }
 
@@ -114,6 +127,10 @@ struct Driver {
     clock: Clock,
     metrics: Arc<Metrics>,
     members: watch::Sender<Vec<(Member, MemberState)>>,
+    syncing: watch::Receiver<bool>,
+    syncing_members: watch::Sender<BTreeSet<NodeId>>,
+    seeds: Seeds,
+    seeds_shown: watch::Sender<Vec<SeedAnswer>>,
     /// When dropped datagrams were last logged.
     drops_logged_at: Option<Instant>,
     /// Datagrams dropped since then.
@@ -121,10 +138,12 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut seeds: Seeds, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         // one byte beyond the limit shows that a datagram is oversized
         let mut buffer = [0; SEALED_BYTES_MAX + 1];
         loop {
+            let syncing = *self.syncing.borrow_and_update();
+            self.machine.set_syncing(self.now(), syncing);
             self.flush().await;
             self.publish();
             let due = self.start + self.machine.next_timeout().unwrap_or_default();
@@ -132,7 +151,7 @@ impl Driver {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 // before `receive`, so that a flood cannot keep a new node from its seeds
-                seeds = seeds.next(alone) => {
+                seeds = self.seeds.next(alone) => {
                     let now = self.now();
                     for seed in seeds {
                         self.machine.announce(now, seed);
@@ -142,6 +161,8 @@ impl Driver {
                     Ok((length, from)) => self.handle(buffer.get(..length), from),
                     Err(error) => pause_after(&error).await,
                 },
+                // an error means that it never changes again
+                Ok(()) = self.syncing.changed() => {}
                 () = sleep_until(due) => {}
             }
             // on every turn and not in the last branch, so that a flood cannot hold up time
@@ -169,8 +190,9 @@ impl Driver {
             Ok(plain) => plain,
             Err(error) => return self.drop_datagram("unsealed", from, &error),
         };
-        if let Err(error) = self.machine.handle_datagram(self.now(), &plain) {
-            self.drop_datagram(error.reason(), from, &error);
+        match self.machine.handle_datagram(self.now(), &plain) {
+            Ok(()) => self.seeds.heard(from, None),
+            Err(error) => self.drop_datagram(error.reason(), from, &error),
         }
     }
 
@@ -193,21 +215,17 @@ impl Driver {
     }
 
     fn publish(&self) {
+        show(&self.seeds_shown, self.seeds.answers());
+        show(&self.syncing_members, self.machine.syncing());
         let members = self.machine.members();
-        let changed = self.members.send_if_modified(|shown| {
-            let changed = *shown != members;
-            if changed {
-                shown.clone_from(&members);
-            }
-            changed
-        });
-        if !changed {
+        if !show(&self.members, members.clone()) {
             return;
         }
         for (name, state) in [
             ("alive", MemberState::Alive),
             ("suspect", MemberState::Suspect),
             ("down", MemberState::Down),
+            ("left", MemberState::Left),
         ] {
             let count = members.iter().filter(|(_, found)| *found == state).count();
             let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -222,6 +240,7 @@ impl Driver {
         error: &dyn std::fmt::Display,
     ) {
         self.metrics.gossip_dropped.get_or_create(&[("reason", reason)]).inc();
+        self.seeds.heard(from, Some(&error.to_string()));
         self.dropped += 1;
         let now = self.clock.instant();
         if self.drops_logged_at.is_some_and(|last| now < last + DROPS_LOGGED_EVERY) {
@@ -242,6 +261,17 @@ impl Driver {
         self.drops_logged_at = Some(now);
         self.dropped = 0;
     }
+}
+
+/// Sends `now` to a watch that shows something else; returns whether it did.
+fn show<T: PartialEq>(watch: &watch::Sender<T>, now: T) -> bool {
+    watch.send_if_modified(|shown| {
+        let changed = *shown != now;
+        if changed {
+            *shown = now;
+        }
+        changed
+    })
 }
 
 /// Ignores the ICMP errors that a stopped peer causes. Logs other errors and pauses, so that a

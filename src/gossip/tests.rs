@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{
-    Arc, CancellationToken, Clock, Duration, Gossip, Member, MemberState, Metrics,
-    SEALED_BYTES_MAX, Seal, Secret, SocketAddr, UdpSocket, config, watch,
+    Arc, BTreeSet, CancellationToken, Clock, Duration, Gossip, Member, MemberState, Metrics,
+    SEALED_BYTES_MAX, Seal, Secret, SeedAnswer, SocketAddr, UdpSocket, config, watch,
 };
 use crate::config::Config;
 use crate::model::{NodeId, Timestamp};
@@ -17,6 +17,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Node {
     address: SocketAddr,
     members: watch::Receiver<Vec<(Member, MemberState)>>,
+    syncing: watch::Sender<bool>,
+    syncing_seen: watch::Receiver<BTreeSet<NodeId>>,
+    seeds: watch::Receiver<Vec<SeedAnswer>>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -30,7 +33,7 @@ async fn bind() -> UdpSocket {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
 }
 
-async fn start(id: u128, secret: Arc<Secret>, seeds: &[String]) -> Node {
+async fn start(id: u128, secret: Arc<Secret>, listed: &[String]) -> Node {
     let socket = bind().await;
     let address = socket.local_addr().unwrap();
     let me = Member {
@@ -45,8 +48,11 @@ async fn start(id: u128, secret: Arc<Secret>, seeds: &[String]) -> Node {
     };
     let defaults = Config::defaults().unwrap().gossip;
     let probe_period = Duration::from_millis(100);
-    let settings = config::GossipConfig { seeds: seeds.to_vec(), probe_period, ..defaults };
+    let settings = config::GossipConfig { seeds: listed.to_vec(), probe_period, ..defaults };
     let (sender, members) = watch::channel(vec![]);
+    let (syncing_members, syncing_seen) = watch::channel(BTreeSet::new());
+    let (seed_sender, seeds) = watch::channel(vec![]);
+    let syncing = watch::channel(false).0;
     let metrics = Metrics::new();
     let stop = CancellationToken::new();
     let gossip = Gossip {
@@ -58,9 +64,12 @@ async fn start(id: u128, secret: Arc<Secret>, seeds: &[String]) -> Node {
         clock: Clock::system(),
         metrics: metrics.clone(),
         members: sender,
+        syncing: syncing.subscribe(),
+        syncing_members,
+        seeds: seed_sender,
     };
     let task = tokio::spawn(gossip.run(stop.clone()));
-    Node { address, members, metrics, stop, task }
+    Node { address, members, syncing, syncing_seen, seeds, metrics, stop, task }
 }
 
 impl Node {
@@ -116,10 +125,44 @@ async fn three_nodes_join_by_one_seed_and_see_one_leave() {
     assert!(first.metrics.gossip_bytes.get_or_create(&[("direction", "sent")]).get() > 0);
     third.stop.cancel();
     timeout(DEADLINE, third.task).await.unwrap().unwrap();
-    let rest = [(1, MemberState::Alive), (2, MemberState::Alive), (3, MemberState::Down)];
+    let rest = [(1, MemberState::Alive), (2, MemberState::Alive), (3, MemberState::Left)];
     first.sees(&rest).await;
     second.sees(&rest).await;
-    assert_eq!(third.members.borrow()[2].1, MemberState::Down);
+    assert_eq!(third.members.borrow()[2].1, MemberState::Left);
+    assert!(first.line("kvs_members{state=\"left\"} 1"), "{}", first.metrics.text());
+}
+
+#[tokio::test]
+async fn members_tell_whether_they_wait_for_data_and_stay_alive_meanwhile() {
+    let [mut first, second, mut third] = three().await;
+    for syncing in [true, false] {
+        second.syncing.send_replace(syncing);
+        let expected = BTreeSet::from_iter(syncing.then(|| NodeId::from_u128(2)));
+        for node in [&mut first, &mut third] {
+            let wait = node.syncing_seen.wait_for(|seen| *seen == expected);
+            assert!(timeout(DEADLINE, wait).await.is_ok_and(|seen| seen.is_ok()), "{syncing}");
+            assert!(node.members.borrow().iter().all(|(_, state)| *state == MemberState::Alive));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_seed_without_an_answer_is_shown_with_its_reason() {
+    let silent = bind().await.local_addr().unwrap().to_string();
+    let other = start(2, secret(2), &[]).await;
+    let known = other.address.to_string();
+    let mut node =
+        start(1, secret(1), &["no.such.host.invalid:1".into(), silent.clone(), known]).await;
+    let shown = |seeds: &Vec<SeedAnswer>| {
+        let errors: Vec<_> = seeds.iter().filter_map(|seed| seed.error.as_deref()).collect();
+        errors.len() == 3 && errors[0].contains("cannot be resolved") && errors[1] == "no answer"
+    };
+    assert!(timeout(DEADLINE, node.seeds.wait_for(shown)).await.is_ok_and(|s| s.is_ok()));
+    assert_eq!(node.seeds.borrow()[1].seed, silent);
+    let third = start(3, secret(1), &[node.address.to_string()]).await;
+    let mut seeds = third.seeds.clone();
+    let answers = |seeds: &Vec<SeedAnswer>| seeds.iter().all(|seed| seed.error.is_none());
+    assert!(timeout(DEADLINE, seeds.wait_for(answers)).await.is_ok_and(|s| s.is_ok()));
 }
 
 #[tokio::test]
@@ -194,6 +237,9 @@ async fn a_seed_that_starts_later_is_found() {
         clock: Clock::system(),
         metrics: Metrics::new(),
         members: sender,
+        syncing: watch::channel(false).1,
+        syncing_members: watch::channel(BTreeSet::new()).0,
+        seeds: watch::channel(vec![]).0,
     };
     let stop = CancellationToken::new();
     let task = tokio::spawn(gossip.run(stop.clone()));

@@ -27,7 +27,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use server::listener::serve;
-pub use state::State;
+pub use state::{Outlook, State};
 
 /// The resources as a service, for requests that are made inside this process. The parts that
 /// [`serve`] adds to every answer are missing: node and request ids, counts, the catch of panics.

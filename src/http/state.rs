@@ -12,7 +12,7 @@ use super::answer::error::{Error, Unavailable};
 use super::server::limits::{BodyBudget, Budget, LARGE_BYTES_MIN, PERMIT_WAIT, Permit};
 use crate::clock::Clock;
 use crate::config::{Config, LimitsConfig};
-use crate::model::member::{PeerStatus, SyncReport};
+use crate::model::member::{CertificateLife, PeerStatus, SeedAnswer, SyncReport};
 use crate::model::{Member, MemberState, NodeId};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -68,6 +68,30 @@ pub struct State {
     pub sync: mpsc::Sender<oneshot::Sender<Vec<SyncReport>>>,
     /// `true` while this node waits for its first data and refuses reads and writes.
     pub syncing: watch::Receiver<bool>,
+    /// What else the API shows of the cluster.
+    pub outlook: Outlook,
+}
+
+/// What the parts of the node report about its place in the cluster.
+pub struct Outlook {
+    /// What a node waits for that waits for its first data, in words; empty when there is nothing
+    /// to say.
+    pub waits_for: watch::Receiver<String>,
+    /// Which seeds answer.
+    pub seeds: watch::Receiver<Vec<SeedAnswer>>,
+    /// The certificates of this node.
+    pub certificates: watch::Receiver<Vec<CertificateLife>>,
+}
+
+impl Default for Outlook {
+    /// That of a node without a cluster.
+    fn default() -> Self {
+        Self {
+            waits_for: watch::channel(String::new()).1,
+            seeds: watch::channel(Vec::new()).1,
+            certificates: watch::channel(Vec::new()).1,
+        }
+    }
 }
 
 impl fmt::Debug for State {
@@ -129,6 +153,14 @@ impl App {
 
     /// Refuses reads and writes as `syncing` until this node has its first data.
     pub(crate) fn check_serving(&self) -> Result<(), Error> {
-        if *self.state.syncing.borrow() { Err(Unavailable::Syncing.into()) } else { Ok(()) }
+        if !*self.state.syncing.borrow() {
+            return Ok(());
+        }
+        let waits_for = self.state.outlook.waits_for.borrow().clone();
+        Err(if waits_for.is_empty() {
+            Unavailable::Syncing.into()
+        } else {
+            Error::WaitsFor(waits_for)
+        })
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -70,6 +71,16 @@ pub enum MemberState {
     Suspect,
     /// The member was declared down, or was not heard of since this node started.
     Down,
+    /// The member stopped in order and said so.
+    Left,
+}
+
+impl MemberState {
+    /// Whether the member runs, as far as gossip knows: it is alive or suspect.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Alive | Self::Suspect)
+    }
 }
 
 /// A node as the others know it. Decoding does not check it: call [`Member::check`] on a member
@@ -128,6 +139,23 @@ impl Member {
         }
     }
 
+    /// The member of `members` that keeps this one out: one that runs under the same name and came
+    /// first. The directory that was made first decides, because a restart does not change that.
+    #[must_use]
+    pub fn rival<'a>(&self, members: &'a [(Self, MemberState)]) -> Option<&'a Self> {
+        let rank = |member: &Self| (member.joined_at, member.id);
+        let running = members.iter().filter(|(_, state)| state.is_up()).map(|(member, _)| member);
+        running
+            .filter(|other| other.name == self.name && rank(other) < rank(self))
+            .min_by_key(|other| rank(other))
+    }
+
+    /// Whether the two cannot run at once, because one has an address of the other.
+    #[must_use]
+    pub fn shares_address(&self, other: &Self) -> bool {
+        self.gossip == other.gossip || self.peer == other.peer
+    }
+
     /// Checks a name: 1 to [`NAME_BYTES_MAX`] ASCII letters, digits, `-` or `.`, not starting with
     /// `-` or `.`.
     ///
@@ -153,16 +181,62 @@ pub struct Report {
     pub now: Timestamp,
 }
 
-/// What this node knows about a peer beyond gossip.
+/// A report, and when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldReport {
+    /// What the peer reported.
+    pub report: Report,
+    /// When it came by this node's clock, to be shown.
+    pub at: Timestamp,
+    /// When it came by monotonic time, to tell how old it is.
+    pub received: Instant,
+}
+
+/// Whether a peer answers on its peer port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// No attempt to connect has ended yet.
+    #[default]
+    Untried,
+    /// The latest attempt succeeded.
+    Reached,
+    /// The latest attempt failed.
+    Unreached,
+}
+
+/// What this node knows about a peer beyond gossip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// The latest report, and when it came by this node's clock.
-    pub report: Option<(Report, Timestamp)>,
+    /// The latest report.
+    pub report: Option<HeldReport>,
+    /// Whether the peer answers.
+    pub reach: Reach,
+    /// Why the latest attempt to connect, or the latest session, failed. `None` after a session
+    /// that came to its end, and before the first.
+    pub error: Option<String>,
     /// When the latest session with the peer ended, on either side's initiative.
     pub last_sync_at: Option<Timestamp>,
     /// How far the peer's clock is ahead of this node's, in milliseconds; wrong by at most half a
-    /// round trip.
+    /// round trip. `None` while the peer is not reached.
     pub clock_skew_ms: Option<i64>,
+}
+
+/// A seed, and whether it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedAnswer {
+    /// The seed as it is configured.
+    pub seed: String,
+    /// Why it has not answered lately; `None` when it has.
+    pub error: Option<String>,
+}
+
+/// Until when a certificate of this node is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateLife {
+    /// The door that shows the certificate: `peer`.
+    pub door: &'static str,
+    /// When it expires, or has expired.
+    pub expires_at: Timestamp,
 }
 
 /// How one session with a peer went, seen from the side that began it.

@@ -11,6 +11,14 @@ use crate::store::{Store, WriteError};
 /// The pause after the store failed to take the members.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// The members that the store has from earlier runs; none when it cannot tell.
+pub(super) fn known(store: &Store) -> Vec<Member> {
+    store.members().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the members of earlier runs; joining by the seeds");
+        Vec::new()
+    })
+}
+
 /// Writes all members to the store on each change, this node included. `known` are those that the
 /// store has already. Retries failed writes. Runs until `stop`.
 pub async fn persist(

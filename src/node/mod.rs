@@ -6,16 +6,18 @@
 
 mod error;
 pub mod members;
+mod news;
 mod ready;
 mod signals;
+mod views;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +25,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Durability};
 use crate::gossip::Gossip;
 use crate::http;
-use crate::model::member::{PeerStatus, SyncReport};
-use crate::model::{Member, MemberState, NodeId, Timestamp};
+use crate::model::member::CertificateLife;
+use crate::model::{Member, MemberState, Timestamp};
 use crate::peer::{Bound, Endpoint};
 use crate::proto::secret::Secret;
 use crate::replication::Replication;
@@ -34,7 +36,9 @@ use crate::store::writer::Writer;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 pub use error::NodeError;
+use news::News;
 use signals::Signals;
+use views::{Views, alone, waits_for_data};
 
 /// Streams that peers opened and that may wait for replication.
 const INCOMING_MAX: usize = 64;
@@ -50,14 +54,6 @@ struct RunningPart {
     task: JoinHandle<()>,
     /// Makes `task` end in order.
     stop: CancellationToken,
-}
-
-/// What the HTTP front end reads from gossip and replication.
-struct Views {
-    members: watch::Receiver<Vec<(Member, MemberState)>>,
-    peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
-    sync: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<SyncReport>>>,
-    syncing: watch::Receiver<bool>,
 }
 
 /// The secret and the bound sockets of a clustered node. Made before the store opens, so that a
@@ -117,6 +113,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         peers: views.peers,
         sync: views.sync,
         syncing: views.syncing,
+        outlook: views.outlook,
     };
     let stop = CancellationToken::new();
     let task = tokio::spawn(http::serve(listener, state, stop.clone()));
@@ -300,12 +297,12 @@ fn start_cluster(
     let (peers_sender, peers) = watch::channel(BTreeMap::new());
     let waits = waits_for_data(config, store)?;
     let (syncing_sender, syncing) = watch::channel(waits);
+    let (syncing_members_sender, syncing_members) = watch::channel(BTreeSet::new());
+    let (seeds_sender, seeds) = watch::channel(Vec::new());
+    let (waits_for_sender, waits_for) = watch::channel(String::new());
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
-    let known = store.members().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot read the members of earlier runs; joining by the seeds");
-        Vec::new()
-    });
+    let known = members::known(store);
     let cluster_id = sockets.secret.cluster_id();
     let gossip = Gossip {
         socket: Box::new(sockets.gossip),
@@ -316,7 +313,11 @@ fn start_cluster(
         clock: clock.clone(),
         metrics: metrics.clone(),
         members: members_sender,
+        syncing: syncing.clone(),
+        syncing_members: syncing_members_sender,
+        seeds: seeds_sender,
     };
+    let certificates = sockets.peer.certificates().map(|c| (c.shown(), c.reload()));
     let endpoint = Arc::new(Endpoint::new(
         sockets.peer,
         me.clone(),
@@ -337,45 +338,46 @@ fn start_cluster(
         peers: peers_sender,
         requests,
         syncing: syncing_sender,
+        syncing_members,
+        waits_for: waits_for_sender,
     };
-    let mut start = |name, run: futures_util::future::BoxFuture<'static, ()>, stop| {
-        parts.push(RunningPart { name, task: tokio::spawn(run), stop });
-    };
-    let stop = CancellationToken::new();
-    start("gossip", Box::pin(gossip.run(stop.clone())), stop);
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    start("the peer endpoint", Box::pin(async move { endpoint.run(stopped).await }), stop);
-    let stop = CancellationToken::new();
-    start("replication", Box::pin(replication.run(stop.clone())), stop);
-    let stop = CancellationToken::new();
-    let persisting = members::persist(store.clone(), known, members.clone(), stop.clone());
-    start("the member table", Box::pin(persisting), stop);
-    Ok(Views { members, peers, sync, syncing })
+    let table = (store.clone(), known, members.clone());
+    start(parts, "gossip", |stop| gossip.run(stop));
+    start(parts, "the peer endpoint", |stop| async move { endpoint.run(stop).await });
+    start(parts, "replication", |stop| replication.run(stop));
+    start(parts, "the member table", |stop| members::persist(table.0, table.1, table.2, stop));
+    let outlook = http::Outlook { waits_for, seeds, ..http::Outlook::default() };
+    let mut views = Views { members, peers, sync, syncing, outlook };
+    start_watching(config, clock, me, certificates, &mut views, parts)?;
+    Ok(views)
 }
 
-/// Whether this node must receive a peer's data before it serves: it has seeds and has never had
-/// the cluster's data.
-fn waits_for_data(config: &Config, store: &Store) -> Result<bool, NodeError> {
-    let damaged = |error: store::ReadError| NodeError::Open {
-        path: config.node.data_dir.display().to_string(),
-        error: error.into(),
-    };
-    Ok(!config.gossip.seeds.is_empty() && !store.is_bootstrapped().map_err(damaged)?)
-}
-
-/// The views of a node without a cluster: one member, no peers, and empty answers to sync requests.
-fn alone(me: &Member) -> Views {
-    let (sync, mut requests) = mpsc::channel::<crate::replication::SyncRequest>(SYNC_REQUESTS_MAX);
-    tokio::spawn(async move {
-        while let Some(request) = requests.recv().await {
-            let _ = request.send(Vec::new());
-        }
-    });
-    Views {
-        members: watch::channel(vec![(me.clone(), MemberState::Alive)]).1,
-        peers: watch::channel(BTreeMap::new()).1,
-        sync,
-        syncing: watch::channel(false).1,
+/// Starts the parts that tell people of the cluster, and the reload of its certificates.
+fn start_watching(
+    config: &Config,
+    clock: &Clock,
+    me: &Member,
+    certificates: Option<(watch::Receiver<Vec<CertificateLife>>, Arc<Notify>)>,
+    views: &mut Views,
+    parts: &mut Vec<RunningPart>,
+) -> Result<(), NodeError> {
+    if let Some((shown, reload)) = certificates {
+        views.outlook.certificates = shown;
+        let hang_up = signals::hang_up().map_err(NodeError::System)?;
+        start(parts, "the reload", |stop| signals::reload_on_hangup(hang_up, reload, stop));
     }
+    let news = News::new(config, clock, me.id, views);
+    start(parts, "the news of members", |stop| news.tell(stop));
+    Ok(())
+}
+
+/// Starts a part that runs until its token is cancelled.
+fn start<F: Future<Output = ()> + Send + 'static>(
+    parts: &mut Vec<RunningPart>,
+    name: &'static str,
+    run: impl FnOnce(CancellationToken) -> F,
+) {
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(stop.clone()));
+    parts.push(RunningPart { name, task, stop });
 }

@@ -1,9 +1,13 @@
 //! The signals that a node handles.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::sync::Arc;
 
-/// SIGTERM and SIGINT stop the node. SIGHUP is caught and logged, because its default action would
-/// kill the process and operators send it to reload.
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// SIGTERM and SIGINT stop the node. SIGHUP is caught, because its default action would kill the
+/// process and operators send it to reload; see also [`reload_on_hangup`].
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -28,10 +32,33 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
                     tracing::info!(
-                        "ignored SIGHUP: this version cannot reload its configuration; restart it"
+                        "SIGHUP: certificate files are read again; other settings need a restart"
                     );
                 }
             }
         }
     }
+}
+
+/// Notifies `reload` at each SIGHUP, until `stop`.
+pub(super) async fn reload_on_hangup(
+    mut hang_up: Signal,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            received = hang_up.recv() => match received {
+                Some(()) => reload.notify_one(),
+                None => return stop.cancelled().await,
+            },
+        }
+    }
+}
+
+/// Receives SIGHUP, besides the [`Signals`] of the node.
+pub(super) fn hang_up() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

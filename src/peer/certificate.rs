@@ -301,9 +301,11 @@ pub(super) fn carries(names: &[String], name: &str) -> bool {
     names.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
-/// When a certificate (DER) expires.
-pub(super) fn valid_until(der: &[u8]) -> Result<Timestamp, CertificateError> {
-    Ok(timestamp(parse(der)?.validity().not_after.timestamp()))
+/// From when and until when a certificate (DER) is valid.
+pub(super) fn validity(der: &[u8]) -> Result<(Timestamp, Timestamp), CertificateError> {
+    let certificate = parse(der)?;
+    let validity = certificate.validity();
+    Ok((timestamp(validity.not_before.timestamp()), timestamp(validity.not_after.timestamp())))
 }
 
 /// Whether a certificate (DER) may sign others.

@@ -12,7 +12,6 @@ use super::certificate::{self, CertificateError};
 use super::tls::{Files, Material};
 use crate::clock::Clock;
 use crate::config;
-use crate::model::Timestamp;
 
 /// Warn about a certificate that expires sooner than this.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
@@ -56,8 +55,8 @@ pub fn check_files(settings: &config::PeerConfig, name: &str, clock: &Clock) -> 
         let material = Material { authorities, chain, key };
         found.take(files.check_key(&material));
         if let Some(own) = material.chain.first() {
-            let end = certificate::valid_until(own).map(Timestamp::rfc3339).unwrap_or_default();
-            let verified = files.verify(&material, own, clock);
+            let end = certificate::validity(own).map(|(_, end)| end.rfc3339()).unwrap_or_default();
+            let verified = files.verify(&material, own, clock.now());
             found.take(verified.map_err(|e| files.explain(e, &end)));
         }
     }
@@ -80,7 +79,7 @@ impl FileFindings {
 
     /// Warns of a certificate that ends soon. One that has ended is a fault of another check.
     fn check_end(&mut self, file: &Path, der: &CertificateDer<'_>, advice: &str, clock: &Clock) {
-        let Ok(end) = certificate::valid_until(der) else { return };
+        let Ok((_, end)) = certificate::validity(der) else { return };
         if end > clock.now() && end.since(clock.now()) < RENEW_BEFORE {
             let (file, end) = (file.display(), end.rfc3339());
             self.warnings.push(format!("{file}: expires at {end}; {advice} before that"));

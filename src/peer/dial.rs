@@ -58,7 +58,7 @@ impl Endpoint {
     async fn reach(&self, to: &Member) -> Result<Connection, Failure> {
         let connecting = self
             .quic
-            .connect_with(self.client.clone(), to.peer, &to.name)
+            .connect_with(self.client(), to.peer, &to.name)
             .map_err(|e| unconnectable(e, to))?;
         let connection = connecting.await.map_err(|e| failure_of(&e, to))?;
         match self.greet(&connection, to).await {

@@ -4,7 +4,7 @@
 //! failure of one connection does not end the loop. Must not know what the streams carry.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -18,7 +18,8 @@ use super::connections::{CLOSED_IN_ORDER, EndpointShared, OpenConnections};
 use super::hello::Hello;
 use super::link::Incoming;
 use super::refusal::Refusals;
-use super::tls::{self, Tls};
+use super::renewal::Certificates;
+use super::tls::{self, Loaded, Tls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::Member;
@@ -60,6 +61,7 @@ pub enum StartError {
 /// A bound socket and verified certificates. Gives the address before the [`Endpoint`] exists.
 pub struct Bound {
     tls: Tls,
+    certificates: Option<Certificates>,
     socket: UdpSocket,
     address: SocketAddr,
 }
@@ -74,7 +76,16 @@ impl Bound {
         name: &str,
         clock: &Clock,
     ) -> Result<Self, StartError> {
-        Self::with_tls(tls::load(settings, name, clock)?, settings.listen)
+        let Loaded { tls, validity, .. } = tls::load(settings, name, clock)?;
+        let bound = Self::with_tls(tls, settings.listen)?;
+        let certificates = Certificates::new(settings, name, clock, validity);
+        Ok(Self { certificates: Some(certificates), ..bound })
+    }
+
+    /// The certificate files; `None` when the certificates come from elsewhere.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
     }
 
     pub(super) fn with_tls(tls: Tls, listen: SocketAddr) -> Result<Self, StartError> {
@@ -85,7 +96,7 @@ impl Bound {
         // best effort: a smaller buffer only costs speed
         let _ = options.set_recv_buffer_size(SOCKET_BYTES);
         let _ = options.set_send_buffer_size(SOCKET_BYTES);
-        Ok(Self { tls, socket, address })
+        Ok(Self { tls, certificates: None, socket, address })
     }
 
     /// The bound address. Its port is never 0.
@@ -99,7 +110,9 @@ impl Bound {
 /// runs.
 pub struct Endpoint {
     pub(super) quic: quinn::Endpoint,
-    pub(super) client: quinn::ClientConfig,
+    client: Mutex<quinn::ClientConfig>,
+    /// Taken by [`Endpoint::run`].
+    certificates: Mutex<Option<Certificates>>,
     pub(super) shared: Arc<EndpointShared>,
     handshakes: Arc<Semaphore>,
 }
@@ -129,7 +142,20 @@ impl Endpoint {
         let open = OpenConnections::default();
         let shared = EndpointShared { own, own_bytes, clock, metrics, refusals, incoming, open };
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        Ok(Self { quic, client: bound.tls.client, shared: Arc::new(shared), handshakes })
+        let client = Mutex::new(bound.tls.client);
+        let certificates = Mutex::new(bound.certificates);
+        Ok(Self { quic, client, certificates, shared: Arc::new(shared), handshakes })
+    }
+
+    /// How this node dials.
+    pub(super) fn client(&self) -> quinn::ClientConfig {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses other certificates from now on. Open connections stay as they are.
+    fn renew(&self, tls: Tls) {
+        self.quic.set_server_config(Some(tls.server));
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = tls.client;
     }
 
     /// Accepts connections until `stop`. Then closes all connections, dialed ones too, and waits up
@@ -137,10 +163,12 @@ impl Endpoint {
     /// Dropping the future ends the accepted connections.
     pub async fn run(&self, stop: CancellationToken) {
         let mut connections = JoinSet::new();
+        let mut renewing = Box::pin(self.keep_renewed());
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = &mut renewing => {}
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(
@@ -162,6 +190,16 @@ impl Endpoint {
         connections.shutdown().await;
         // a peer that misses the close notices the silence
         let _ = tokio::time::timeout(CLOSE_WAIT, self.quic.wait_idle()).await;
+    }
+
+    /// Follows the certificate files, if there are any. Never ends.
+    async fn keep_renewed(&self) {
+        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut certificates) = certificates else { return std::future::pending().await };
+        loop {
+            let tls = certificates.renewed(&self.shared.metrics).await;
+            self.renew(tls);
+        }
     }
 
     fn admit(&self, arrived: quinn::Incoming, connections: &mut JoinSet<()>) {

@@ -120,7 +120,7 @@ impl Node {
 
     /// A connection after the TLS handshake, before any hello.
     async fn raw(&self, to: &Self) -> Connection {
-        let client = self.endpoint.client.clone();
+        let client = self.endpoint.client();
         let to = &to.me;
         within(self.endpoint.quic.connect_with(client, to.peer, &to.name).unwrap()).await.unwrap()
     }

@@ -10,7 +10,8 @@ use bytes::{BufMut, Bytes};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::error::PeerError;
+use super::error::{FrameError, PeerError};
+use super::pace::{Pace, read, write};
 use crate::telemetry::Metrics;
 
 pub use crate::proto::wire::FRAME_BYTES_MAX;
@@ -46,34 +47,6 @@ impl Counters {
             received: bytes("received"),
             malformed: refused("malformed"),
             oversized: refused("oversized"),
-        }
-    }
-}
-
-/// Why a frame was not sent or received. Only after `Silent` can the stream still be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
-    #[error("the stream broke: {0}")]
-    Lost(#[from] std::io::Error),
-    #[error("the stream ended inside a frame")]
-    Truncated,
-    #[error("the frame has {bytes} bytes; at most {bytes_max} are allowed")]
-    Oversized { bytes: usize, bytes_max: usize },
-    #[error("the peer was silent for {0:?}")]
-    Silent(Duration),
-    #[error("an earlier frame was sent only in part")]
-    Broken,
-}
-
-impl From<FrameError> for PeerError {
-    fn from(error: FrameError) -> Self {
-        match error {
-            FrameError::Truncated | FrameError::Oversized { .. } => {
-                Self::Malformed(error.to_string())
-            }
-            FrameError::Lost(_) | FrameError::Silent(_) | FrameError::Broken => {
-                Self::Unreachable(error.to_string())
-            }
         }
     }
 }
@@ -114,6 +87,14 @@ impl Stream {
     /// As [`Sender::send`].
     pub async fn send(&mut self, frame: &[u8]) -> Result<(), PeerError> {
         self.sender.send(frame).await
+    }
+
+    /// Sends one frame, with a bound on silence; see [`Sender::send_within`].
+    ///
+    /// # Errors
+    /// As [`Sender::send_within`].
+    pub async fn send_within(&mut self, frame: &[u8], idle: Duration) -> Result<(), PeerError> {
+        self.sender.send_within(frame, idle).await
     }
 
     /// The next frame, `None` after a clean end; see [`Receiver::receive`].
@@ -186,7 +167,20 @@ impl Sender {
         self.put(frame).await.map_err(PeerError::from)
     }
 
+    /// Like [`Sender::send`], but gives up when the stream takes no byte for `idle`, or, after the
+    /// first `idle`, fewer than 1,000 bytes a second. The length of the frame sets no limit.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], and `Unreachable` when it gave up.
+    pub async fn send_within(&mut self, frame: &[u8], idle: Duration) -> Result<(), PeerError> {
+        self.put_paced(frame, Some(Pace::new(idle))).await.map_err(PeerError::from)
+    }
+
     pub(super) async fn put(&mut self, frame: &[u8]) -> Result<(), FrameError> {
+        self.put_paced(frame, None).await
+    }
+
+    async fn put_paced(&mut self, frame: &[u8], mut pace: Option<Pace>) -> Result<(), FrameError> {
         let bytes = frame.len();
         let oversized = FrameError::Oversized { bytes, bytes_max: FRAME_BYTES_MAX };
         let Some(length) = u32::try_from(bytes).ok().filter(|_| bytes <= FRAME_BYTES_MAX) else {
@@ -201,10 +195,10 @@ impl Sender {
         if coalesced {
             self.scratch.extend_from_slice(frame);
         }
-        self.writer.write_all(&self.scratch).await?;
+        write(&mut self.writer, &self.scratch, &mut pace).await?;
         let mut sent = self.scratch.len();
         if !coalesced {
-            self.writer.write_all(frame).await?;
+            write(&mut self.writer, frame, &mut pace).await?;
             sent += bytes;
         }
         self.writer.flush().await?;
@@ -283,12 +277,12 @@ impl Receiver {
         self.counted(received)
     }
 
-    /// Like [`Receiver::receive`], but gives up when no byte arrives for `idle`. Each call starts
-    /// the wait anew.
+    /// Like [`Receiver::receive`], but gives up when no byte arrives for `idle`, or when a frame
+    /// that has begun brings, after another `idle`, fewer than 1,000 bytes a second. Each call
+    /// starts anew.
     ///
     /// # Errors
-    /// As [`Receiver::receive`], and `Unreachable` when no byte arrived for `idle`; then it can be
-    /// called again.
+    /// As [`Receiver::receive`], and `Unreachable` when it gave up; then it can be called again.
     pub async fn receive_within(&mut self, idle: Duration) -> Result<Option<Bytes>, PeerError> {
         let received = self.next(Some(idle)).await;
         self.counted(received)
@@ -315,6 +309,7 @@ impl Receiver {
         &mut self,
         idle: Option<Duration>,
     ) -> Result<Option<Bytes>, FrameError> {
+        let mut pace = None;
         loop {
             let Some(expected) = self.expected else {
                 if self.read_length(idle).await? {
@@ -333,7 +328,12 @@ impl Receiver {
                 self.frame.reserve_exact(step);
             }
             let mut room = (&mut self.frame).limit(missing);
-            if read(self.reader.read_buf(&mut room), idle).await? == 0 {
+            let reading = self.reader.read_buf(&mut room);
+            let came = match idle.map(|idle| pace.get_or_insert_with(|| Pace::new(idle))) {
+                Some(pace) => pace.keep(reading, FrameError::Silent).await?,
+                None => reading.await?,
+            };
+            if came == 0 {
                 return Err(FrameError::Truncated);
             }
         }
@@ -379,18 +379,6 @@ impl Receiver {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-}
-
-/// One read, bounded by `idle`. Cancel-safe because tokio's `read_buf` is.
-async fn read(
-    reading: impl Future<Output = std::io::Result<usize>>,
-    idle: Option<Duration>,
-) -> Result<usize, FrameError> {
-    let Some(idle) = idle else { return Ok(reading.await?) };
-    match tokio::time::timeout(idle, reading).await {
-        Ok(bytes) => Ok(bytes?),
-        Err(_) => Err(FrameError::Silent(idle)),
     }
 }
 

@@ -186,3 +186,53 @@ proptest! {
         assert_eq!(end, clean);
     }
 }
+
+/// How long the frames below may be silent.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Passes on `piece` bytes each `pause`, until either side ends.
+async fn thin(mut from: DuplexStream, mut to: DuplexStream, piece: usize, pause: Duration) {
+    let mut bytes = vec![0; piece];
+    while let Ok(came @ 1..) = from.read(&mut bytes).await {
+        tokio::time::sleep(pause).await;
+        if to.write_all(&bytes[..came]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends 100,000 bytes through a link of this speed; the errors of both ends, and how long it took.
+async fn sent_through(piece: usize, pause: Duration) -> (Option<String>, Option<String>, u64) {
+    let ((near, wire), (far_wire, far)) = (tokio::io::duplex(1024), tokio::io::duplex(1024));
+    let (mut near, mut far) = (over(near), receiver(far));
+    let began = tokio::time::sleep(Duration::ZERO).deadline();
+    let frame = vec![7; 100_000];
+    let sending = async {
+        let sent = near.send_within(&frame, IDLE).await;
+        drop(near);
+        sent.err().map(|error| error.to_string())
+    };
+    let receiving = async {
+        let received = far.receive_within(IDLE).await;
+        drop(far);
+        received.err().map(|error| error.to_string())
+    };
+    let carry = thin(wire, far_wire, piece, pause);
+    let (sent, received, ()) = tokio::join!(sending, receiving, carry);
+    let took = tokio::time::sleep(Duration::ZERO).deadline() - began;
+    (sent, received, took.as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thin_link_gets_a_long_frame_through_and_a_dribble_does_not_hold_a_stream() {
+    let ms = Duration::from_millis;
+    let (sent, received, took) = sent_through(128, ms(100)).await;
+    assert_eq!((sent, received), (None, None), "1.3 kB a second");
+    assert!(took > 60, "{took} s: longer than any silence");
+    let (sent, received, took) = sent_through(128, ms(2000)).await;
+    assert!(sent.is_some_and(|e| e.contains("bytes a second")), "64 B a second");
+    assert!(received.is_some() && took < 60, "{took} s");
+    let (sent, received, took) = sent_through(128, IDLE * 2).await;
+    assert!(sent.is_some_and(|e| e.contains("took no byte")), "nothing moves");
+    assert!(received.is_some_and(|e| e.contains("silent")) && took <= 120, "{took} s");
+}

@@ -17,8 +17,10 @@ mod error;
 pub mod framing;
 mod hello;
 mod link;
+mod pace;
 mod pem;
 mod refusal;
+mod renewal;
 mod tls;
 
 pub use check::{FileFindings, check_files};
@@ -28,3 +30,4 @@ pub use framing::{Counters, FRAME_BYTES_MAX, Receiver, Sender, Stream};
 pub use hello::Hello;
 pub use link::{Dialer, Incoming, Link, StreamKind};
 pub use refusal::Refusal;
+pub use renewal::Certificates;

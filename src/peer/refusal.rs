@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::framing::FrameError;
+use super::error::FrameError;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 

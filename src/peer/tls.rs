@@ -29,11 +29,10 @@ use super::certificate::{self, CertificateError};
 use super::pem;
 use crate::clock::Clock;
 use crate::config;
+use crate::model::Timestamp;
 
 /// The application protocol. Its number changes when the hello or the frames change.
 const ALPN: &[u8] = b"kvs/1";
-/// At the start, warn about a certificate that expires sooner than this.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 /// How often QUIC pings a silent peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// A connection ends after this silence: three pings were lost.
@@ -65,16 +64,40 @@ pub(super) struct Material {
     pub(super) key: PrivateKeyDer<'static>,
 }
 
-/// Reads and verifies the files that `settings` names, for the node `name`.
+/// What [`load`] gives.
+pub(super) struct Loaded {
+    pub(super) tls: Tls,
+    /// From when and until when the node's certificate is valid.
+    pub(super) validity: (Timestamp, Timestamp),
+    /// Whether the certificate is valid now. If not, peers refuse this node, and nothing else.
+    pub(super) is_valid: bool,
+}
+
+/// Reads and verifies the files that `settings` names, for the node `name`. A certificate that is
+/// only outside of its validity is no error: the node can serve what it has, and the clock may be
+/// wrong.
 pub(super) fn load(
     settings: &config::PeerConfig,
     name: &str,
     clock: &Clock,
-) -> Result<Tls, CertificateError> {
+) -> Result<Loaded, CertificateError> {
     let files = Files::new(settings, name)?;
     let material = files.read()?;
-    files.check(&material, clock)?;
-    configure(material, clock).map_err(|e| CertificateError::Failed(e.to_string()))
+    let (validity, is_valid) = files.check(&material, clock)?;
+    let tls = configure(material, clock).map_err(|e| CertificateError::Failed(e.to_string()))?;
+    Ok(Loaded { tls, validity, is_valid })
+}
+
+/// A hash of the files that `settings` names, which changes when one of them does.
+pub(super) fn files_hash(settings: &config::PeerConfig) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    for path in [&settings.ca, &settings.cert, &settings.key] {
+        // a file that cannot be read counts as one of its own
+        let bytes = path.as_deref().and_then(|path| std::fs::read(path).ok());
+        let bytes = bytes.map(|bytes| *blake3::hash(&bytes).as_bytes()).unwrap_or_default();
+        hash.update(&bytes);
+    }
+    *hash.finalize().as_bytes()
 }
 
 /// The files of a node and its name.
@@ -134,7 +157,12 @@ impl<'a> Files<'a> {
         format!("make one with `kvs cert node {}`", self.name)
     }
 
-    fn check(&self, material: &Material, clock: &Clock) -> Result<(), CertificateError> {
+    /// When the certificate is valid, and whether that is now.
+    fn check(
+        &self,
+        material: &Material,
+        clock: &Clock,
+    ) -> Result<((Timestamp, Timestamp), bool), CertificateError> {
         for authority in &material.authorities {
             let is_ca = certificate::is_ca(authority);
             if !is_ca.map_err(|e| unusable(self.ca, e.to_string()))? {
@@ -146,23 +174,17 @@ impl<'a> Files<'a> {
         let Some(own) = material.chain.first() else {
             return Err(unusable(self.cert, "holds no certificate"));
         };
-        let valid_until = certificate::valid_until(own);
-        let valid_until = valid_until.map_err(|e| unusable(self.cert, e.to_string()))?;
+        let validity = certificate::validity(own);
+        let (from, until) = validity.map_err(|e| unusable(self.cert, e.to_string()))?;
         self.check_key(material)?;
-        let explained = |e| self.explain(e, &valid_until.rfc3339());
-        self.verify(material, own, clock).map_err(explained)?;
+        let now = clock.now();
+        // everything but the time is wrong at any time
+        let then = now.clamp(from, until.max(from));
+        self.verify(material, own, then).map_err(|e| self.explain(e, &until.rfc3339()))?;
         if !certificate::carries(&certificate::dns_names(own), self.name) {
             return Err(self.unnamed());
         }
-        if valid_until.since(clock.now()) < RENEW_BEFORE {
-            tracing::warn!(
-                "{}: expires at {}; {} and restart this node before that",
-                self.cert.display(),
-                valid_until.rfc3339(),
-                self.make_node(),
-            );
-        }
-        Ok(())
+        Ok(((from, until), then == now))
     }
 
     pub(super) fn check_key(&self, material: &Material) -> Result<(), CertificateError> {
@@ -186,10 +208,10 @@ impl<'a> Files<'a> {
         &self,
         material: &Material,
         own: &CertificateDer<'_>,
-        clock: &Clock,
+        now: Timestamp,
     ) -> Result<(), Error> {
         let verifiers = Verifiers::new(&material.authorities)?;
-        let now = unix_time(clock);
+        let now = unix_time(now);
         let intermediates = material.chain.get(1..).unwrap_or_default();
         let name =
             ServerName::try_from(self.name).map_err(|_| Error::from(Verdict::NotValidForName))?;
@@ -359,12 +381,12 @@ impl fmt::Debug for WallTime {
 
 impl TimeProvider for WallTime {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(unix_time(&self.0))
+        Some(unix_time(self.0.now()))
     }
 }
 
-fn unix_time(clock: &Clock) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_micros(clock.now().micros()))
+fn unix_time(now: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_micros(now.micros()))
 }
 
 #[cfg(test)]

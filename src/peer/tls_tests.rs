@@ -38,7 +38,7 @@ impl Dir {
         self.write("n1-key.pem", &key);
     }
 
-    fn load_at(&self, clock: &Clock) -> Result<Tls, CertificateError> {
+    fn load_at(&self, clock: &Clock) -> Result<Loaded, CertificateError> {
         let path = |name| Some(self.dir.path().join(name));
         let listen = "127.0.0.1:0".parse().unwrap();
         let (ca, cert, key) = (path("ca.pem"), path("n1.pem"), path("n1-key.pem"));
@@ -106,13 +106,20 @@ fn a_certificate_without_the_nodes_name_is_found() {
 }
 
 #[test]
-fn a_certificate_outside_its_validity_is_found() {
+fn a_certificate_outside_its_validity_loads_and_is_told_apart() {
     let dir = Dir::new();
-    let at = |micros| Clock::from_source(Fixed::new(micros, 1));
-    let error = |micros| dir.load_at(&at(micros)).err().expect("refused").to_string();
-    let late = error(NOW + 732 * 86_400_000_000);
-    assert!(late.contains("expired at 2028-01-02") && late.contains("kvs cert node n1"), "{late}");
-    let early = error(NOW - 7_200_000_000);
-    assert!(early.contains("not valid yet"), "{early}");
-    assert!(dir.load_at(&at(NOW + 730 * 86_400_000_000)).is_ok());
+    let at = |micros| {
+        let loaded = dir.load_at(&Clock::from_source(Fixed::new(micros, 1))).unwrap();
+        (loaded.is_valid, loaded.validity.1.rfc3339()[..10].to_owned())
+    };
+    let until = "2028-01-02".to_owned();
+    assert_eq!(at(NOW + 732 * 86_400_000_000), (false, until.clone()), "expired");
+    assert_eq!(at(NOW - 7_200_000_000), (false, until.clone()), "not valid yet");
+    assert_eq!(at(NOW + 730 * 86_400_000_000), (true, until));
+    // what else is wrong still is
+    let other = Dir::new();
+    dir.write("ca.pem", &other.read("ca.pem"));
+    let late = Clock::from_source(Fixed::new(NOW + 732 * 86_400_000_000, 1));
+    let error = dir.load_at(&late).err().expect("refused").to_string();
+    assert!(error.contains("is not signed by the authority in"), "{error}");
 }

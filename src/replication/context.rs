@@ -1,16 +1,23 @@
 //! The state that all tasks of replication share.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::intake::Intake;
 use super::status::Status;
 use crate::clock::Clock;
 use crate::config;
 use crate::model::member::Report;
+use crate::model::{Member, MemberState};
 use crate::peer::Dialer;
 use crate::proto::reconcile::Replica;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+
+/// How long a peer may take no byte of a frame. A slower one loses the connection.
+pub(super) const SEND_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Handles for the task of a peer or of a stream. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +29,8 @@ pub(super) struct Context {
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: Status,
     pub(super) intake: Intake,
+    /// All members and their states, from gossip.
+    pub(super) members: watch::Receiver<Vec<(Member, MemberState)>>,
 }
 
 impl Context {
@@ -34,5 +43,17 @@ impl Context {
             syncing: self.status.is_syncing(),
             now: self.clock.now(),
         }
+    }
+
+    /// Why this node refuses `peer`; `None` when it does not.
+    pub(super) fn refuses(&self, peer: &Member) -> Option<String> {
+        let members = self.members.borrow();
+        let rival = peer.rival(&members)?;
+        Some(format!(
+            "another member named {} runs (id {}, at {}) and came first; give the later one \
+             another node.name and a certificate for it, or stop the earlier one: the later one \
+             may join once that is down",
+            rival.name, rival.id, rival.gossip,
+        ))
     }
 }

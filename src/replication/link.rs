@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::context::Context;
+use super::interruption::Interruption;
 use super::pull::{self, SessionEnd};
 use super::push;
 use crate::model::Member;
@@ -40,6 +41,7 @@ pub(super) struct PeerLink {
     orders: mpsc::Receiver<Order>,
     /// The wait before the next attempt, from [`RETRY_MIN`] to [`RETRY_MAX`].
     retry: Duration,
+    interruption: Interruption,
 }
 
 /// The session under way, and the orders it answers.
@@ -50,7 +52,8 @@ struct RunningSession {
 
 impl PeerLink {
     pub(super) fn new(context: Context, member: Member, orders: mpsc::Receiver<Order>) -> Self {
-        Self { context, member, orders, retry: RETRY_MIN }
+        let interruption = Interruption::new(&context, &member);
+        Self { context, member, orders, retry: RETRY_MIN, interruption }
     }
 
     /// Connects and serves, again and again. Runs until aborted.
@@ -59,10 +62,11 @@ impl PeerLink {
             match self.context.dialer.clone().dial(&self.member).await {
                 Ok(link) => {
                     tracing::debug!(peer = %self.member.name, "connected");
+                    self.interruption.dialed();
                     self.serve(link).await;
                 }
                 Err(error) => {
-                    tracing::debug!(peer = %self.member.name, %error, "cannot connect");
+                    self.interruption.not_dialed(&error);
                     self.refuse_orders(&error.to_string());
                 }
             }
@@ -114,6 +118,8 @@ impl PeerLink {
                     for waiting in session.take().map(|s| s.waiting).unwrap_or_default() {
                         let _ = waiting.send(report.clone());
                     }
+                    let error = report.error.filter(|_| end == SessionEnd::Failed);
+                    self.interruption.session_ended(error);
                     match end {
                         // a new connection may work where this one does not
                         SessionEnd::Failed => break,

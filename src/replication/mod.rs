@@ -4,15 +4,17 @@
 //! (`serve`). Records from peers go through the store's one writer like all others, and are never
 //! forwarded. Must not know HTTP, gossip, or how frames travel.
 
+mod bootstrap;
 mod context;
 mod intake;
+mod interruption;
 mod link;
 mod pull;
 mod push;
 mod serve;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::model::{Member, MemberState, NodeId};
 use crate::peer::{Dialer, Incoming};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use bootstrap::{Bootstrap, Candidate};
 use context::Context;
 use intake::Intake;
 use link::{Order, PeerLink};
@@ -41,6 +44,8 @@ pub type SyncRequest = oneshot::Sender<Vec<SyncReport>>;
 const ORDERS_MAX: usize = 16;
 /// The deadline of a [`SyncRequest`], for all peers together.
 const SYNC_WAIT: Duration = Duration::from_secs(30);
+/// How often a node that waits for its first data checks whether to go on waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The pause after the store failed to persist that this node has its first data.
 const PERSIST_AGAIN: Duration = Duration::from_secs(5);
 
@@ -69,12 +74,18 @@ pub struct Replication {
     /// Whether this node still waits for its first data, as an empty node with seeds does. Becomes
     /// `false` here, once.
     pub syncing: watch::Sender<bool>,
+    /// The members that wait for their first data themselves, from gossip.
+    pub syncing_members: watch::Receiver<BTreeSet<NodeId>>,
+    /// Receives what this node waits for, in words; empty when there is nothing to say.
+    pub waits_for: watch::Sender<String>,
 }
 
 /// The running task of one peer.
 struct PeerTask {
     /// The peer as it was when the task began; a changed address needs a new task.
     member: Member,
+    /// When the task began. Earlier reports may be those of an earlier process.
+    since: std::time::Instant,
     orders: mpsc::Sender<Order>,
     task: tokio::task::AbortHandle,
 }
@@ -87,23 +98,30 @@ impl Replication {
             dialer: self.dialer,
             settings: Arc::new(self.settings.clone()),
             clock: self.clock.clone(),
-            metrics: self.metrics,
+            metrics: self.metrics.clone(),
             intake: Intake::new(self.syncing.subscribe()),
-            status: Status::new(self.peers, self.syncing),
+            status: Status::new(self.peers, self.syncing, self.metrics),
+            members: self.members.clone(),
         };
         let mut links = PeerLinks {
             running: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            rival: None,
             tasks: JoinSet::new(),
             rng: self.clock.rng(),
             me: self.me,
             context: context.clone(),
         };
+        let wait = &self.settings;
+        let began = self.clock.instant();
+        let mut rule = Bootstrap::new(began, wait.bootstrap_wait, wait.serve_alone);
         let (mut incoming, mut requests) = (self.incoming, self.requests);
         let mut members = self.members;
         members.mark_changed();
-        let waited = bootstrap(context.clone());
-        tokio::pin!(waited);
-        let mut waiting = true;
+        let bootstrapped = persist_bootstrapped(context.clone());
+        tokio::pin!(bootstrapped);
+        let mut unpersisted = true;
+        let mut look = Box::pin(tokio::time::sleep(Duration::ZERO));
         let mut next = Box::pin(tokio::time::sleep(links.jittered(self.settings.interval)));
         loop {
             tokio::select! {
@@ -122,7 +140,14 @@ impl Replication {
                     links.sync_one();
                     next.set(tokio::time::sleep(links.jittered(self.settings.interval)));
                 }
-                () = &mut waited, if waiting => waiting = false,
+                () = &mut look, if context.status.is_syncing() => {
+                    links.look(&mut rule, &self.syncing_members.borrow(), &self.waits_for);
+                    look.set(tokio::time::sleep(LOOK_EVERY));
+                }
+                () = &mut bootstrapped, if unpersisted => {
+                    unpersisted = false;
+                    self.waits_for.send_replace(String::new());
+                }
                 Some(ended) = links.tasks.join_next() => {
                     log_panic(ended);
                     links.running.retain(|_, running| !running.task.is_finished());
@@ -136,9 +161,8 @@ impl Replication {
 
 /// Persists the end of the wait for first data. A node that stops in the middle of its first
 /// session waits again after its next start.
-async fn bootstrap(context: Context) {
-    let wait = context.settings.bootstrap_wait;
-    context.status.wait_for_data(wait, context.clock.clone()).await;
+async fn persist_bootstrapped(context: Context) {
+    context.status.serves().await;
     while let Err(error) = context.store.set_bootstrapped().await {
         tracing::warn!(%error, "cannot store that this node has its first data; trying again");
         tokio::time::sleep(PERSIST_AGAIN).await;
@@ -149,6 +173,10 @@ async fn bootstrap(context: Context) {
 struct PeerLinks {
     /// One task per reachable peer.
     running: BTreeMap<NodeId, PeerTask>,
+    /// Members that run under the name of one that came first.
+    refused: BTreeSet<NodeId>,
+    /// The member that came first under the name of this node, and so keeps it out.
+    rival: Option<Member>,
     /// These tasks, and those that serve streams and requests.
     tasks: JoinSet<()>,
     rng: StdRng,
@@ -168,19 +196,29 @@ impl PeerLinks {
     fn follow(&mut self, members: &[(Member, MemberState)]) {
         let others = || members.iter().filter(|(member, _)| member.id != self.me.id);
         self.context.store.set_others(others().next().is_some());
-        let reachable: BTreeMap<NodeId, &Member> = others()
-            .filter(|(_, state)| *state != MemberState::Down)
+        let up: Vec<&Member> = others()
+            .filter(|(_, state)| state.is_up())
+            .map(|(member, _)| member)
             // an earlier node had this node's address and is gone
-            .filter(|(member, _)| member.peer != self.me.peer)
-            .map(|(member, _)| (member.id, member))
+            .filter(|member| !member.shares_address(&self.me))
             .collect();
+        self.note_rivals(members, &up);
+        let up = up.into_iter().filter(|member| !self.refused.contains(&member.id));
+        let reachable: BTreeMap<NodeId, &Member> = up.map(|member| (member.id, member)).collect();
         self.running.retain(|id, running| {
             let stays = reachable.get(id).is_some_and(|member| **member == running.member);
             if !stays {
                 running.task.abort();
+                self.context.status.disconnected(*id);
             }
             stays
         });
+        for id in &self.refused {
+            let refused = members.iter().find(|(member, _)| member.id == *id);
+            if let Some(why) = refused.and_then(|(member, _)| self.context.refuses(member)) {
+                self.context.status.dialed(*id, Some(&format!("refused: {why}")));
+            }
+        }
         for (id, member) in reachable {
             if self.running.contains_key(&id) {
                 continue;
@@ -188,9 +226,98 @@ impl PeerLinks {
             let (orders, queue) = mpsc::channel(ORDERS_MAX);
             let link = PeerLink::new(self.context.clone(), member.clone(), queue);
             let task = self.tasks.spawn(link.run());
-            self.running.insert(id, PeerTask { member: member.clone(), orders, task });
+            let since = self.context.clock.instant().into_std();
+            self.running.insert(id, PeerTask { member: member.clone(), since, orders, task });
         }
         assert!(!self.running.contains_key(&self.me.id), "a node is not its own peer");
+        let is_refused = |id| self.refused.contains(id);
+        assert!(!self.running.keys().any(is_refused), "a refused member is no peer");
+    }
+
+    /// Notes which members run under one name, and says so once: the one that came later is
+    /// refused, be it another node or this one.
+    fn note_rivals(&mut self, members: &[(Member, MemberState)], up: &[&Member]) {
+        let mut refused = BTreeSet::new();
+        for member in up {
+            let Some(rival) = member.rival(members) else { continue };
+            refused.insert(member.id);
+            if self.refused.contains(&member.id) {
+                continue;
+            }
+            let Member { name, id, gossip, .. } = member;
+            let first = rival.id;
+            if member.shares_address(rival) {
+                tracing::info!("{name} ({id}) joins once {first}, whose place it took, is down");
+            } else {
+                tracing::warn!(
+                    "refuses the member {name} ({id}) at {gossip}: {name} ({first}) at {} runs \
+                     under the same name and came first; give one of the two another node.name",
+                    rival.gossip
+                );
+            }
+        }
+        assert!(!refused.contains(&self.me.id), "a node does not refuse itself");
+        for gone in self.refused.difference(&refused) {
+            self.context.status.disconnected(*gone);
+        }
+        self.refused = refused;
+        let rival = self.me.rival(members).filter(|rival| !rival.shares_address(&self.me));
+        if let Some(rival) = rival
+            && self.rival.as_ref().is_none_or(|known| known.id != rival.id)
+        {
+            tracing::warn!(
+                "the other members refuse this node: {} ({}) at {} runs under its name and came \
+                 first; give this node another node.name and a certificate for it, or stop the \
+                 other one",
+                rival.name,
+                rival.id,
+                rival.gossip
+            );
+        }
+        self.rival = rival.cloned();
+    }
+
+    /// Decides whether this node has waited for its first data long enough.
+    fn look(
+        &self,
+        rule: &mut Bootstrap,
+        syncing: &BTreeSet<NodeId>,
+        waits_for: &watch::Sender<String>,
+    ) {
+        let own = self.context.report().fingerprint;
+        let candidate = |(id, running): (&NodeId, &PeerTask)| {
+            let status = self.context.status.of(*id);
+            let held = status.report.filter(|held| held.received >= running.since);
+            let equal = held.is_some_and(|held| held.report.fingerprint == own);
+            Candidate {
+                id: *id,
+                name: running.member.name.clone(),
+                address: running.member.peer,
+                syncing: syncing.contains(id),
+                reach: status.reach,
+                equal: equal && status.last_sync_at.is_some(),
+                error: status.error,
+            }
+        };
+        let candidates: Vec<_> = self.running.iter().map(candidate).collect();
+        let advice = rule.look(self.context.clock.instant(), &candidates);
+        if advice.serve {
+            return self.context.status.serve();
+        }
+        for id in advice.ask {
+            if let Some(running) = self.running.get(&id) {
+                // a full queue: sessions with this peer are due anyway
+                let _ = running.orders.try_send(Order { answer: None });
+            }
+        }
+        if advice.say {
+            tracing::warn!("this node waits for its first data: {}", advice.waits_for);
+        }
+        waits_for.send_if_modified(|shown| {
+            let changed = *shown != advice.waits_for;
+            *shown = advice.waits_for;
+            changed
+        });
     }
 
     fn serve(&mut self, incoming: Incoming) {
@@ -227,7 +354,9 @@ impl PeerLinks {
                     _ if !sent => failed("too many requests wait for this peer; try again later"),
                     Ok(Ok(report)) => report,
                     Ok(Err(_)) => failed("the peer left the cluster"),
-                    Err(_) => failed("the peer did not answer within 30 s"),
+                    Err(_) => {
+                        failed("no session has ended within 30 s; one that goes on is not cut")
+                    }
                 });
             }
             // the client may have disconnected

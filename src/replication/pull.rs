@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Context;
+use super::context::{Context, SEND_SILENCE_MAX};
 use super::intake::Turn;
 use crate::model::NodeId;
 use crate::model::member::SyncReport;
@@ -135,7 +135,7 @@ impl Attempt {
                 Step::Send(request) => {
                     let before = context.clock.now();
                     let first = initiator.peer().is_none();
-                    stream.send(&wire::encode(&request)).await?;
+                    stream.send_within(&wire::encode(&request), SEND_SILENCE_MAX).await?;
                     let frame = stream.receive_within(ANSWER_WAIT).await?;
                     let frame = frame.ok_or(PullError::Ended)?;
                     let response = wire::decode(&frame)?;
@@ -143,11 +143,14 @@ impl Attempt {
                     if let (true, Some(report)) = (first, initiator.peer()) {
                         let after = context.clock.now();
                         context.status.compared_clocks(id, report.now, before, after);
-                        context.status.reported(id, report, after);
+                        context.status.reported(id, report, &context.clock);
                     }
                 }
                 Step::Done(report) => {
-                    context.status.finished(id, report, context.clock.now());
+                    // what it lacked at the beginning it may have gained since, in ranges that were
+                    // compared by then
+                    let had_all = initiator.peer().is_some_and(|begun| !begun.syncing);
+                    context.status.finished(id, report, had_all, &context.clock);
                     stream.finish().await?;
                     return Ok(());
                 }

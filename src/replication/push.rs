@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::context::Context;
+use super::context::{Context, SEND_SILENCE_MAX};
 use crate::model::{NodeId, Record};
 use crate::peer::{Link, PeerError, StreamKind};
 use crate::proto::wire::{self, Push, WireRecord};
@@ -21,10 +21,9 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const REPORT_AFTER: Duration = Duration::from_millis(20);
 /// How often to look for changes that the loop does not push, such as merges from other peers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Deadline for sending one frame. A slower peer loses the connection.
-const SEND_WAIT: Duration = Duration::from_secs(30);
-/// The longest time between two reports.
-const REPORT_AGAIN: Duration = Duration::from_secs(5);
+/// The longest time between two reports; with a shorter `sync.interval` that one, so that the peer
+/// never holds an old report while all is well.
+const REPORT_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Runs until the stream breaks, and returns the reason. Signals `lost` when the peer missed
 /// commits.
@@ -41,6 +40,7 @@ pub(super) async fn push(
     };
     let (mut reported, mut reported_at) = ([0; 32], context.clock.instant());
     let mut report_at = reported_at;
+    let report_again = context.settings.interval.min(REPORT_AGAIN_MAX);
     loop {
         let mut message = None;
         tokio::select! {
@@ -63,7 +63,7 @@ pub(super) async fn push(
             () = tokio::time::sleep_until(report_at) => {
                 let report = context.report();
                 let now = context.clock.instant();
-                if report.fingerprint != reported || now >= reported_at + REPORT_AGAIN {
+                if report.fingerprint != reported || now >= reported_at + report_again {
                     (reported, reported_at) = (report.fingerprint, now);
                     message = Some(Push::Report(report));
                 }
@@ -87,11 +87,7 @@ async fn send(
         let counter = context.metrics.push_records.get_or_create(&[("direction", "sent")]);
         counter.inc_by(records.len() as u64);
     }
-    let frame = wire::encode(message);
-    let sent = tokio::time::timeout(SEND_WAIT, stream.send(&frame));
-    sent.await.unwrap_or_else(|_| {
-        Err(PeerError::Unreachable("the peer did not accept a push within 30 s".to_owned()))
-    })
+    stream.send_within(&wire::encode(message), SEND_SILENCE_MAX).await
 }
 
 /// The records of the client writes among `first` and the changes behind it, up to one frame.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::context::Context;
-use crate::model::{Key, NodeId, Record};
+use super::context::{Context, SEND_SILENCE_MAX};
+use crate::model::{Key, Member, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
@@ -29,15 +29,17 @@ enum ServeError {
     Write(#[from] WriteError),
     #[error("malformed: {0}")]
     Malformed(#[from] wire::WireError),
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Serves one stream to its end, and tells the peer why a session failed.
 pub(super) async fn serve(context: Context, incoming: Incoming) {
     let Incoming { from, kind, mut stream } = incoming;
     let result = match kind {
-        StreamKind::Push => merge_pushes(&context, from.id, &mut stream).await,
+        StreamKind::Push => merge_pushes(&context, &from, &mut stream).await,
         StreamKind::Session => {
-            let result = serve_session(&context, from.id, &mut stream).await;
+            let result = serve_session(&context, &from, &mut stream).await;
             let outcome = if result.is_ok() { "done" } else { "failed" };
             let labels = [("side", "serve"), ("outcome", outcome)];
             context.metrics.sync_sessions.get_or_create(&labels).inc();
@@ -49,6 +51,13 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
         Err(ServeError::Peer(PeerError::Unreachable(why))) => {
             tracing::debug!(peer = %from.name, why, "a stream ended");
         }
+        Err(ServeError::Refused(why)) => {
+            // the log tells it once, where the members are followed
+            context.metrics.peer_refused.get_or_create(&[("reason", "name")]).inc();
+            if kind == StreamKind::Session {
+                fail(&mut stream, why).await;
+            }
+        }
         Err(error) => {
             // `peer::framing` has already counted truncated and oversized frames
             if matches!(
@@ -59,28 +68,39 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
             }
             tracing::warn!(peer = %from.name, %error, "ended a stream of this peer");
             if kind == StreamKind::Session {
-                // best effort: the peer may be gone already
-                let _ = stream.send(&wire::encode(&Response::Failed(error.to_string()))).await;
-                let _ = stream.finish().await;
+                fail(&mut stream, error.to_string()).await;
             }
         }
     }
 }
 
+/// Tells the peer why its session ends. Best effort: it may be gone already.
+async fn fail(stream: &mut Stream, why: String) {
+    let response = wire::encode(&Response::Failed(why));
+    let _ = stream.send_within(&response, SEND_SILENCE_MAX).await;
+    let _ = stream.finish().await;
+}
+
+/// Fails when another member of the peer's name came first.
+fn check_name(context: &Context, from: &Member) -> Result<(), ServeError> {
+    context.refuses(from).map_or(Ok(()), |why| Err(ServeError::Refused(why)))
+}
+
 /// Merges the records that a peer pushes, frame by frame.
 async fn merge_pushes(
     context: &Context,
-    id: NodeId,
+    from: &Member,
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
     while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
+        check_name(context, from)?;
         match wire::decode(&frame)? {
             Push::Records(records) => {
                 let count = records.len() as u64;
                 context.metrics.push_records.get_or_create(&RECEIVED).inc_by(count);
                 context.store.apply(checked(context, records).await?).await?;
             }
-            Push::Report(report) => context.status.reported(id, report, context.clock.now()),
+            Push::Report(report) => context.status.reported(from.id, report, &context.clock),
         }
     }
     Ok(())
@@ -97,17 +117,20 @@ async fn checked(
 
 async fn serve_session(
     context: &Context,
-    id: NodeId,
+    from: &Member,
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
+    let mut had_all = false;
     while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
+        check_name(context, from)?;
         let request: Request = wire::decode(&frame)?;
         match &request {
             Request::Begin { report, .. } => {
-                context.status.reported(id, *report, context.clock.now());
+                had_all = !report.syncing;
+                context.status.reported(from.id, *report, &context.clock);
             }
             Request::End(report) => {
-                context.status.finished(id, *report, context.clock.now());
+                context.status.finished(from.id, *report, had_all, &context.clock);
             }
             _ => {}
         }
@@ -126,7 +149,7 @@ async fn serve_session(
                 Response::Taken
             }
         };
-        stream.send(&wire::encode(&response)).await?;
+        stream.send_within(&wire::encode(&response), SEND_SILENCE_MAX).await?;
     }
     Ok(())
 }

@@ -7,33 +7,38 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::model::member::{PeerStatus, Report};
+use crate::model::member::{HeldReport, PeerStatus, Reach, Report};
 use crate::model::{NodeId, Timestamp};
+use crate::telemetry::Metrics;
 
-/// How long a report counts as recent. Peers report every few seconds.
-const REPORT_RECENT: Duration = Duration::from_secs(15);
 /// Reports that arrive over two streams can overtake each other by at most this.
 const REPORTS_APART_MAX: Duration = Duration::from_secs(60);
-/// How often a node that waits for data checks whether to go on waiting.
-const WAIT_CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// Shared by all tasks of replication. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Status {
     peers: Arc<watch::Sender<BTreeMap<NodeId, PeerStatus>>>,
     syncing: Arc<watch::Sender<bool>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Status {
     pub(super) fn new(
         peers: watch::Sender<BTreeMap<NodeId, PeerStatus>>,
         syncing: watch::Sender<bool>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { peers: Arc::new(peers), syncing: Arc::new(syncing) }
+        metrics.syncing.set(i64::from(*syncing.borrow()));
+        Self { peers: Arc::new(peers), syncing: Arc::new(syncing), metrics }
     }
 
     fn change(&self, id: NodeId, change: impl FnOnce(&mut PeerStatus)) {
         self.peers.send_modify(|peers| change(peers.entry(id).or_default()));
+    }
+
+    /// What is known of the peer `id`.
+    pub(super) fn of(&self, id: NodeId) -> PeerStatus {
+        self.peers.borrow().get(&id).cloned().unwrap_or_default()
     }
 
     /// Whether this node still waits for its first data.
@@ -41,9 +46,52 @@ impl Status {
         *self.syncing.borrow()
     }
 
-    /// Records a report of the peer `id` that arrived at `now`.
-    pub(super) fn reported(&self, id: NodeId, report: Report, now: Timestamp) {
-        self.change(id, |status| replace_older(&mut status.report, report, now));
+    /// Ends the wait for first data.
+    pub(super) fn serve(&self) {
+        self.metrics.syncing.set(0);
+        self.syncing.send_if_modified(std::mem::take);
+    }
+
+    /// Resolves when this node no longer waits for its first data.
+    pub(super) async fn serves(&self) {
+        // an error means that the sender is gone, and it is in `self`
+        let _ = self.syncing.subscribe().wait_for(|syncing| !syncing).await;
+    }
+
+    /// Records the end of an attempt to connect to the peer `id`.
+    pub(super) fn dialed(&self, id: NodeId, error: Option<&str>) {
+        self.change(id, |status| match error {
+            // a session must show that the connection works
+            None => status.reach = Reach::Reached,
+            Some(error) => {
+                status.reach = Reach::Unreached;
+                status.error = Some(error.to_owned());
+                // nobody knows how its clock stands now
+                status.clock_skew_ms = None;
+            }
+        });
+    }
+
+    /// Records that a session with the peer `id` failed.
+    pub(super) fn failed(&self, id: NodeId, error: &str) {
+        self.change(id, |status| status.error = Some(error.to_owned()));
+    }
+
+    /// Records that the peer `id` answers sessions.
+    pub(super) fn works(&self, id: NodeId) {
+        self.change(id, |status| status.error = None);
+    }
+
+    /// Forgets what is true only of a peer to which this node connects.
+    pub(super) fn disconnected(&self, id: NodeId) {
+        self.change(id, |status| {
+            (status.reach, status.error, status.clock_skew_ms) = (Reach::Untried, None, None);
+        });
+    }
+
+    /// Records a report of the peer `id` that arrives now.
+    pub(super) fn reported(&self, id: NodeId, report: Report, clock: &Clock) {
+        self.change(id, |status| replace_older(&mut status.report, report, clock));
     }
 
     /// Records the skew of a peer's clock, which showed `theirs` at some instant between `before`
@@ -60,53 +108,28 @@ impl Status {
         self.change(id, |status| status.clock_skew_ms = Some(millis(theirs) - middle));
     }
 
-    /// Records a complete session with a peer: each side has every record that the other had. Ends
-    /// the wait for first data if the peer had all of the cluster's.
-    pub(super) fn finished(&self, id: NodeId, report: Report, now: Timestamp) {
+    /// Records a complete session with a peer: each side has every record that the other had when
+    /// it began. Ends the wait for first data if the peer `had_all` of the cluster's by then.
+    pub(super) fn finished(&self, id: NodeId, report: Report, had_all: bool, clock: &Clock) {
         self.change(id, |status| {
-            replace_older(&mut status.report, report, now);
-            status.last_sync_at = Some(now);
+            replace_older(&mut status.report, report, clock);
+            status.last_sync_at = Some(clock.now());
         });
-        if has_data(&report) {
-            self.syncing.send_if_modified(std::mem::take);
+        if had_all {
+            self.serve();
         }
     }
-
-    /// Resolves when the node no longer waits for first data. Ends the wait itself once `wait` has
-    /// passed and no recent report of a peer shows data.
-    pub(super) async fn wait_for_data(&self, wait: Duration, clock: Clock) {
-        let mut syncing = self.syncing.subscribe();
-        let began = clock.instant();
-        while *syncing.borrow_and_update() {
-            let now = clock.now();
-            let offers_data = |status: &PeerStatus| {
-                status.report.is_some_and(|(report, at)| {
-                    has_data(&report) && now.since(at) <= wait.max(REPORT_RECENT)
-                })
-            };
-            let expected = self.peers.borrow().values().any(offers_data);
-            if !expected && began.elapsed() >= wait {
-                self.syncing.send_replace(false);
-            }
-            // `finished` can end the wait before the next check
-            let _ = tokio::time::timeout(WAIT_CHECK_EVERY, syncing.changed()).await;
-        }
-    }
-}
-
-/// Whether a node with this report can give another all of the cluster's data.
-fn has_data(report: &Report) -> bool {
-    report.records > 0 && !report.syncing
 }
 
 /// Replaces `latest` unless `report` is older: reports arrive over several streams and can overtake
 /// each other. A step back by [`REPORTS_APART_MAX`] or more means that the peer's clock was set, so
 /// such a report counts as newer.
-fn replace_older(latest: &mut Option<(Report, Timestamp)>, report: Report, now: Timestamp) {
+fn replace_older(latest: &mut Option<HeldReport>, report: Report, clock: &Clock) {
     let overtaken = |latest: &Report| {
         report.now < latest.now && latest.now.since(report.now) < REPORTS_APART_MAX
     };
-    if !latest.is_some_and(|(latest, _)| overtaken(&latest)) {
-        *latest = Some((report, now));
+    if !latest.is_some_and(|latest| overtaken(&latest.report)) {
+        let received = clock.instant().into_std();
+        *latest = Some(HeldReport { report, at: clock.now(), received });
     }
 }

@@ -23,6 +23,7 @@ pub enum Action {
     Start(usize),
     Resume(usize),
     Uncut(u64),
+    Unblock(usize),
     Readable(usize),
     Quick(usize),
     /// Cuts one node off from all others for a while, then the next one.
@@ -66,6 +67,10 @@ impl World {
                 self.report(format!("cut {cut} ends"));
                 self.network().uncut(cut);
             }
+            Action::Unblock(slot) => {
+                self.report(format!("connections of node {slot} get through again"));
+                self.network().unblock(address(slot));
+            }
             Action::Readable(slot) => {
                 self.report(format!("the disk of node {slot} can be read again"));
                 self.nodes[slot].disk.set_readable(true);
@@ -88,6 +93,7 @@ impl World {
             Event::Isolated { .. } => ("isolated", true),
             Event::Rolling { .. } => ("rolling", true),
             Event::Flapping { .. } => ("flapping", true),
+            Event::Blocked { .. } => ("blocked", true),
             Event::Paused { at, .. } => ("paused", here(at)),
             Event::Killed { at, .. } => ("killed", here(at)),
             Event::PowerLost { at, .. } => ("power lost", here(at)),
@@ -116,6 +122,10 @@ impl World {
             Event::Isolated { at, lasting } => self.isolate(at, lasting),
             Event::Rolling { each } => self.roll(0, each),
             Event::Flapping { a, b, each, times } => self.flap(a, b, each, times),
+            Event::Blocked { at, lasting } => {
+                self.network().block(address(at));
+                self.plan_after(lasting, Action::Unblock(at));
+            }
             Event::Paused { at, lasting } => {
                 self.network().pause(address(at));
                 self.plan_after(lasting, Action::Resume(at));

@@ -155,3 +155,24 @@ fn a_loss_of_power_leaves_no_transaction_in_part() {
     let outcome = run(plan);
     assert!(count(&outcome, "power lost") > 30 && outcome.audited.txns > 100);
 }
+
+/// A node loses its disk and hears of a node that serves, but cannot connect to it. It must wait,
+/// however long that takes.
+#[test]
+fn an_empty_node_waits_for_a_member_that_it_only_hears_of() {
+    let (begin, lasting) = (Duration::from_secs(2), Duration::from_secs(14));
+    let absent = Duration::from_secs(1);
+    let events =
+        [(begin, Event::Blocked { at: 1, lasting }), (begin, Event::Emptied { at: 1, absent })];
+    let outcome = run(plan(2, events));
+    assert!(count(&outcome, "blocked") == 1 && count(&outcome, "emptied") == 1);
+    assert_eq!(outcome.waits_ended, 1, "the end of its wait was checked");
+}
+
+/// Nodes that are all empty and have the same seeds wait for each other no longer than they need.
+#[test]
+fn nodes_that_start_together_all_serve() {
+    let outcome = run(plan(3, []));
+    assert!(outcome.audited.acked > 1000, "{:?}", outcome.audited);
+    assert_eq!(outcome.waits_ended, 0, "nobody served before them");
+}

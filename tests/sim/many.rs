@@ -87,12 +87,13 @@ fn summary(outcomes: &[Outcome]) -> String {
     let slowest = outcomes.iter().map(|o| o.agreed_after).max().unwrap_or_default();
     format!(
         "{:?}, {} writes lost a merge, {} packets lost, {} twice, {} connections broken, \
-         all agreed within {slowest:?}; {:?}",
+         {} waits for data ended, all agreed within {slowest:?}; {:?}",
         audited(outcomes),
         sum(outcomes, |o| o.lost_merges),
         sum(outcomes, |o| o.network.lost),
         sum(outcomes, |o| o.network.duplicated),
         sum(outcomes, |o| o.network.broken),
+        sum(outcomes, |o| o.waits_ended),
         faults(outcomes),
     )
 }
@@ -104,9 +105,10 @@ fn shows_enough(outcomes: &[Outcome]) -> bool {
     let network = sum(outcomes, |o| o.network.lost.min(1) + o.network.duplicated.min(1));
     let merges = sum(outcomes, |o| o.lost_merges.min(1));
     let kinds = faults(outcomes).len();
+    let waits = sum(outcomes, |o| o.waits_ended);
     let all = audited(outcomes);
     let much = [all.acked / 100, all.swapped / 10, all.txns / 10, all.foreseen / 5, all.repeated];
     let some = [all.mismatched, all.expired, all.swept, all.revisions / 10];
     let is_enough = much.iter().chain(&some).all(|count| *count > seeds);
-    is_enough && network > seeds / 2 && merges > 5 && kinds == 16
+    is_enough && network > seeds / 2 && merges > 5 && kinds == 17 && waits > seeds / 4
 }

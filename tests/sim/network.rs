@@ -23,6 +23,8 @@ use crate::streams::SimLink;
 
 /// A connection that is silent for this long is given up, as `peer/tls.rs` sets it.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// The longest that an attempt to connect takes, as `peer/dial.rs` sets it.
+const DIAL_MAX: Duration = Duration::from_secs(5);
 /// How often a held-up transfer checks whether it can go on.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long it takes until a lost chunk is sent again, besides the delay.
@@ -45,6 +47,8 @@ struct State {
     /// The cut directions, by the number of the cut. Cuts can overlap.
     cuts: BTreeMap<u64, BTreeSet<Way>>,
     paused: BTreeSet<SocketAddr>,
+    /// Nodes that connections neither reach nor leave, while datagrams pass.
+    blocked: BTreeSet<SocketAddr>,
     /// Open connections: both ends, and the token that breaks them.
     open: Vec<(SocketAddr, SocketAddr, CancellationToken)>,
     next_cut: u64,
@@ -80,6 +84,7 @@ impl Network {
             nodes: BTreeMap::new(),
             cuts: BTreeMap::new(),
             paused: BTreeSet::new(),
+            blocked: BTreeSet::new(),
             open: Vec::new(),
             next_cut: 0,
             tally: Tally::default(),
@@ -142,6 +147,17 @@ impl Network {
         self.state().cuts.remove(&cut);
     }
 
+    /// Breaks all connections of a node, and lets no new one through until [`Self::unblock`].
+    pub fn block(&self, gossip: SocketAddr) {
+        let mut state = self.state();
+        state.blocked.insert(gossip);
+        state.break_open(|a, b| a == gossip || b == gossip);
+    }
+
+    pub fn unblock(&self, gossip: SocketAddr) {
+        self.state().blocked.remove(&gossip);
+    }
+
     /// Stops all traffic of a node until [`Self::resume`]. Nothing gets lost before QUIC gives up.
     pub fn pause(&self, gossip: SocketAddr) {
         self.state().paused.insert(gossip);
@@ -168,6 +184,7 @@ impl Network {
         let mut state = self.state();
         state.cuts.clear();
         state.paused.clear();
+        state.blocked.clear();
         state.noise = Noise::quiet();
     }
 
@@ -300,7 +317,8 @@ impl State {
     /// How long a chunk waits, and whether it arrives then.
     fn draw_chunk(&mut self, way: Way) -> (Duration, bool) {
         let delay = self.draw_delay();
-        if self.is_cut(way) || self.rng.random_bool(self.noise.loss) {
+        let blocked = [way.0, way.1].iter().any(|end| self.blocked.contains(end));
+        if blocked || self.is_cut(way) || self.rng.random_bool(self.noise.loss) {
             self.tally.lost += 1;
             return (delay + SENT_AGAIN, false);
         }
@@ -358,7 +376,8 @@ impl Dialer for SimDialer {
         Box::pin(async move {
             let (own, target) = (self.me.gossip, gossip_of(to.peer));
             for way in [(own, target), (target, own)] {
-                if !self.network.cross(way, b"dial").await {
+                let crossing = self.network.cross(way, b"dial");
+                if !tokio::time::timeout(DIAL_MAX, crossing).await.unwrap_or(false) {
                     return Err(PeerError::Unreachable("nobody answers".to_owned()));
                 }
             }

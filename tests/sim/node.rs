@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvs::clock::Clock;
@@ -53,6 +53,11 @@ pub struct Up {
     pub metrics: Arc<Metrics>,
     pub syncing: watch::Receiver<bool>,
     members: watch::Receiver<Vec<(Member, MemberState)>>,
+    /// The members that this node saw up and serving when it ended its wait for first data; the
+    /// auditor takes them.
+    pub full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
+    /// What the serving nodes held when this node began to wait.
+    pub sources: Vec<Source>,
     pub clients: JoinSet<()>,
     /// Ends the clients.
     pub no_more: CancellationToken,
@@ -62,6 +67,13 @@ pub struct Up {
     tasks: JoinSet<()>,
     /// Stops the process in order.
     stop: CancellationToken,
+}
+
+/// What a serving node held, and its process.
+pub struct Source {
+    pub id: NodeId,
+    pub process: Arc<Metrics>,
+    pub held: BTreeMap<Key, Version>,
 }
 
 impl Drop for Up {
@@ -139,13 +151,15 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let parts = Parts { store: &store, me, clock, metrics: metrics.clone() };
-        let (syncing, members) = parts.spawn(common, &stop, &mut tasks);
+        let Views { syncing, members, full } = parts.spawn(common, &stop, &mut tasks);
         self.up = Some(Up {
             store,
             identity,
             metrics,
             syncing,
             members,
+            full,
+            sources: Vec::new(),
             clients: JoinSet::new(),
             no_more: CancellationToken::new(),
             between,
@@ -241,22 +255,47 @@ struct Parts<'a> {
     metrics: Arc<Metrics>,
 }
 
+/// What the running parts show.
+struct Views {
+    /// Whether the node waits for data.
+    syncing: watch::Receiver<bool>,
+    /// The members that it sees.
+    members: watch::Receiver<Vec<(Member, MemberState)>>,
+    full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
+}
+
+impl Views {
+    /// Notes which members are up and serve, as this node sees them, when it ends its wait.
+    async fn note_end(
+        me: Member,
+        mut waits: watch::Receiver<bool>,
+        members: watch::Receiver<Vec<(Member, MemberState)>>,
+        syncing: watch::Receiver<BTreeSet<NodeId>>,
+        full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
+    ) {
+        if !*waits.borrow() || waits.wait_for(|waits| !waits).await.is_err() {
+            return;
+        }
+        let (members, syncing) = (members.borrow(), syncing.borrow());
+        let others = members.iter().filter(|(member, state)| {
+            member.gossip != me.gossip && state.is_up() && !syncing.contains(&member.id)
+        });
+        let ids = others.map(|(member, _)| member.id).collect();
+        *full.lock().expect("one thread") = Some(ids);
+    }
+}
+
 impl Parts<'_> {
-    /// Starts gossip, the member table and replication; returns whether the node waits for data,
-    /// and the members that it sees.
-    fn spawn(
-        self,
-        common: &Common,
-        stop: &CancellationToken,
-        tasks: &mut JoinSet<()>,
-    ) -> (watch::Receiver<bool>, watch::Receiver<Vec<(Member, MemberState)>>) {
+    /// Starts gossip, the member table and replication.
+    fn spawn(self, common: &Common, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> Views {
         let Self { store, me, clock, metrics } = self;
         let (socket, incoming) = common.network.attach(&me);
-        let own = me.gossip.to_string();
-        let seeds: Vec<_> = common.seeds.iter().filter(|seed| **seed != own).cloned().collect();
+        // The list names this node itself, too.
+        let seeds = common.seeds.clone();
         let bootstrapped = store.is_bootstrapped().expect("the disk can be read");
         let (syncing_sender, syncing) = watch::channel(!seeds.is_empty() && !bootstrapped);
         let (members_sender, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
+        let (syncing_members_sender, syncing_members) = watch::channel(BTreeSet::new());
         let known = store.members().expect("the disk can be read");
         let gossip = Gossip {
             socket,
@@ -267,24 +306,32 @@ impl Parts<'_> {
             clock: clock.clone(),
             metrics: metrics.clone(),
             members: members_sender,
+            syncing: syncing.clone(),
+            syncing_members: syncing_members_sender,
+            seeds: watch::channel(Vec::new()).0,
         };
         let replication = Replication {
             store: store.clone(),
             dialer: common.network.dialer(me.clone()),
             incoming,
             members: members.clone(),
-            me,
+            me: me.clone(),
             settings: common.config.sync.clone(),
             clock,
             metrics,
             peers: watch::channel(BTreeMap::new()).0,
             requests: mpsc::channel(1).1,
             syncing: syncing_sender,
+            syncing_members: syncing_members.clone(),
+            waits_for: watch::channel(String::new()).0,
         };
         tasks.spawn(gossip.run(stop.clone()));
         tasks.spawn(store.clone().keep_swept(stop.clone()));
         tasks.spawn(members::persist(store.clone(), known, members.clone(), stop.clone()));
         tasks.spawn(replication.run(stop.clone()));
-        (syncing, members)
+        let full = Arc::default();
+        let (waits, noted) = (syncing.clone(), Arc::clone(&full));
+        tasks.spawn(Views::note_end(me, waits, members.clone(), syncing_members, noted));
+        Views { syncing, members, full }
     }
 }

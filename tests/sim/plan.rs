@@ -104,6 +104,8 @@ pub enum Event {
     Rolling { each: Duration },
     /// A link comes and goes.
     Flapping { a: usize, b: usize, each: Duration, times: u32 },
+    /// No connection gets to or from a node, while gossip passes.
+    Blocked { at: usize, lasting: Duration },
     /// A node stands still: no traffic gets in or out, and its disk and its clients wait.
     Paused { at: usize, lasting: Duration },
     /// A process is killed, and started again later.
@@ -177,8 +179,24 @@ impl Plan {
             let when = Duration::from_millis(rng.random_range(0..seconds * 1000));
             events.push((when, Event::Join { at }));
         }
+        events.extend(self.draw_block());
         events.sort_by_key(|(at, _)| *at);
         events
+    }
+
+    /// Sometimes a node that loses its disk while nobody can connect to it. Drawn apart, so that it
+    /// changes nothing else in the plan of a seed.
+    fn draw_block(&self) -> Vec<(Duration, Event)> {
+        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_mul(31).wrapping_add(7));
+        if !rng.random_bool(0.3) {
+            return Vec::new();
+        }
+        let at = rng.random_range(0..self.nodes);
+        let begin = Duration::from_millis(rng.random_range(0..self.lasting.as_secs() * 500));
+        let lasting = Duration::from_secs(rng.random_range(1..40));
+        let absent = Duration::from_millis(rng.random_range(10..12_000));
+        let emptied = rng.random_bool(0.7).then_some((begin, Event::Emptied { at, absent }));
+        [(begin, Event::Blocked { at, lasting })].into_iter().chain(emptied).collect()
     }
 
     fn draw_event(&self, rng: &mut StdRng, kind: u32) -> Event {

@@ -1,12 +1,13 @@
 //! Runs one plan: nodes, clients and faults, with the auditor at every step.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvs::config::Config;
-use kvs::model::{Header, Key, MemberState};
+use kvs::model::{Header, Key, MemberState, Version};
 use kvs::proto::digest::{Digest, ElementKey};
 use kvs::proto::secret::Secret;
 use kvs::store::engine::Family;
@@ -20,7 +21,7 @@ use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::faults::Action;
 use crate::network::{Network, Tally};
-use crate::node::{BLOB_THRESHOLD_BYTES, Common, Node, Up, address};
+use crate::node::{BLOB_THRESHOLD_BYTES, Common, Node, Source, Up, address};
 use crate::panics;
 use crate::plan::{FOR_EVER, Plan};
 use crate::story::Story;
@@ -48,6 +49,8 @@ pub struct Outcome {
     pub faults: BTreeMap<&'static str, u64>,
     /// How long the nodes took to agree after the faults.
     pub agreed_after: Duration,
+    /// How many ends of a wait for first data were checked against a node that served.
+    pub waits_ended: u64,
 }
 
 pub struct World {
@@ -61,6 +64,8 @@ pub struct World {
     /// The actions to come, by their times and then in the order in which they were added.
     pub agenda: BTreeMap<(Instant, u64), Action>,
     pub decided: u64,
+    /// How many ends of a wait for first data were checked.
+    waits_ended: RefCell<u64>,
 }
 
 /// Runs one plan to its end.
@@ -132,7 +137,8 @@ impl World {
         story.add(None, format!("{plan:?}"));
         let audit = Arc::new(Mutex::new(Audit::new(story, clocks, rules)));
         let (faults, agenda) = (BTreeMap::new(), BTreeMap::new());
-        Self { plan, common, nodes, audit, rng, start, faults, agenda, decided: 0 }
+        let waits_ended = RefCell::default();
+        Self { plan, common, nodes, audit, rng, start, faults, agenda, decided: 0, waits_ended }
     }
 
     pub fn network(&self) -> &Network {
@@ -162,7 +168,9 @@ impl World {
         let stands = |key: &Key| Some(self.held_by_first(key)?.version);
         let (audited, lost_merges) = (audit.tally, audit.lost_merges(stands));
         let (trace, network) = (self.network().trace(), self.network().tally());
-        Outcome { trace, audited, lost_merges, network, faults: self.faults, agreed_after }
+        let waits_ended = *self.waits_ended.borrow();
+        let faults = self.faults.clone();
+        Outcome { trace, audited, lost_merges, network, faults, agreed_after, waits_ended }
     }
 
     /// Runs faults and clients until their time is over.
@@ -284,6 +292,10 @@ impl World {
         }
         // None of its tasks has run yet.
         self.audit_start(slot);
+        let sources = self.sources(slot);
+        if let Some(up) = &mut self.nodes[slot].up {
+            up.sources = sources;
+        }
         for _ in 0..clients {
             let rng = StdRng::from_rng(&mut self.rng);
             let (audit, network) = (self.audit.clone(), self.common.network.clone());
@@ -305,6 +317,49 @@ impl World {
         }
         let id = self.nodes[slot].up.as_ref().map(|up| up.identity.node.to_string());
         self.report(format!("node {slot} starts as {}", id.unwrap_or_default()));
+    }
+
+    /// What the other nodes hold that serve now, if the node waits for its first data.
+    fn sources(&self, slot: usize) -> Vec<Source> {
+        let waits = |up: &&Up| *up.syncing.borrow();
+        if self.nodes[slot].up.as_ref().filter(waits).is_none() {
+            return Vec::new();
+        }
+        let keys = lock(&self.audit).keys();
+        let source = |node: &Node| {
+            let up = node.up.as_ref().filter(|up| !waits(up))?;
+            // One that ends may have lost its bytes; a node whose clock is far behind refuses it.
+            let lasts = |header: &Header| header.expires_at.is_none();
+            let version =
+                |key: &Key| Some((key.clone(), self.held_by(node, key).filter(lasts)?.version));
+            let held = keys.iter().filter_map(version).collect();
+            Some(Source { id: up.identity.node, process: up.metrics.clone(), held })
+        };
+        let others = self.nodes.iter().filter(|node| node.slot != slot && node.disk.is_readable());
+        others.filter_map(source).collect()
+    }
+
+    /// Checks that a node which has ended its wait for first data holds all that one of the nodes
+    /// held that it saw up and serving then.
+    fn audit_wait(&self, node: &Node, up: &Up) {
+        let full = up.full.lock().expect("one thread").take().unwrap_or_default();
+        let same = |id| {
+            let source = up.sources.iter().find(|source| source.id == id)?;
+            let runs = self.up().any(|other| Arc::ptr_eq(&other.metrics, &source.process));
+            runs.then_some(source)
+        };
+        // one that began to serve meanwhile, or restarted, may be the one that it got all from
+        let sources: Option<Vec<&Source>> = full.iter().map(|id| same(*id)).collect();
+        let Some(sources) = sources.filter(|sources| !sources.is_empty()) else { return };
+        let has = |(key, version): (&Key, &Version)| {
+            self.held_by(node, key).is_some_and(|header| header.version >= *version)
+        };
+        if !sources.iter().any(|source| source.held.iter().all(has)) {
+            let what =
+                format!("node {} serves without the data of {full:?}, which it sees", node.slot);
+            lock(&self.audit).violated(None, &what);
+        }
+        *self.waits_ended.borrow_mut() += 1;
     }
 
     /// Kills the process; returns whether it was up.
@@ -356,6 +411,7 @@ impl World {
     fn audit_all(&mut self) {
         for node in self.nodes.iter().filter(|node| node.disk.is_readable()) {
             let Some(up) = &node.up else { continue };
+            self.audit_wait(node, up);
             let check = || up.store.check_invariants(up.is_settled());
             if catch_unwind(AssertUnwindSafe(check)).is_err() {
                 let what = format!("an invariant of node {} does not hold, see above", node.slot);

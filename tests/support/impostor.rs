@@ -1,7 +1,7 @@
 //! A member that is honest except for its answers: it gossips and has a certificate of the cluster,
 //! but answers sessions as the test says, or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kvs::clock::Clock;
@@ -65,6 +65,9 @@ impl Impostor {
             clock,
             metrics,
             members: watch::channel(vec![(me.clone(), MemberState::Alive)]).0,
+            syncing: watch::channel(false).1,
+            syncing_members: watch::channel(BTreeSet::new()).0,
+            seeds: watch::channel(Vec::new()).0,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(gossip.run(CancellationToken::new()));

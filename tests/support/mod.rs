@@ -16,6 +16,7 @@ pub mod power;
 pub mod preload;
 pub mod proxy;
 pub mod raw;
+pub mod relay;
 pub mod skew;
 pub mod wait;
 

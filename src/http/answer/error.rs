@@ -93,6 +93,9 @@ pub(crate) enum Error {
     IdempotencyMismatch,
     /// This node cannot serve the request now; another node may, or this one later.
     Unavailable(Unavailable),
+    /// This node waits for its first data; the text says for which members, and why they do not
+    /// give it.
+    WaitsFor(String),
     /// This node failed.
     Failed(NodeFailure),
 }
@@ -198,6 +201,7 @@ impl Error {
             Self::FeatureDisabled(_) => Code::FeatureDisabled,
             Self::IdempotencyMismatch => Code::IdempotencyMismatch,
             Self::Unavailable(reason) => reason.code(),
+            Self::WaitsFor(_) => Code::Syncing,
             Self::Failed(
                 NodeFailure::Internal(_)
                 | NodeFailure::NothingWritten(_)

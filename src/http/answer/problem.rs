@@ -141,6 +141,7 @@ impl Error {
                     .into()
             }
             Self::Unavailable(reason) => reason.detail(),
+            Self::WaitsFor(members) => waits_for(members).into(),
             Self::Failed(failure) => failure.detail().into(),
         }
     }
@@ -182,6 +183,14 @@ fn misdirected(host: &str) -> String {
     format!(
         "this node listens on a loopback address, and the Host of the request, `{host}`, is \
          another place; use localhost or 127.0.0.1, or add the name to http.hosts"
+    )
+}
+
+/// What a node that waits for its first data lacks, and what to do.
+fn waits_for(members: &str) -> String {
+    format!(
+        "this node waits for its first data: {members}; try again, correct what keeps it from \
+         them, or let it serve without their data (sync.serve_alone = true)"
     )
 }
 

@@ -89,12 +89,14 @@ impl JsonSchema for MemberStateSchema {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let states = [MemberState::Alive, MemberState::Suspect, MemberState::Down];
+        let states =
+            [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
         // a state that is missing above must not compile here
         let name = |state| match state {
             MemberState::Alive => "alive",
             MemberState::Suspect => "suspect",
             MemberState::Down => "down",
+            MemberState::Left => "left",
         };
         json_schema!({ "enum": states.map(name) })
     }
@@ -106,7 +108,8 @@ mod tests {
 
     #[test]
     fn states_of_members_are_named_as_they_are_serialized() {
-        let states = [MemberState::Alive, MemberState::Suspect, MemberState::Down];
+        let states =
+            [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
         let names = states.map(|state| serde_json::to_value(state).unwrap());
         let schema = schema_of::<MemberStateSchema>(&mut SchemaGenerator::default());
         assert_eq!(schema.get("enum"), Some(&serde_json::Value::from(names.to_vec())));

@@ -3,6 +3,7 @@
 //! `/cluster` shows what gossip and replication have reported; it asks no other node.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -18,9 +19,12 @@ use crate::http::answer::error::{Error, Unavailable};
 use crate::http::answer::schema::{FingerprintSchema, MemberStateSchema, MomentSchema, schema_of};
 use crate::http::answer::text::{self, JSON};
 use crate::http::request::query::Query;
-use crate::http::state::{Ctx, State};
-use crate::model::member::{PeerStatus, SyncReport};
+use crate::http::state::{Ctx, Outlook, State};
+use crate::model::member::{CertificateLife, HeldReport, PeerStatus, SeedAnswer, SyncReport};
 use crate::model::{Member, MemberState, NodeId, Timestamp};
+
+/// How many `sync.interval` without a report of a member leave it unknown how it stands.
+const REPORTS_MISSED_MAX: u32 = 3;
 
 pub(crate) static RESOURCE: Resource =
     Resource { base: "/cluster", template: "/cluster", has_rest: false, operations: &[&READ] };
@@ -59,7 +63,7 @@ static READ: ApiOperation = ApiOperation {
             "software":"kvs 0.1.0",
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "fingerprint_at":"2023-11-14T22:13:20.000001Z","last_sync_at":null,
-            "clock_skew_ms":null,"syncing":false},"members":[{
+            "clock_skew_ms":null,"syncing":false,"seeds":[],"certificates":[]},"members":[{
             "id":"c5a8b1de-59a4-4d3e-8a51-6f0a3c1d2e4f","name":"n1","state":"alive",
             "durable":true,"joined_at":"2023-11-01T00:00:00.000000Z","gossip":"127.0.0.1:7946",
             "peer":"127.0.0.1:7947","http":"127.0.0.1:8080","software":"kvs 0.1.0",
@@ -110,8 +114,9 @@ struct ClusterBody {
     keys: u64,
     /// Dead records.
     tombstones: u64,
-    /// Whether the latest report of every other alive member shows this node's fingerprint.
-    converged: bool,
+    /// Whether the latest report of every other alive member shows this node's fingerprint. `null`
+    /// when none differs, but one is missing or older than three `sync.interval`.
+    converged: Option<bool>,
 }
 
 /// This node: its member, and what only it knows.
@@ -119,7 +124,32 @@ struct ClusterBody {
 struct NodeBody {
     #[serde(flatten)]
     member: MemberBody,
+    /// Whether it waits for its first data, and serves nothing.
     syncing: bool,
+    /// Which members it waits for, and why they do not give it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    waits_for: String,
+    /// The seeds, but for this node itself.
+    seeds: Vec<SeedBody>,
+    certificates: Vec<CertificateBody>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct SeedBody {
+    /// As it is configured.
+    seed: String,
+    /// Why it has not answered lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    error: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CertificateBody {
+    /// `peer`: that of `peer.cert`.
+    door: &'static str,
+    #[schemars(with = "MomentSchema")]
+    expires_at: String,
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
@@ -143,8 +173,12 @@ struct MemberBody {
     fingerprint_at: Option<String>,
     #[schemars(with = "Option<MomentSchema>")]
     last_sync_at: Option<String>,
-    /// How far the member's clock is ahead of this node's.
+    /// How far the member's clock is ahead of this node's; `null` while it is not reached.
     clock_skew_ms: Option<i64>,
+    /// Why this node does not reach the member, or why their latest session failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    error: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -195,7 +229,13 @@ fn cluster_body(state: &State) -> ClusterBody {
     let now = state.clock.now();
     let members = all_members(&state.members.borrow(), &state.me);
     let peers = state.peers.borrow().clone();
-    let converged = converged(&members, &peers, state.me.id, &own);
+    let judge = Judge {
+        me: state.me.id,
+        own,
+        now: state.clock.instant().into_std(),
+        fresh: state.config.sync.interval.saturating_mul(REPORTS_MISSED_MAX),
+    };
+    let converged = judge.converged(&members, &peers);
     let views: Vec<MemberBody> = members
         .iter()
         .map(|(member, member_state)| {
@@ -214,7 +254,7 @@ fn cluster_body(state: &State) -> ClusterBody {
     let member = me.unwrap_or_else(|| MemberBody::of(&state.me, MemberState::Alive));
     ClusterBody {
         cluster_id: state.cluster_id,
-        node: NodeBody { member, syncing: *state.syncing.borrow() },
+        node: node_body(state, member),
         members: views,
         fingerprint: hex(&own),
         keys: counts.keys,
@@ -233,16 +273,59 @@ fn all_members(known: &[(Member, MemberState)], me: &Member) -> Vec<(Member, Mem
     members
 }
 
-/// Whether every other alive member's latest report shows the fingerprint `own`.
-fn converged(
-    members: &[(Member, MemberState)],
-    peers: &BTreeMap<NodeId, PeerStatus>,
+fn node_body(state: &State, member: MemberBody) -> NodeBody {
+    let Outlook { waits_for, seeds, certificates } = &state.outlook;
+    let seed =
+        |answer: &SeedAnswer| SeedBody { seed: answer.seed.clone(), error: answer.error.clone() };
+    let certificate = |life: &CertificateLife| CertificateBody {
+        door: life.door,
+        expires_at: life.expires_at.rfc3339(),
+    };
+    let syncing = *state.syncing.borrow();
+    NodeBody {
+        member,
+        syncing,
+        waits_for: if syncing { waits_for.borrow().clone() } else { String::new() },
+        seeds: seeds.borrow().iter().map(seed).collect(),
+        certificates: certificates.borrow().iter().map(certificate).collect(),
+    }
+}
+
+/// What the reports of the other members are held against.
+struct Judge {
     me: NodeId,
-    own: &[u8; 32],
-) -> bool {
-    members.iter().filter(|(m, state)| m.id != me && *state == MemberState::Alive).all(|(m, _)| {
-        peers.get(&m.id).and_then(|p| p.report).is_some_and(|(r, _)| r.fingerprint == *own)
-    })
+    /// The fingerprint of this node.
+    own: [u8; 32],
+    now: Instant,
+    /// How old a report may be to tell how a member stands now.
+    fresh: Duration,
+}
+
+impl Judge {
+    /// Whether every other alive member's latest report shows the fingerprint of this node; `None`
+    /// when none differs, but one is missing or too old to tell.
+    fn converged(
+        &self,
+        members: &[(Member, MemberState)],
+        peers: &BTreeMap<NodeId, PeerStatus>,
+    ) -> Option<bool> {
+        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
+        let others = alive.map(|(member, _)| member.id).filter(|id| *id != self.me);
+        let mut converged = Some(true);
+        for id in others {
+            let held = peers.get(&id).and_then(|status| status.report);
+            match held {
+                Some(held) if held.report.fingerprint != self.own => return Some(false),
+                Some(held) if self.is_fresh(&held) => {}
+                _ => converged = None,
+            }
+        }
+        converged
+    }
+
+    fn is_fresh(&self, held: &HeldReport) -> bool {
+        self.now.saturating_duration_since(held.received) <= self.fresh
+    }
 }
 
 fn hex(fingerprint: &[u8; 32]) -> String {
@@ -265,16 +348,18 @@ impl MemberBody {
             fingerprint_at: None,
             last_sync_at: None,
             clock_skew_ms: None,
+            error: None,
         }
     }
 
     fn with(self, status: Option<&PeerStatus>) -> Self {
         let Some(status) = status else { return self };
         Self {
-            fingerprint: status.report.map(|(report, _)| hex(&report.fingerprint)),
-            fingerprint_at: status.report.map(|(_, at)| at.rfc3339()),
+            fingerprint: status.report.map(|held| hex(&held.report.fingerprint)),
+            fingerprint_at: status.report.map(|held| held.at.rfc3339()),
             last_sync_at: status.last_sync_at.map(Timestamp::rfc3339),
             clock_skew_ms: status.clock_skew_ms,
+            error: status.error.clone(),
             ..self
         }
     }
@@ -298,6 +383,7 @@ impl ReportBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::model::member::Report;
 
     fn member(id: u128) -> Member {
@@ -319,17 +405,25 @@ mod tests {
         let states = [MemberState::Alive, MemberState::Alive, MemberState::Suspect];
         let members: Vec<_> = (1..).map(member).zip(states).collect();
         let me = NodeId::from_u128(1);
+        let fresh = Duration::from_secs(30);
+        let received = Clock::system().instant().into_std();
         let shows = |fingerprint| {
             let report = Report { fingerprint, records: 0, syncing: false, now: Timestamp::ZERO };
-            let report = Some((report, Timestamp::ZERO));
+            let report = Some(HeldReport { report, at: Timestamp::ZERO, received });
             let known = PeerStatus { report, ..PeerStatus::default() };
             BTreeMap::from([(NodeId::from_u128(2), known)])
         };
-        let check = |peers: &BTreeMap<_, _>| converged(&members, peers, me, &[1; 32]);
-        assert!(check(&shows([1; 32])), "the suspect one does not count");
-        assert!(!check(&shows([2; 32])));
-        assert!(!check(&BTreeMap::new()), "a member that never reported may hold anything");
-        assert!(converged(&members[..1], &BTreeMap::new(), me, &[1; 32]));
+        let after = |age: Duration, members: &[_], peers: &BTreeMap<_, _>| {
+            Judge { me, own: [1; 32], now: received + age, fresh }.converged(members, peers)
+        };
+        let check = |peers: &BTreeMap<_, _>| after(fresh, &members, peers);
+        assert_eq!(check(&shows([1; 32])), Some(true), "the suspect one does not count");
+        assert_eq!(check(&shows([2; 32])), Some(false));
+        assert_eq!(check(&BTreeMap::new()), None, "a member that never reported may hold anything");
+        assert_eq!(after(fresh, &members[..1], &BTreeMap::new()), Some(true));
+        let late = fresh + Duration::from_millis(1);
+        assert_eq!(after(late, &members, &shows([1; 32])), None, "what was equal is so no longer");
+        assert_eq!(after(late, &members, &shows([2; 32])), Some(false), "it differed at least");
     }
 
     #[test]
@@ -343,9 +437,12 @@ mod tests {
     #[test]
     fn this_node_shows_its_member_and_syncing_side_by_side() {
         let member = MemberBody::of(&member(1), MemberState::Alive);
-        let text = serde_json::to_string(&NodeBody { member, syncing: true }).unwrap();
+        let (seeds, certificates, waits_for) = (Vec::new(), Vec::new(), String::new());
+        let node = NodeBody { member, syncing: true, waits_for, seeds, certificates };
+        let text = serde_json::to_string(&node).unwrap();
         assert!(text.starts_with(r#"{"id":"00000000-0000-0000-0000-000000000001","name":"n1""#));
         assert!(text.contains(r#""state":"alive","durable":true"#), "{text}");
-        assert!(text.ends_with(r#""clock_skew_ms":null,"syncing":true}"#), "{text}");
+        assert!(text.ends_with(r#""certificates":[]}"#), "{text}");
+        assert!(text.contains(r#""clock_skew_ms":null,"syncing":true,"seeds":[]"#), "{text}");
     }
 }

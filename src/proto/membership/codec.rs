@@ -61,7 +61,7 @@ impl foca::Codec<MemberIdentity> for Codec {
         let state = match update.state {
             MemberState::Alive => State::Alive,
             MemberState::Suspect => State::Suspect,
-            MemberState::Down => State::Down,
+            MemberState::Down | MemberState::Left => State::Down,
         };
         Ok(foca::Member::new(update.identity, update.incarnation, state))
     }

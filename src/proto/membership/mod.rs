@@ -13,6 +13,7 @@
 mod codec;
 mod effects;
 mod error;
+mod identity;
 mod outgoing;
 mod reach;
 mod settings;
@@ -33,7 +34,7 @@ pub use self::error::MembershipError;
 use self::settings::foca_config;
 pub use self::settings::{MEMBERS_MAX, MembershipSettings};
 pub use self::wire::{DATAGRAM_BYTES_MAX, DatagramError};
-use self::wire::{Datagram, MemberIdentity, Message, Update};
+use self::wire::{Datagram, MemberIdentity, Message, Stage, Update};
 use crate::model::{Member, MemberState, NodeId};
 
 /// How often others may know this id under a greater bump before another process with the id is the
@@ -52,37 +53,14 @@ pub enum Output {
     },
 }
 
-impl foca::Identity for MemberIdentity {
-    type Addr = NodeId;
-
-    fn renew(&self) -> Option<Self> {
-        Some(Self { bump: self.bump.saturating_add(1), ..self.clone() })
-    }
-
-    fn addr(&self) -> NodeId {
-        self.member.id
-    }
-
-    /// The greater bump wins. The rest makes all nodes decide alike between two processes that
-    /// started in one microsecond.
-    fn win_addr_conflict(&self, other: &Self) -> bool {
-        let rank = |identity: &Self| {
-            let m = &identity.member;
-            (identity.bump, m.gossip, m.peer, m.http, m.joined_at)
-        };
-        (rank(self), &self.member.name, &self.member.software)
-            > (rank(other), &other.member.name, &other.member.software)
-    }
-}
-
 /// A node's view of the members of its cluster.
 ///
 /// Methods are of three kinds:
 /// - inputs, which take `now`: [`Self::handle_datagram`], [`Self::handle_timeout`],
-///   [`Self::announce`], [`Self::leave`];
+///   [`Self::announce`], [`Self::set_syncing`], [`Self::leave`];
 /// - polls: [`Self::poll_output`] and [`Self::next_timeout`];
-/// - views, which change nothing: [`Self::members`], [`Self::heard`], [`Self::is_alone`],
-///   [`Self::incarnation`].
+/// - views, which change nothing: [`Self::members`], [`Self::heard`], [`Self::syncing`],
+///   [`Self::is_alone`], [`Self::incarnation`].
 ///
 /// After each input, drain [`Self::poll_output`] to `None`, then ask [`Self::next_timeout`] anew
 /// and call [`Self::handle_timeout`] at that time; later is allowed, and only slows the machine
@@ -128,12 +106,14 @@ impl Membership {
         known: &[Member],
         rng: StdRng,
     ) -> Result<Self, MembershipError> {
-        let identity = MemberIdentity { member: me, bump: incarnation };
+        let identity = MemberIdentity { member: me, bump: incarnation, stage: Stage::Serving };
         identity.check()?;
         let config = foca_config(settings.probe_period);
         let mut effects = Effects::new();
         effects.timers.set(Duration::ZERO, Event::Reach);
-        let reachable = |m: &Member| MemberIdentity { member: m.clone(), bump: 0 }.check().is_ok();
+        let reachable = |m: &Member| {
+            MemberIdentity { member: m.clone(), bump: 0, stage: Stage::Serving }.check().is_ok()
+        };
         let others = known.iter().filter(|m| m.id != identity.member.id && reachable(m));
         for member in others {
             effects.meet(member);
@@ -268,6 +248,27 @@ impl Membership {
         self.flush();
     }
 
+    /// Tells the others whether this node waits for its first data. A new machine does not. Each
+    /// change gives the node a new identity, with a greater incarnation.
+    pub fn set_syncing(&mut self, now: Duration, syncing: bool) {
+        let stage = if syncing { Stage::Syncing } else { Stage::Serving };
+        if self.left || self.foca.identity().stage == stage {
+            return;
+        }
+        self.effects.now = now;
+        self.enter(stage);
+        assert_eq!(self.foca.identity().stage, stage, "others hear the stage");
+        self.flush();
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        let me = self.foca.identity();
+        let next = MemberIdentity { stage, bump: me.bump.saturating_add(1), ..me.clone() };
+        // Cannot fail: the datagrams hold one more identity, which fits.
+        let _ = self.foca.change_identity(next, &mut self.effects);
+        self.effects.connected = false;
+    }
+
     /// Sends all alive members the news that this node leaves. The machine then ignores all inputs.
     pub fn leave(&mut self, now: Duration) {
         if self.left {
@@ -279,6 +280,7 @@ impl Membership {
         config.max_transmissions = NonZeroU8::MAX;
         // Neither can fail: foca lets these two settings change, and an identity fits.
         let _ = self.foca.set_config(config);
+        self.enter(Stage::Leaving);
         let _ = self.foca.leave_cluster(&mut self.effects);
         self.left = true;
         self.flush();
@@ -318,7 +320,7 @@ impl Membership {
             known.map(|(id, member)| (*id, (member.clone(), MemberState::Down))).collect();
         members.extend(self.heard().map(|(member, state)| (member.id, (member.clone(), state))));
         let me = self.foca.identity().member.clone();
-        let state = if self.left { MemberState::Down } else { MemberState::Alive };
+        let state = if self.left { MemberState::Left } else { MemberState::Alive };
         members.insert(me.id, (me, state));
         members.into_values().collect()
     }
@@ -328,8 +330,21 @@ impl Membership {
         // An earlier life of this node can be among them.
         let me = self.foca.identity().member.id;
         let held = self.foca.iter_membership_state();
-        held.map(|held| (&held.id().member, from_foca(held.state())))
-            .filter(move |(member, _)| member.id != me)
+        held.map(|held| {
+            let left = held.id().stage == Stage::Leaving;
+            let state = if left { MemberState::Left } else { from_foca(held.state()) };
+            (&held.id().member, state)
+        })
+        .filter(move |(member, _)| member.id != me)
+    }
+
+    /// The other members that are alive or suspect and say that they wait for their first data.
+    #[must_use]
+    pub fn syncing(&self) -> BTreeSet<NodeId> {
+        let me = self.foca.identity().member.id;
+        let active = self.foca.iter_members().map(foca::Member::id);
+        let syncing = active.filter(|identity| identity.stage == Stage::Syncing);
+        syncing.map(|identity| identity.member.id).filter(|id| *id != me).collect()
     }
 
     /// Turns the datagrams that foca wants sent into outputs.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::effects::Event;
 use super::wire::MemberIdentity;
-use super::{MemberState, Membership, NodeId};
+use super::{Membership, NodeId};
 
 /// How many unheard members a node announces itself to in a probe period while nobody is alive.
 const REACH_ALONE_MAX: usize = 16;
@@ -44,7 +44,7 @@ impl Membership {
 
     /// Asks active members for others.
     fn learn(&mut self) {
-        let active = self.heard().filter(|(_, state)| *state != MemberState::Down);
+        let active = self.heard().filter(|(_, state)| state.is_up());
         let mut active: Vec<_> = active.map(|(member, _)| (member.id, member.gossip)).collect();
         active.sort_unstable();
         self.asked = self.announce_round(&active, self.asked, LEARN_FROM);
@@ -59,7 +59,7 @@ impl Membership {
         // A node that is alive can have the address of one that is gone.
         let heard: BTreeSet<SocketAddr> = members
             .iter()
-            .filter(|(_, state)| *state != MemberState::Down)
+            .filter(|(_, state)| state.is_up())
             .map(|(member, _)| member.gossip)
             .collect();
         let unheard = members.iter().filter(|(member, _)| !heard.contains(&member.gossip));

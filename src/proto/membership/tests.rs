@@ -442,23 +442,65 @@ fn an_old_suspicion_ends_when_its_member_answers() {
 }
 
 #[test]
-fn a_node_that_leaves_is_down_at_once_and_stays_so() {
+fn a_node_that_leaves_is_shown_so_at_once_and_stays_so() {
     let mut net = Net::cluster(10, 8, 0.0);
     net.leave(3);
     let others = || (1..=10).filter(|port| *port != 3);
-    let what = "the leaving node is down to all";
-    let took = net.run_until(2, what, |net| net.seen(others(), 3, MemberState::Down));
+    let what = "the leaving node has left to all";
+    let took = net.run_until(2, what, |net| net.seen(others(), 3, MemberState::Left));
     assert!(took <= Duration::from_millis(100), "{took:?}");
     assert_eq!(net.nodes[&3].machine.next_timeout(), None);
-    assert_eq!(net.state(3, 3), Some(MemberState::Down));
+    assert_eq!(net.state(3, 3), Some(MemberState::Left));
     net.run(60);
-    assert!(net.seen(others(), 3, MemberState::Down));
+    assert!(net.seen(others(), 3, MemberState::Left));
     assert!(others().all(|of| net.seen(others(), of.into(), MemberState::Alive)));
+}
+
+#[test]
+fn all_learn_who_waits_for_data_and_nobody_is_suspected_for_telling_it() {
+    let mut net = Net::cluster(6, 3, 0.0);
+    let lives = |net: &Net| net.nodes[&4].machine.incarnation();
+    let before = lives(&net);
+    for syncing in [true, false] {
+        let now = net.now;
+        let node = net.nodes.get_mut(&4).unwrap();
+        node.machine.set_syncing(now.saturating_sub(node.started), syncing);
+        net.drain(4);
+        let expected = BTreeSet::from_iter(syncing.then(|| id(4)));
+        net.run_until(3, "all know", |net| {
+            let others = net.nodes.iter().filter(|(port, _)| **port != 4);
+            others.into_iter().all(|(_, node)| node.machine.syncing() == expected)
+        });
+        for _ in 0..20 {
+            net.run(1);
+            assert!(net.all_alive(6));
+        }
+    }
+    assert_eq!(lives(&net), before + 2, "only the changes renewed it");
+    // one that joins later learns it from others
+    let now = net.now;
+    let node = net.nodes.get_mut(&4).unwrap();
+    node.machine.set_syncing(now.saturating_sub(node.started), true);
+    net.drain(4);
+    net.run(5);
+    net.start(7, 7, &[]);
+    net.announce(7, 1);
+    net.run_until(5, "it knows", |net| net.nodes[&7].machine.syncing() == BTreeSet::from([id(4)]));
+}
+
+#[test]
+fn a_datagram_of_an_earlier_release_is_refused_by_its_format() {
+    let mut machine = lone();
+    let mut bytes = from_stranger(&machine, Message::Announce, &[]);
+    bytes[0] = 1;
+    let error = machine.handle_datagram(Duration::ZERO, &bytes).unwrap_err();
+    assert_eq!(error, MembershipError::Malformed(DatagramError::Format(1)));
+    assert!(error.to_string().contains("run the same release"), "{error}");
 }
 
 /// A datagram from a stranger to `machine`.
 fn from_stranger(machine: &Membership, message: Message, updates: &[Update]) -> Vec<u8> {
-    let src = MemberIdentity { member: member(9, 9), bump: 1 };
+    let src = MemberIdentity { member: member(9, 9), bump: 1, stage: Stage::Serving };
     let dst = machine.foca.identity().clone();
     let mut bytes = Vec::new();
     let header = DatagramHeader { src, src_incarnation: 0, dst, message };
@@ -545,7 +587,7 @@ fn large(id: u128) -> Member {
 
 #[test]
 fn the_longest_names_fit_and_longer_ones_are_refused() {
-    let identity = |id| MemberIdentity { member: large(id), bump: u64::MAX };
+    let identity = |id| MemberIdentity { member: large(id), bump: u64::MAX, stage: Stage::Serving };
     let message = Message::PingReq { target: identity(3), probe: 255 };
     let header = DatagramHeader { src: identity(1), src_incarnation: 9, dst: identity(2), message };
     let mut bytes = Vec::new();
@@ -580,26 +622,26 @@ fn the_longest_names_fit_and_longer_ones_are_refused() {
 
 #[test]
 fn the_bytes_are_golden() {
-    let src = MemberIdentity { member: member(1, 1), bump: 5 };
-    let dst = MemberIdentity { member: member(2, 2), bump: 300 };
+    let src = MemberIdentity { member: member(1, 1), bump: 5, stage: Stage::Serving };
+    let dst = MemberIdentity { member: member(2, 2), bump: 300, stage: Stage::Serving };
     let header =
         DatagramHeader { src, src_incarnation: 1, dst, message: Message::TurnUndead { known: 7 } };
     let mut bytes = Vec::new();
     wire::encode_header(&header, &mut bytes).unwrap();
     assert_eq!(
         hex(&bytes),
-        "0100000000000000000000000000000001026e31fd00401e18240a060000000a00000101000a000001fbe9\
-         03000a000001fbd10705302e312e30050100000000000000000000000000000002026e32fd00401e18240a\
-         060000000a00000102000a000001fbea03000a000001fbd20705302e312e30fb2c010907"
+        "0200000000000000000000000000000001026e31fd00401e18240a060000000a00000101000a000001fbe9\
+         03000a000001fbd10705302e312e3005000100000000000000000000000000000002026e32fd00401e18240a\
+         060000000a00000102000a000001fbea03000a000001fbd20705302e312e30fb2c01000907"
     );
-    let identity = MemberIdentity { member: large(3), bump: 1 };
+    let identity = MemberIdentity { member: large(3), bump: 1, stage: Stage::Serving };
     let mut bytes = Vec::new();
     let update = Update { identity, incarnation: 2, state: MemberState::Suspect };
     wire::encode_update(&update, &mut bytes).unwrap();
     let v6 = "01fd000001000200030004000500060007fb";
     let expected = format!(
         "ff0000000000000000000000000000033f{}fdffffffffffff1f0000{v6}ffff{v6}feff{v6}fdff20{}\
-         010201",
+         01000201",
         "6e".repeat(63),
         "31".repeat(32)
     );
@@ -616,7 +658,7 @@ fn members_beyond_the_limit_are_refused_and_known_ones_are_not() {
     let rng = StdRng::seed_from_u64(1);
     let mut machine = Membership::new(member(1, 1), 1, settings, &[], rng).unwrap();
     let mut announce = |of: u128| {
-        let src = MemberIdentity { member: member(of, 2), bump: 1 };
+        let src = MemberIdentity { member: member(of, 2), bump: 1, stage: Stage::Serving };
         let dst = MemberIdentity::anyone_at(address(1));
         let header = DatagramHeader { src, src_incarnation: 0, dst, message: Message::Announce };
         let mut bytes = Vec::new();
@@ -637,7 +679,7 @@ proptest! {
     #[test]
     fn any_bytes_give_an_error_and_no_panic(mut bytes: Vec<u8>, formed in any::<bool>()) {
         if formed && let Some(first) = bytes.first_mut() {
-            *first = 1;
+            *first = 2;
         }
         let mut machine = lone();
         assert!(machine.handle_datagram(Duration::ZERO, &bytes).is_err());

@@ -16,14 +16,27 @@ use crate::model::{Member, MemberError, MemberState, NodeId, Timestamp};
 /// which is the least MTU of IPv6 (RFC 8200, section 5) without the IPv6 and UDP headers.
 pub const DATAGRAM_BYTES_MAX: usize = 1187;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+
+/// What a node tells of itself. A node that enters another stage raises its `bump`. Their order is
+/// part of the wire format: only append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Stage {
+    /// It has all that a member should have.
+    Serving,
+    /// It waits for its first data, and others cannot rely on it for theirs.
+    Syncing,
+    /// It stops in order, so its silence is no death.
+    Leaving,
+}
 
 /// One life of a node as the others know it. Of two identities with one id, the greater `bump` is
-/// the later life.
+/// the later one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MemberIdentity {
     pub(super) member: Member,
     pub(super) bump: u64,
+    pub(super) stage: Stage,
 }
 
 /// The start of each datagram. An incarnation counts the refuted suspicions of an identity.
@@ -89,7 +102,10 @@ pub(super) struct Datagram {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
     /// Another version of the software sent it.
-    #[error("the datagram has format {0}, and this version knows format 1")]
+    #[error(
+        "the datagram has format {0}, and this version knows format {FORMAT}; run the same release \
+         on every node"
+    )]
     Format(u8),
     /// The bytes end early, or something else made them.
     #[error("the datagram ends early or cannot be decoded")]
@@ -125,7 +141,7 @@ impl MemberIdentity {
             http: address,
             software: String::new(),
         };
-        Self { member, bump: 0 }
+        Self { member, bump: 0, stage: Stage::Serving }
     }
 
     pub(super) fn is_anyone(&self) -> bool {

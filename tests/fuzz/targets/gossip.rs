@@ -31,6 +31,14 @@ const ANSWERS_MAX: usize = 16;
 struct Identity {
     member: Member,
     bump: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Serialize)]
+enum Stage {
+    Serving,
+    Syncing,
+    Leaving,
 }
 
 #[derive(Serialize)]
@@ -67,7 +75,7 @@ fn encoded(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn datagram(header: &Header, updates: &[Update]) -> Vec<u8> {
-    let mut bytes = [&[1], &*encoded(header)].concat();
+    let mut bytes = [&[2], &*encoded(header)].concat();
     if !updates.is_empty() {
         bytes.extend(u16::try_from(updates.len()).expect("few").to_be_bytes());
         bytes.extend(updates.iter().flat_map(encoded));
@@ -228,7 +236,8 @@ fn who(script: &mut Script<'_>, world: &World) -> Identity {
         6 => member.started_at = Timestamp::saturating(script.number(8)),
         _ => {}
     }
-    Identity { member, bump }
+    let stage = script.pick(&[Stage::Serving, Stage::Syncing, Stage::Leaving]);
+    Identity { member, bump, stage }
 }
 
 fn world_address(script: &mut Script<'_>) -> SocketAddr {
@@ -243,7 +252,11 @@ fn world_address(script: &mut Script<'_>) -> SocketAddr {
 fn lie(script: &mut Script<'_>, world: &World) -> Vec<u8> {
     let (src, src_incarnation) = (who(script, world), script.byte().into());
     let dst = match script.byte() {
-        0..200 => Identity { member: member(0), bump: world.nodes[0].incarnation() },
+        0..200 => Identity {
+            member: member(0),
+            bump: world.nodes[0].incarnation(),
+            stage: Stage::Serving,
+        },
         _ => who(script, world),
     };
     let (kind, probe) = (script.byte() % 10, script.byte());
@@ -276,14 +289,22 @@ fn crowd(script: &mut Script<'_>, world: &mut World) {
     for packet in 0..u64::from(packets) {
         let stranger = |n: u64| {
             let number = u16::try_from(first + packet * 8 + n).expect("below 2^16");
-            Identity { member: member(number), bump: 1 }
+            Identity { member: member(number), bump: 1, stage: Stage::Serving }
         };
         let update =
             |n| Update { identity: stranger(n), incarnation: 0, state: MemberState::Alive };
         let header = Header {
-            src: Identity { member: member(1), bump: world.nodes[1].incarnation() },
+            src: Identity {
+                member: member(1),
+                bump: world.nodes[1].incarnation(),
+                stage: Stage::Serving,
+            },
             src_incarnation: 0,
-            dst: Identity { member: member(0), bump: world.nodes[0].incarnation() },
+            dst: Identity {
+                member: member(0),
+                bump: world.nodes[0].incarnation(),
+                stage: Stage::Serving,
+            },
             message: Message::Gossip,
         };
         let updates: Vec<Update> = (0..8).map(update).collect();

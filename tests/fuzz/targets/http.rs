@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use kvs::cli::lines::Line;
 use kvs::config::Config;
-use kvs::http::State;
+use kvs::http::{Outlook, State};
 use kvs::model::{Key, Member};
 use kvs::store::Store;
 use kvs::telemetry::Metrics;
@@ -147,6 +147,7 @@ impl Node {
             peers: watch::channel(BTreeMap::new()).1,
             sync: mpsc::channel(1).0,
             syncing: watch::channel(false).1,
+            outlook: Outlook::default(),
         };
         let router = kvs::http::router(state);
         let (map, last, names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

@@ -96,6 +96,7 @@ async fn a_node_that_is_killed_is_shown_down_and_comes_back_with_its_identity() 
     cluster.nodes[2].kill();
     for node in &cluster.nodes[..2] {
         node.shows(&id, "down").await;
+        node.logs(&["WARN", "member n3", "is down after"]).await;
         let view = node.client.cluster().await;
         assert_eq!(view["members"].as_array().map(Vec::len), Some(3), "it stays listed");
         // the others do not wait for a node that is down
@@ -208,16 +209,21 @@ async fn a_node_with_an_empty_directory_is_a_new_one_and_gets_everything() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_in_order_is_shown_down_at_once() {
+async fn a_node_that_stops_in_order_is_shown_to_have_left_at_once() {
     // so rare that the others cannot have noticed by probing
     let site = Site::clustered().set("gossip.probe_period", "10s");
     let mut cluster = site.cluster(3).await;
     let id = cluster.nodes[2].id.clone();
     cluster.nodes[2].stop().await;
     for node in &cluster.nodes[..2] {
-        node.shows_within(Duration::from_secs(5), &id, "down").await;
+        node.shows_within(Duration::from_secs(5), &id, "left").await;
+        node.logs(&["INFO", "member n3", "has stopped in order"]).await;
+        assert!(!node.log().contains("is down"), "no death is told of: {}", node.log());
     }
     cluster.replace(2, Node::restart).await;
+    for node in &cluster.nodes[..2] {
+        node.logs(&["INFO", "member n3", "is back after"]).await;
+    }
     cluster.converged().await;
 }
 

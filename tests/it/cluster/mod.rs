@@ -1,8 +1,10 @@
 //! Several nodes, with no fault beyond the one under test: joining, leaving, returning, pushes,
-//! sessions, the first data, an orderly stop.
+//! sessions, the first data, members that cannot be reached, certificates, an orderly stop.
 
+mod certificates;
 mod life;
 mod push;
 mod sessions;
 mod shutdown;
 mod syncing;
+mod unreached;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kvs::model::{Member, MemberState, NodeId, Timestamp};
+use kvs::model::{Member, NodeId, Timestamp};
 use kvs::proto::membership::{
     DATAGRAM_BYTES_MAX, Membership, MembershipError, MembershipSettings, Output,
 };
@@ -247,7 +247,7 @@ impl Net {
         assert_eq!(machine.incarnation(), *life, "the node at {port} renewed itself");
         let mut active = 0;
         for (member, state) in machine.heard() {
-            if state == MemberState::Down {
+            if !state.is_up() {
                 let healthy = self.healthy.contains_key(&member.id);
                 assert!(!healthy, "{} is down to the node at {port}", member.name);
             } else {
@@ -326,7 +326,7 @@ impl Net {
     /// The members that the node at `port` holds for alive or suspect, itself included.
     pub fn active_at(&self, port: u16) -> BTreeSet<NodeId> {
         let Node { machine, me, .. } = &self.nodes[&port];
-        let active = machine.heard().filter(|(_, state)| *state != MemberState::Down);
+        let active = machine.heard().filter(|(_, state)| state.is_up());
         active.map(|(member, _)| member.id).chain([me.id]).collect()
     }
 
