@@ -16,7 +16,7 @@ use super::note;
 use super::output::{Output, printable};
 use super::serve::{environment, pair};
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_TOML, Examined, KeyInForce};
+use crate::config::{Config, ConfigError, DEFAULT_TOML, Examined, KeyInForce};
 use crate::{node, peer};
 
 /// The column at which `show` says where a value comes from.
@@ -152,7 +152,11 @@ fn show(
     } else {
         show_lines(&examined.keys).iter().try_for_each(|line| out.line(&printable(line)))?;
     }
-    let faults: Vec<_> = examined.faults.iter().map(ToString::to_string).collect();
+    // a value out of range is in force as shown; one that cannot be read is not
+    let shown = |fault: &&ConfigError| matches!(fault, ConfigError::Range { .. });
+    let (ranges, faults): (Vec<_>, Vec<_>) = examined.faults.iter().partition(shown);
+    warn(&ranges.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
     if faults.is_empty() { Ok(()) } else { Err(CliError::Faults(faults)) }
 }
 
@@ -246,6 +250,11 @@ mod tests {
         assert_eq!(line("# ca ="), ("# ca =", "not set"));
         // a node takes what is shown
         assert!(text.parse::<toml::Table>().is_ok(), "{text}");
+        // without a file the files of a cluster are missing, and that is said beside what is shown
+        let command = ConfigCommand::Show(Show { file: None, set: Vec::new() });
+        assert!(run(&command, Format::Text).1.is_ok());
+        let command = ConfigCommand::Show(Show { file: None, set: sets(&[("sync.push", "no")]) });
+        assert_eq!(run(&command, Format::Text).1.map_err(|e| e.exit_code()), Err(2));
         let json: Value = serde_json::from_str(&show(Format::Json).0).unwrap();
         assert_eq!(json["sync.interval"], json!({"value": "10s", "from": "default"}));
         assert_eq!(json["peer.ca"], json!({"value": null, "from": "not set"}));

@@ -122,7 +122,8 @@ impl<'a> Listing<'a> {
         if args.values {
             header.push("VALUE");
         }
-        Self { args, expiring, wide, grid: Grid::new(header, &[1]) }
+        // half a time tells nothing
+        Self { args, expiring, wide, grid: Grid::new(header, &[1]).whole(&[1, 3]) }
     }
 
     fn show(&mut self, client: &Client, page: &Page, out: &mut Output<'_>) -> Result<(), CliError> {

@@ -38,6 +38,8 @@ mod words;
 mod write;
 
 #[cfg(test)]
+mod arguments_tests;
+#[cfg(test)]
 mod canned;
 #[cfg(test)]
 mod lines_tests;
@@ -238,7 +240,3 @@ fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliE
         .map_err(|e| CliError::Usage(format!("cannot start: {e}")))?;
     runtime.block_on(work)
 }
-
-#[cfg(test)]
-#[path = "arguments_tests.rs"]
-mod tests;
