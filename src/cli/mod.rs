@@ -40,6 +40,7 @@ use error::CliError;
 use output::{Format, Output};
 
 use crate::clock::Clock;
+use crate::telemetry::log;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -140,9 +141,15 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Prints one line on standard error; ignores a closed one, where nobody could read the failure.
+/// Prints one line on standard error; ignores a closed one, where nobody could read the failure. A
+/// running node leaves it to its log, so that a pipe that nobody reads cannot hold up its end.
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "kvs: {}", output::printable(text));
+    let line = format!("kvs: {}", output::printable(text));
+    if log::print(&line) {
+        log::flush();
+    } else {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
 }
 
 fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> {
