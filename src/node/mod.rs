@@ -6,11 +6,11 @@
 
 mod error;
 pub mod members;
+mod process;
+mod ready;
 mod signals;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::peer::{Bound, Endpoint};
 use crate::proto::secret::Secret;
 use crate::replication::Replication;
 use crate::store::identity::{Identity, OpenError};
-use crate::store::rocks::Rocks;
+use crate::store::rocks::{Rocks, RocksSettings};
 use crate::store::writer::Writer;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -41,8 +41,9 @@ use signals::Signals;
 const INCOMING_MAX: usize = 64;
 /// Requests for sessions that may wait for replication.
 const SYNC_REQUESTS_MAX: usize = 16;
-/// The writer's name in [`NodeError::Ended`].
+/// The names of parts in [`NodeError::Ended`].
 const WRITER: &str = "the writer";
+const GOSSIP: &str = "gossip";
 
 /// A running part of the node.
 struct RunningPart {
@@ -59,6 +60,8 @@ struct Views {
     peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
     sync: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<SyncReport>>>,
     syncing: watch::Receiver<bool>,
+    /// Keeps `members` open for the other parts once gossip has ended.
+    _members: watch::Sender<Vec<(Member, MemberState)>>,
 }
 
 /// The secret and the bound sockets of a clustered node. Made before the store opens, so that a
@@ -74,14 +77,18 @@ struct ClusterSockets {
 ///
 /// # Errors
 /// Why the node cannot start, or which part ended by itself.
-pub async fn run(config: Config) -> Result<(), NodeError> {
+pub async fn run(mut config: Config) -> Result<(), NodeError> {
+    process::keep_private();
+    let descriptors = process::share_descriptors(config.limits.connections_max)?;
+    config.limits.connections_max = descriptors.connections_max;
     let config = Arc::new(config);
     let (clock, metrics) = (Clock::system(), Metrics::new());
     let mut signals = Signals::new().map_err(NodeError::System)?;
     let sockets =
         if config.clustering_enabled { Some(bind_cluster(&config, &clock).await?) } else { None };
     let listener = bind_http(&config).await?;
-    let (store, writer) = open_store(&config, &clock, &metrics, sockets.as_ref())?;
+    let data_files_max = descriptors.data_files_max;
+    let (store, writer) = open_store(&config, data_files_max, &clock, &metrics, sockets.as_ref())?;
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
     let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
@@ -90,6 +97,9 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let stop = CancellationToken::new();
     let task = tokio::spawn(store.clone().keep_swept(stop.clone()));
     parts.push(RunningPart { name: "the sweep", task, stop });
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(store.clone().watch_disk(stop.clone()));
+    parts.push(RunningPart { name: "the watch on the disk", task, stop });
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
     let views = if let Some(sockets) = sockets {
         start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
@@ -113,7 +123,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let stop = CancellationToken::new();
     let task = tokio::spawn(http::serve(listener, state, stop.clone()));
     parts.push(RunningPart { name: "the HTTP front end", task, stop });
-    announce(&config, &me);
+    ready::announce(&config, &me);
     let ended = tokio::select! {
         biased;
         () = signals.stop() => Ok(()),
@@ -136,6 +146,8 @@ async fn shut_down(
     writer: JoinHandle<Result<(), NodeError>>,
     orderly: bool,
 ) -> Result<(), NodeError> {
+    // the others learn at once that this node leaves, while it still serves its last requests
+    parts.iter().filter(|part| part.name == GOSSIP).for_each(|part| part.stop.cancel());
     while let Some(part) = parts.pop() {
         part.stop.cancel();
         if part.task.is_finished() {
@@ -170,6 +182,7 @@ async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, 
     let text = std::fs::read_to_string(path)
         .map_err(|error| NodeError::SecretFile { path: shown.clone(), error })?;
     let secret = Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })?;
+    process::warn_if_open(path, "the secret of the cluster");
     let address = config.gossip.listen;
     let gossip = UdpSocket::bind(address).await.map_err(|error| NodeError::Listen {
         key: "gossip.listen",
@@ -191,6 +204,7 @@ async fn bind_http(config: &Config) -> Result<TcpListener, NodeError> {
 
 fn open_store(
     config: &Config,
+    data_files_max: u32,
     clock: &Clock,
     metrics: &Arc<Metrics>,
     sockets: Option<&ClusterSockets>,
@@ -201,12 +215,15 @@ fn open_store(
         .map_err(|error| NodeError::DataDir { path: path.clone(), error })?;
     let sync = config.storage.durability == Durability::Sync;
     let open = || -> Result<_, OpenError> {
-        let engine = Rocks::open(&dir.join("db"), config.storage.cache_bytes, sync)?;
+        let cache_bytes = config.storage.cache_bytes;
+        let settings = RocksSettings { cache_bytes, data_files_max, sync };
+        let engine = Rocks::open_with(&dir.join("db"), settings)?;
         let settings = store::Settings {
             blob_threshold_bytes: config.storage.blob_threshold_bytes,
             clock_drift_max: config.sync.clock_drift_max,
             feed_entries_max: config.sync.push_queue_max,
             feed_bytes_max: config.storage.feed_bytes_max as u64,
+            free_bytes_min: config.storage.free_bytes_min,
             boot: (!sync).then(|| boot_id(clock)),
             // a node without a cluster compares digests with no other
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
@@ -218,7 +235,9 @@ fn open_store(
         };
         Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
     };
-    open().map_err(|error| NodeError::Open { path, error })
+    let opened = open().map_err(|error| NodeError::Open { path, error })?;
+    process::warn_if_open(dir, "all data of this node, deleted values included");
+    Ok(opened)
 }
 
 /// Identifies this boot of the machine, or this start of the node if the system does not tell.
@@ -286,6 +305,7 @@ fn start_cluster(
     let (syncing_sender, syncing) = watch::channel(waits);
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
+    let kept_members = members_sender.clone();
     let known = store.members().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the members of earlier runs; joining by the seeds");
         Vec::new()
@@ -326,7 +346,7 @@ fn start_cluster(
         parts.push(RunningPart { name, task: tokio::spawn(run), stop });
     };
     let stop = CancellationToken::new();
-    start("gossip", Box::pin(gossip.run(stop.clone())), stop);
+    start(GOSSIP, Box::pin(gossip.run(stop.clone())), stop);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     start("the peer endpoint", Box::pin(async move { endpoint.run(stopped).await }), stop);
@@ -335,7 +355,7 @@ fn start_cluster(
     let stop = CancellationToken::new();
     let persisting = members::persist(store.clone(), known, members.clone(), stop.clone());
     start("the member table", Box::pin(persisting), stop);
-    Ok(Views { members, peers, sync, syncing })
+    Ok(Views { members, peers, sync, syncing, _members: kept_members })
 }
 
 /// Whether this node must receive a peer's data before it serves: it has seeds and has never had
@@ -356,23 +376,12 @@ fn alone(me: &Member) -> Views {
             let _ = request.send(Vec::new());
         }
     });
+    let (kept_members, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
     Views {
-        members: watch::channel(vec![(me.clone(), MemberState::Alive)]).1,
+        members,
+        _members: kept_members,
         peers: watch::channel(BTreeMap::new()).1,
         sync,
         syncing: watch::channel(false).1,
     }
-}
-
-/// Prints the ready line, the only one on stdout: scripts wait for it and read the addresses.
-fn announce(config: &Config, me: &Member) {
-    let mut line = format!("ready http={}", me.http);
-    if config.clustering_enabled {
-        let _ = write!(line, " gossip={} peer={}", me.gossip, me.peer);
-    }
-    let _ = write!(line, " node={}", me.id);
-    let mut stdout = std::io::stdout().lock();
-    // stdout may be closed; the node serves anyway
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    tracing::info!(name = %me.name, version = me.software, "{line}");
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::code::Code;
 use crate::model::duration::DurationError;
 use crate::model::{Key, KeyError};
-use crate::store::{Entry, ReadError, WriteError};
+use crate::store::{Entry, Obstacle, ReadError, WriteError};
 
 /// Why a request is refused. The store is unchanged, unless a variant says otherwise.
 #[derive(Debug)]
@@ -99,6 +99,10 @@ pub(crate) enum Unavailable {
     Overloaded,
     /// Its storage failed and is being opened again.
     Reopening,
+    /// Its process has no file descriptor left to open a file of the data.
+    NoDescriptor,
+    /// Its storage takes no writes, which a question for its health is told.
+    Storage(Obstacle),
     /// It cannot remember one more request that has a uuid.
     RequestsFull,
 }
@@ -196,9 +200,15 @@ impl Unavailable {
         match self {
             Self::Syncing => Code::Syncing,
             Self::ClockSkewed(_) => Code::ClockSkewed,
-            Self::StorageFull => Code::StorageFull,
+            Self::StorageFull | Self::Storage(Obstacle::Full | Obstacle::Low { .. }) => {
+                Code::StorageFull
+            }
             Self::ShuttingDown => Code::ShuttingDown,
-            Self::Overloaded | Self::Reopening | Self::RequestsFull => Code::Overloaded,
+            Self::Storage(Obstacle::Gone | Obstacle::Failed)
+            | Self::Overloaded
+            | Self::Reopening
+            | Self::NoDescriptor
+            | Self::RequestsFull => Code::Overloaded,
         }
     }
 }
@@ -220,6 +230,7 @@ impl From<ReadError> for Error {
         match error {
             ReadError::Full(_) => Unavailable::StorageFull.into(),
             ReadError::Reopening => Unavailable::Reopening.into(),
+            ReadError::NoDescriptor(_) => Unavailable::NoDescriptor.into(),
             ReadError::Engine(_) | ReadError::Damaged { .. } => Self::internal(error.to_string()),
         }
     }
@@ -249,6 +260,7 @@ impl Error {
                 Unavailable::StorageFull.into()
             }
             WriteError::Failed(ReadError::Reopening) => Unavailable::Reopening.into(),
+            WriteError::Failed(ReadError::NoDescriptor(_)) => Unavailable::NoDescriptor.into(),
             WriteError::Failed(cause @ (ReadError::Engine(_) | ReadError::Damaged { .. })) => {
                 Self::Failed(NodeFailure::NothingWritten(cause.to_string()))
             }

@@ -162,6 +162,10 @@ impl Unavailable {
             Self::Reopening => {
                 "storage failed and is being opened again; nothing was read or written; try again"
             }
+            Self::NoDescriptor => {
+                "this node's process has no file descriptor left to open a data file; try again"
+            }
+            Self::Storage(obstacle) => return obstacle.to_string().into(),
             Self::RequestsFull => {
                 "this node cannot remember more requests with a uuid \
                  (limits.idempotency_bytes_max); try again later, or leave the uuid out"
