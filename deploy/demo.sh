@@ -180,7 +180,7 @@ import_step() {
     }
     wait_for fingerprints_agree || fail "the fingerprints differ after $deadline_s s"
     sed 's/^/   /' "$work/import"
-    say "(Skipped: links, devices, and files that not everybody may read; --private imports those.)"
+    say "(Skipped: links that lead out, devices, and files that not everybody may read, without --private.)"
     (($(cluster_field 1 keys) > 0)) || fail "there are no keys"
     say "$(since "$begin") s after the import began, all three nodes show one fingerprint:"
     show_fingerprints
@@ -191,22 +191,23 @@ import_step() {
 
 swap_step() {
     local uuid won lost
-    step "2. $clients clients swap one value at once: one wins"
-    at 1 put demo/lock free >/dev/null || fail "the value could not be written"
-    uuid=$(curl -fsI "$(url 1)/kv/demo/lock" | tr -d '\r' | sed -nE 's/^[Ee][Tt]ag: "(.*)"$/\1/p')
-    [[ -n $uuid ]] || fail "node 1 gave no ETag for demo/lock"
-    say "demo/lock is \"free\", in version $uuid."
-    show "POST /cas/demo/lock {\"expected\":{\"uuid\":\"...\"},\"data\":\"client N\"}"
+    step "2. $clients clients of one node swap one value at once: one wins"
+    at 1 put demo/stage green >/dev/null || fail "the value could not be written"
+    uuid=$(curl -fsI "$(url 1)/kv/demo/stage" | tr -d '\r' | sed -nE 's/^[Ee][Tt]ag: "(.*)"$/\1/p')
+    [[ -n $uuid ]] || fail "node 1 gave no ETag for demo/stage"
+    say "demo/stage is \"green\", in version $uuid."
+    show "POST /cas/demo/stage {\"expected\":{\"uuid\":\"...\"},\"data\":\"client N\"}"
     seq "$clients" | xargs -P "$clients" -I{} curl -s -m 30 -o "$work/swap-{}" -w '%{http_code}\n' \
-        -X POST "$(url 1)/cas/demo/lock" \
+        -X POST "$(url 1)/cas/demo/stage" \
         -d "{\"expected\":{\"uuid\":\"$uuid\"},\"data\":\"client {}\"}" >"$work/swaps" || true
     won=$(grep -c '^200$' "$work/swaps" || true)
     lost=$(grep -c '^412$' "$work/swaps" || true)
-    say "$won answered 200, $lost answered 412; demo/lock is now $(at 1 get demo/lock)."
+    say "$won answered 200, $lost answered 412; demo/stage is now $(at 1 get demo/stage)."
     ((won == 1 && lost == clients - 1)) ||
         fail "expected one 200 and $((clients - 1)) times 412, got (how often, which status): \
 $(sort "$work/swaps" | uniq -c | tr -s ' \n' ' ')"
-    say "All expected the same version, so only one may succeed. A refusal (412) carries the current"
+    say "All asked node 1 and expected the same version, so only one may succeed. Another node decides"
+    say "by itself: send all clients of a key to one node. A refusal (412) carries the current"
     say "value, so that a client can try again without another read:"
     grep -l '"swapped" *: *false' "$work"/swap-* | head -n 1 | xargs cat |
         sed -E 's/.*("swapped")/     {..., \1/; s/"origin":.*("data")/..., \1/'
@@ -230,9 +231,9 @@ pause_step() {
         wait_for sees_one_down "$i" || fail "node $i does not report node 3 as down within $deadline_s s"
     done
     say "After $(since "$begin") s nodes 1 and 2 report node 3 as down, and accept more writes:"
-    show "kvs import deploy --prefix demo/deploy; kvs del demo/lock        (asking node 2)"
+    show "kvs import deploy --prefix demo/deploy; kvs del demo/stage        (asking node 2)"
     at 2 import "$root/deploy" --prefix demo/deploy >/dev/null || fail "node 2 refuses writes"
-    at 2 del demo/lock >/dev/null || fail "node 2 refuses a delete"
+    at 2 del demo/stage >/dev/null || fail "node 2 refuses a delete"
     at 2 put demo/still-away "$run" >/dev/null || fail "node 2 refuses writes"
     show "deploy/local.sh resume 3"
     cluster resume 3 >/dev/null

@@ -18,8 +18,12 @@
 # http-base + 1000 on. Everything listens on 127.0.0.1 only.
 # DIR defaults to $XDG_STATE_HOME/kvs-local (~/.local/state/kvs-local). --bin defaults to the release
 # build, else to the kvs on PATH.
+# The nodes take nothing from the caller's environment: KVS_* variables are for the caller's own kvs.
 # Exit status: 0 done, 1 failed, 2 usage.
 set -euo pipefail
+
+# settings of the caller, such as KVS_HTTP__LISTEN, would reach every node
+unset "${!KVS_@}"
 
 ready_deadline_s=60
 stop_deadline_s=20

@@ -5,7 +5,8 @@
 #
 # Installs only what is missing; leaves what is installed as it is.
 #   --no-install   install nothing: say what is missing and stop
-#   --gate         also prepare for tests/gate.sh (rustfmt, clippy, shellcheck, nftables, iproute2)
+#   --gate         also prepare for tests/gate.sh (rustfmt, clippy, shellcheck, nftables, iproute2,
+#                  and Chromium where apt has it)
 # Other scripts source this file and call `prepare` with the same options.
 #
 # Exit status: 0 ready, 2 something is missing and was not installed; says what to run.
@@ -198,6 +199,32 @@ compiler, libclang with its headers, ccache, git and curl with your system's pac
         prepare_stop "installed, but still not usable: ${missing[*]}" "$command_line"
 }
 
+has_browser() {
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+        command -v google-chrome >/dev/null
+}
+
+# Installs Chromium for the tests that show web pages in it. They are skipped without it, and say so;
+# so whatever fails here, the gate goes on.
+prepare_browser() {
+    local without='continuing without Chromium: the tests with a real browser are skipped'
+    if has_browser || ((!prepare_install)) || ! command -v apt-get >/dev/null || ! as_root true; then
+        has_browser || prepare_say "$without"
+        return 0
+    fi
+    if ((!prepare_updated)) && ! apt-cache show chromium >/dev/null 2>&1; then
+        apt_get update -q >/dev/null 2>&1 || true
+        prepare_updated=1
+    fi
+    prepare_say "installing chromium"
+    # only the download may take long, and only that may be cut
+    if as_root timeout 300 apt-get install -q -y --download-only --no-install-recommends chromium \
+        >/dev/null 2>&1 </dev/null; then
+        apt_get install -q -y --no-install-recommends chromium >/dev/null 2>&1 || true
+    fi
+    has_browser || prepare_say "$without"
+}
+
 # Succeeds if the Rust in use is at least version $1.
 rust_is_new_enough() {
     local have
@@ -263,6 +290,7 @@ prepare() {
     build_environment
     prepare_packages
     prepare_rust
+    if ((prepare_gate)); then prepare_browser; fi
     if ((${#prepare_missing[@]} > 0)); then
         local list
         printf -v list '; %s' "${prepare_missing[@]}"

@@ -22,6 +22,11 @@ pub trait Source: Send + Sync {
     fn now(&self) -> Timestamp;
     /// Fills `bytes` with entropy fit for keys and nonces.
     fn fill(&self, bytes: &mut [u8]);
+    /// Monotonic time, which no setting of the wall clock moves.
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// Wall time, monotonic time and entropy. Cheap to clone.
@@ -71,9 +76,8 @@ impl Clock {
     /// Monotonic time now. It follows tokio's clock, so it is virtual where a runtime has paused
     /// that.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
     pub fn instant(&self) -> Instant {
-        Instant::now()
+        self.0.instant()
     }
 
     /// `N` random bytes, fit for keys and nonces.
@@ -98,11 +102,16 @@ impl Clock {
     }
 }
 
-/// A source for tests: the wall clock moves only by [`Self::set`], and a seed gives the entropy.
+/// A source for tests: the wall clock moves only by [`Self::set`] and [`Self::pass`], and a seed
+/// gives the entropy.
 #[cfg(test)]
 #[derive(Debug)]
 pub struct Fixed {
     now: std::sync::atomic::AtomicU64,
+    /// How many microseconds have passed by [`Self::pass`].
+    passed: std::sync::atomic::AtomicU64,
+    /// Where monotonic time stands but for [`Self::pass`].
+    stands: Option<Instant>,
     rng: std::sync::Mutex<StdRng>,
 }
 
@@ -111,13 +120,31 @@ impl Fixed {
     #[must_use]
     /// A source at `now` microseconds since 1970.
     pub fn new(now: u64, seed: u64) -> Arc<Self> {
-        let rng = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(Self { now: now.into(), rng })
+        Arc::new(Self::with(now, seed, None))
     }
 
-    /// Sets the wall clock to `now` microseconds since 1970.
+    /// As [`Self::new`], and monotonic time stands still, too.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
+    pub fn still(now: u64, seed: u64) -> Arc<Self> {
+        Arc::new(Self::with(now, seed, Some(Instant::now())))
+    }
+
+    fn with(now: u64, seed: u64, stands: Option<Instant>) -> Self {
+        let rng = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
+        Self { now: now.into(), passed: 0.into(), stands, rng }
+    }
+
+    /// Sets the wall clock to `now` microseconds since 1970; no time passes.
     pub fn set(&self, now: u64) {
         self.now.store(now, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Lets time pass: both clocks go on.
+    pub fn pass(&self, span: std::time::Duration) {
+        let micros = u64::try_from(span.as_micros()).expect("a short span");
+        self.now.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
+        self.passed.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
@@ -128,5 +155,10 @@ impl Source for Fixed {
     }
     fn fill(&self, bytes: &mut [u8]) {
         self.rng.lock().expect("not poisoned").fill_bytes(bytes);
+    }
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
+    fn instant(&self) -> Instant {
+        let passed = self.passed.load(std::sync::atomic::Ordering::SeqCst);
+        self.stands.unwrap_or_else(Instant::now) + std::time::Duration::from_micros(passed)
     }
 }

@@ -1,14 +1,11 @@
-//! The binary `kvs`: sets up the allocator, parses the arguments and runs the command. No other
-//! logic lives here.
+//! The binary `kvs`: sets up the allocator. No other logic lives here.
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     allocator::bound_free_memory();
-    kvs::cli::run(kvs::cli::Arguments::parse())
+    kvs::cli::main()
 }
 
 /// The allocator of glibc, which serves RocksDB as well.

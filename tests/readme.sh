@@ -154,7 +154,7 @@ main() {
         mkdir -p "$(dirname "$file")"
         blocks "toml $name" >"$file"
     done
-    unset KVS_URL KVS_TOKEN KVS_LOG CARGO_TARGET_DIR XDG_STATE_HOME
+    unset "${!KVS_@}" CARGO_TARGET_DIR XDG_STATE_HOME
     # keep using the real toolchain
     export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
     export HOME=$work/user PATH="$work/user/.cache/kvs/target/release:$PATH"

@@ -25,7 +25,17 @@ fn every_command_parses() {
         "kvs put k -5",
         "kvs put k -- --value",
         "kvs put k v --if-absent --content-type text/plain",
-        &format!("kvs put k v --if-uuid {uuid} --token t"),
+        &format!("kvs put k v --if-uuid {uuid}"),
+        "kvs put k @file --json",
+        "kvs set k v",
+        "kvs rm k",
+        "kvs list app --wide",
+        "kvs members --wide",
+        "kvs import dir --dry-run",
+        "kvs import - --if-absent",
+        "kvs config check f --set node.name=n2",
+        "kvs config show",
+        "kvs config show f --set node.name=n2",
         &format!("kvs del k --if-uuid {uuid}"),
         &format!("kvs cas k v --expect-uuid {uuid} --expect-timestamp 5"),
         "kvs cas k v --expect-value old",
@@ -73,6 +83,9 @@ fn contradictions_are_usage_errors() {
         "kvs get a//b",
         &format!("kvs put k v --if-absent --if-uuid {uuid}"),
         "kvs put k v --if-absnt",
+        "kvs put k v --token t",
+        "kvs put k v --json --content-type text/plain",
+        "kvs import - --dry-run --if-absent",
         "kvs put k v --if-uuid nonsense",
         "kvs put k v --content-type ü",
         "kvs cas k v",
@@ -142,4 +155,25 @@ fn every_command_and_every_flag_has_help() {
     }
     assert!(command.render_long_help().to_string().contains("Exit status: 0 done"));
     assert_eq!(command.get_version(), Some(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_help_shows_no_lock_and_says_who_decides() {
+    let mut command = Arguments::command();
+    command.build();
+    for name in ["cas", "txn", "put"] {
+        let found = command.find_subcommand_mut(name).unwrap();
+        let help = found.render_long_help().to_string();
+        let words = "end all clients of a key to one node";
+        let flat = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(words), "{name}: {help}");
+        assert!(!help.contains("lock") || flat.contains("a swap is no lock"), "{name}: {help}");
+        assert!(!flat.contains("locks/") && !flat.contains("take a"), "{name}: {help}");
+    }
+    let history = command.find_subcommand_mut("history").unwrap();
+    let help = history.render_long_help().to_string();
+    assert!(!help.contains("superseded"), "there is no such report yet: {help}");
+    assert!(
+        command.render_long_help().to_string().contains("send all clients of a key to one node")
+    );
 }

@@ -58,7 +58,7 @@ impl Canned {
 }
 
 pub fn open(url: &str) -> Client {
-    Client::open(&Connection { url: url.to_owned(), token: Some("t1".to_owned()) }).unwrap()
+    Client::open(&Connection { url: url.to_owned() }).unwrap()
 }
 
 fn read(stream: &TcpStream) -> Option<Request> {
@@ -86,8 +86,16 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(Request { line, headers, body })
 }
 
-/// Builds an answer. `headers` holds further header lines, each ending in `\r\n`.
+/// The header by which a node says that it is one.
+pub const NODE: &str = "Kvs-Node: 01a20695-77a2-7363-9f57-468ec2e1b55d\r\n";
+
+/// Builds an answer of a node. `headers` holds further header lines, each ending in `\r\n`.
 pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    stranger(status, &format!("{NODE}{headers}"), body)
+}
+
+/// Builds an answer of a server that is no node.
+pub fn stranger(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"

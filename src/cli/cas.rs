@@ -12,25 +12,30 @@ use clap::{ArgGroup, Args};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::client::{Client, key_path};
 use super::error::CliError;
 use super::output::Output;
-use super::write::{Life, Retry, Ttl, send_write, value_or_stdin};
-use crate::model::{ContentType, Key, Timestamp, json};
+use super::ttl::Ttl;
+use super::write::{Life, Retry, check_json, parse_uuid, read_value, send_write};
+use crate::model::{ContentType, Key, Timestamp};
 
 const AFTER_HELP: &str = "\
 Examples:
-  kvs cas jobs/7 mine --expect-value free          take a job, unless somebody else has
-  kvs cas locks/a me --expect-absent --ttl 30s     take a lock that ends by itself
-  kvs cas locks/a me --expect-uuid UUID --ttl 30s  extend it; UUID as the command above printed it
+  kvs cas app/stage blue --expect-uuid UUID         change the version that was read, or nothing
+  kvs cas app/stage blue --expect-value green       the same, by its value
+  kvs cas app/limits @limits.json --expect-absent   create a key, never overwrite one
   kvs cas app/limits '{\"n\": 5}' --json --expect-exists --ttl keep
-  kvs cas jobs/7 --delete --expect-value mine
+  kvs cas app/stage --delete --expect-value blue
 
-A refused swap changes nothing, exits with status 1 and names the current version; `-o json` shows
-its value too.";
+One node decides, without asking the others: that is what \"scope\": \"local\" in the answer says.
+Of several swaps that expect one version, at most one succeeds on that node. Two nodes may each let
+one succeed, even while they see each other; when they merge, one of the two writes is lost. So send
+all clients of a key to one node. Even then a swap is no lock: a client that was paused may still
+act on what it took, and when the node dies, another may lack its latest writes.
+
+A refused swap changes nothing, exits with status 1 and shows the current version and its value.";
 
 /// `kvs cas`
 #[derive(Debug, Args)]
@@ -40,12 +45,12 @@ pub struct Cas {
     /// The key, as in `app/name`
     #[arg(value_parser = Key::parse)]
     key: Key,
-    /// The new value, at most 16 MiB; without it, or with `-`, standard input. Put `--` before a
-    /// value that starts with a hyphen
+    /// The new value, at most 16 MiB, or `@FILE` for that file's content; without it, or with `-`,
+    /// standard input. Put `--` before a value that starts with a hyphen
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
     /// Swap only if the current version has this uuid; may be combined with --expect-timestamp
-    #[arg(long, value_name = "UUID", group = "expected")]
+    #[arg(long, value_name = "UUID", group = "expected", value_parser = parse_uuid)]
     expect_uuid: Option<Uuid>,
     /// Swap only if the current version has this timestamp, in microseconds since 1970
     #[arg(long, value_name = "TIMESTAMP", group = "expected", value_parser = timestamp)]
@@ -75,7 +80,8 @@ pub struct Cas {
     /// Store the value as JSON, exactly as written
     #[arg(long, conflicts_with = "content_type")]
     json: bool,
-    /// Content type of the value; default: application/octet-stream
+    /// Content type of the value; default: as the name of FILE tells, else
+    /// application/octet-stream
     #[arg(long, value_name = "TYPE", value_parser = ContentType::parse)]
     content_type: Option<ContentType>,
     #[command(flatten)]
@@ -121,8 +127,6 @@ pub(super) struct Expected {
 pub(super) struct Swap {
     expected: Expected,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     delete: bool,
@@ -152,12 +156,15 @@ impl Swap {
         let swap = if args.delete {
             Self { expected, delete: true, ..Self::default() }
         } else {
-            let value = value_or_stdin(args.value, stdin)?;
+            let value = read_value(args.value, stdin)?;
             if args.json {
-                Self { expected, data: Some(json_value(value)?), ..Self::default() }
+                // not as `data`: the node would leave out white space around the JSON text
+                check_json(&value.bytes)?;
+                Self::of_bytes(expected, &value.bytes, ContentType::json())
             } else {
-                let content_type = args.content_type.unwrap_or_else(ContentType::octet_stream);
-                Self::of_bytes(expected, &value, content_type)
+                let content_type = args.content_type.or(value.content_type);
+                let content_type = content_type.unwrap_or_else(ContentType::octet_stream);
+                Self::of_bytes(expected, &value.bytes, content_type)
             }
         };
         Ok(Self { ttl: args.life.ttl, uuid: args.retry.uuid, ..swap })
@@ -185,15 +192,6 @@ impl Swap {
             .body(self.body()?);
         send_write(client, request, verb, out).await
     }
-}
-
-fn json_value(value: Vec<u8>) -> Result<Box<RawValue>, CliError> {
-    let not_json = |e: &dyn std::fmt::Display| {
-        CliError::Usage(format!("the value is not JSON: {e}; to store any bytes, leave out --json"))
-    };
-    json::check(&value).map_err(|e| not_json(&e))?;
-    let text = String::from_utf8(value).map_err(|e| not_json(&e))?;
-    RawValue::from_string(text).map_err(|e| not_json(&e))
 }
 
 #[cfg(test)]

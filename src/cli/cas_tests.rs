@@ -63,11 +63,13 @@ fn json_is_sent_exactly_as_written() {
     let json = |text: &str| {
         let args = Cas { expect_absent: true, json: true, value: Some(text.into()), ..swap() };
         let swap = Swap::from_arguments(args, &mut std::io::empty());
-        swap.and_then(|swap| swap.body()).map(|body| String::from_utf8(body).unwrap())
+        swap.and_then(|swap| swap.body()).map(|body| serde_json::from_slice(&body).unwrap())
     };
-    let text = r#"{"b": 1.0e0, "a":18446744073709551617}"#;
-    assert_eq!(json(text).unwrap(), format!(r#"{{"expected":{{"absent":true}},"data":{text}}}"#));
-    assert_eq!(json("null").unwrap(), r#"{"expected":{"absent":true},"data":null}"#);
+    for text in ["{\"b\": 1.0e0, \"a\":18446744073709551617}\n", "null", " [ ] "] {
+        let sent: Value = json(text).unwrap();
+        assert_eq!(sent["data_base64"], BASE64_STANDARD.encode(text));
+        assert_eq!(sent["content_type"], "application/json");
+    }
     for bad in ["{", "nothing", r#"{"a":1,"a":2}"#] {
         assert_eq!(json(bad).map_err(|e| e.exit_code()), Err(2), "{bad}");
     }
@@ -77,7 +79,7 @@ fn json_is_sent_exactly_as_written() {
 fn a_refused_swap_shows_the_current_version() {
     let problem = format!(
         r#"{{"code":"precondition_failed","detail":"no","swapped":false,
-        "current":{{"uuid":"{UUID}","timestamp":9}}}}"#
+        "current":{{"uuid":"{UUID}","timestamp":9,"data_base64":"Z3JlZW4="}}}}"#
     );
     let sent = problem.clone();
     let node = Canned::new(move |_| answer("412 Precondition Failed", "", &sent));
@@ -85,7 +87,10 @@ fn a_refused_swap_shows_the_current_version() {
     let (text, ended) = run(Format::Text, async |out| cas(&node.client(), args(), out).await);
     let error = ended.expect_err("refused");
     assert_eq!((text.as_str(), error.exit_code()), ("", 1));
-    assert!(error.to_string().ends_with(&format!("uuid={UUID} timestamp=9")), "{error}");
+    assert!(
+        error.to_string().ends_with(&format!("uuid={UUID} timestamp=9, value: green")),
+        "{error}"
+    );
     let (json, ended) = run(Format::Json, async |out| cas(&node.client(), args(), out).await);
     assert_eq!(ended.map_err(|e| e.exit_code()), Err(1));
     assert_eq!(json, format!("{}\n", problem.replace('\n', " ")));

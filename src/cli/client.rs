@@ -1,18 +1,21 @@
 //! The client of a node's HTTP API: builds paths, sends requests, reads answers and refusals.
 //!
-//! Bounds every answer and turns every failure into a [`CliError`] that says what to do. Sends
-//! requests straight to the node: uses no proxy and follows no redirect. Must not know which
+//! Bounds every answer and turns every failure into a [`CliError`] that says what to do. Takes no
+//! answer from anything but a kvs node: this is the one place that checks it, for all commands.
+//! Sends requests straight to the node: uses no proxy and follows no redirect. Must not know which
 //! command it serves.
 
 use std::error::Error as _;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
+use super::envelope::Envelope;
 use super::error::{CliError, Current, Refusal};
 use super::lines::present;
 use super::output::{self, Output};
@@ -30,21 +33,25 @@ const ANSWER_BYTES_MAX: usize = 128 << 20;
 const REFUSAL_BYTES_MAX: usize = 1 << 20;
 /// How much to show of a refusal that is no problem document.
 const STRANGE_CHARS_MAX: usize = 200;
+/// How much to show of a header of a server that is no node.
+const HEADER_CHARS_MAX: usize = 80;
+/// How much to show of the value that a refused condition found.
+const CURRENT_CHARS_MAX: usize = 60;
+
+/// The header by which every answer of a node names it. No other server sends it.
+const KVS_NODE: HeaderName = HeaderName::from_static("kvs-node");
 
 /// Escapes everything but the unreserved characters of RFC 3986 and the separator `/`.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// The options that say which node to ask, and with which token.
+/// The option that says which node to ask.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Client options")]
 pub struct Connection {
     /// URL of the node to ask
     #[arg(long, global = true, env = "KVS_URL", value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
-    /// Bearer token to send; default: none
-    #[arg(long, global = true, env = "KVS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
 }
 
 /// The encoded path of a key below `route`, as in `/kv/app/name`.
@@ -76,19 +83,10 @@ impl Client {
     /// Prepares requests to the node at `connection`. Sends nothing yet.
     ///
     /// # Errors
-    /// [`CliError::Usage`] if the URL or the token is malformed.
+    /// [`CliError::Usage`] if the URL is malformed.
     pub fn open(connection: &Connection) -> Result<Self, CliError> {
         let base = check_url(&connection.url)?;
-        let mut headers = HeaderMap::new();
-        if let Some(token) = connection.token.as_deref().filter(|token| !token.is_empty()) {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-                CliError::Usage("--token (or KVS_TOKEN) holds a character that no token has".into())
-            })?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
         let http = reqwest::Client::builder()
-            .default_headers(headers)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -111,7 +109,8 @@ impl Client {
     /// Sends a request and waits for the head of a successful answer. Leaves the body unread.
     ///
     /// # Errors
-    /// [`CliError::Unreachable`], or [`CliError::Refused`] with the node's reason.
+    /// [`CliError::Unreachable`], [`CliError::Stranger`] if no kvs node answered, or
+    /// [`CliError::Refused`] with the node's reason.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
         self.send_within(request, SILENCE_MAX).await
     }
@@ -138,11 +137,25 @@ impl Client {
                 });
             }
         };
+        self.check_node(&response)?;
         if response.status().is_success() {
             Ok(response)
         } else {
             Err(self.refusal(response).await)
         }
+    }
+
+    /// Fails unless a kvs node gave the answer.
+    fn check_node(&self, response: &Response) -> Result<(), CliError> {
+        let named = response.headers().get(KVS_NODE).and_then(|value| value.to_str().ok());
+        if named.is_some_and(|id| id.parse::<Uuid>().is_ok()) {
+            return Ok(());
+        }
+        Err(CliError::Stranger {
+            url: self.base.clone(),
+            status: response.status().as_u16(),
+            answer: describe(response),
+        })
     }
 
     /// Reads the next piece of an answer, `None` at its end. `so_far` says how much came before,
@@ -189,17 +202,49 @@ impl Client {
             .map_err(|e| self.bad_answer(&format!("its answer is not the expected JSON ({e})")))
     }
 
-    /// Copies an answer to the output as it arrives.
+    /// Reads an answer that is a value. As [`Self::body`], but the end of the answer is announced,
+    /// so that a value that was cut on the way is never taken for a whole one.
     ///
     /// # Errors
-    /// [`CliError::Cut`] or [`CliError::Output`].
+    /// As [`Self::body`].
+    pub async fn value(&self, response: Response) -> Result<Vec<u8>, CliError> {
+        self.check_end(&response)?;
+        self.body(response).await
+    }
+
+    /// Copies an answer that is a value to the output as it arrives; to a terminal only text, once
+    /// it has arrived whole.
+    ///
+    /// # Errors
+    /// [`CliError::Cut`], [`CliError::Answer`] or [`CliError::Output`]; [`CliError::Usage`] for
+    /// what a terminal cannot show.
     pub async fn copy(&self, mut response: Response, out: &mut Output<'_>) -> Result<(), CliError> {
+        self.check_end(&response)?;
+        if out.is_terminal() {
+            let content_type = header_text(&response, CONTENT_TYPE);
+            let value = self.body(response).await?;
+            return out.text_value(&value, &content_type.unwrap_or_default());
+        }
         let mut copied = 0;
         while let Some(chunk) = self.chunk(&mut response, || output::size(copied)).await? {
             copied += chunk.len() as u64;
             out.raw(&chunk)?;
         }
         Ok(())
+    }
+
+    /// Fails if the answer ends with its connection, where a cut one looks like a whole one.
+    fn check_end(&self, response: &Response) -> Result<(), CliError> {
+        let announced = response.content_length().is_some()
+            || response.headers().contains_key(TRANSFER_ENCODING)
+            || response.version() >= reqwest::Version::HTTP_2;
+        if announced {
+            return Ok(());
+        }
+        Err(self.bad_answer(
+            "it does not say where the value ends, so that a part would look like the whole (is \
+             there a proxy that speaks HTTP/1.0?)",
+        ))
     }
 
     /// The error for an answer that no node gives. `problem` says what is wrong with it.
@@ -231,6 +276,28 @@ impl Client {
     }
 }
 
+/// An answer in a few words, as in `200 OK with a page in HTML`. Its content is not quoted.
+fn describe(response: &Response) -> String {
+    let status = response.status();
+    if status.is_redirection()
+        && let Some(to) = header_text(response, LOCATION)
+    {
+        return format!("{status}, a redirect to {to}");
+    }
+    let content_type = header_text(response, CONTENT_TYPE);
+    match content_type.as_deref().map(|text| text.split(';').next().unwrap_or_default()) {
+        Some("text/html") => format!("{status} with a page in HTML"),
+        Some(other) => format!("{status} with {other}"),
+        None => status.to_string(),
+    }
+}
+
+/// The start of a header.
+fn header_text(response: &Response, name: HeaderName) -> Option<String> {
+    let text = response.headers().get(name)?.to_str().ok()?;
+    Some(text.chars().take(HEADER_CHARS_MAX).collect())
+}
+
 fn silence(waited: Duration) -> String {
     format!("no answer within {} s", waited.as_secs())
 }
@@ -243,14 +310,20 @@ fn retry_after(response: &Response) -> Option<Duration> {
 fn read_refusal(status: u16, retry_after: Option<Duration>, body: Vec<u8>) -> Refusal {
     let problem: Problem<'_> = serde_json::from_slice(&body).unwrap_or_default();
     let detail = problem.detail.or(problem.title).unwrap_or_else(|| {
-        let start: String =
-            String::from_utf8_lossy(&body).trim().chars().take(STRANGE_CHARS_MAX).collect();
-        if start.is_empty() { "it gave no reason; is this a kvs node?".to_owned() } else { start }
+        let text = String::from_utf8_lossy(&body);
+        let start: String = text.trim().chars().take(STRANGE_CHARS_MAX).collect();
+        // markup is no reason
+        let no_reason = start.is_empty() || start.starts_with(['<', '{']);
+        if no_reason { "it gave no reason; is this a kvs node?".to_owned() } else { start }
     });
-    let current = match problem.current.map(|raw| serde_json::from_str(raw.get())) {
-        Some(Ok(Some(CurrentVersion { uuid, timestamp }))) => Current::Version { uuid, timestamp },
-        Some(Ok(None)) => Current::None,
-        None | Some(Err(_)) => Current::Unknown,
+    let current = match problem.current.map(|raw| (raw, serde_json::from_str(raw.get()))) {
+        Some((raw, Ok(Some(CurrentVersion { uuid, timestamp })))) => {
+            let envelope = serde_json::from_str::<Envelope<'_>>(raw.get());
+            let value = envelope.ok().map(|envelope| envelope.preview(CURRENT_CHARS_MAX));
+            Current::Version { uuid, timestamp, value: value.filter(|text| text != "-") }
+        }
+        Some((_, Ok(None))) => Current::None,
+        None | Some((_, Err(_))) => Current::Unknown,
     };
     Refusal { status, code: problem.code, detail, current, retry_after, body }
 }

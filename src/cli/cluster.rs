@@ -3,6 +3,7 @@
 //! Puts the node's report into words and judges nothing itself. Shows fields that the report lacks
 //! as unknown, so that it works with newer and older nodes too.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::client::{self, Client};
+use super::envelope::{or_dash, short_time};
 use super::error::CliError;
 use super::note;
 use super::output::{Grid, Output, printable, size};
@@ -18,6 +20,9 @@ use crate::model::Timestamp;
 
 /// How many digits of a fingerprint to show: enough to distinguish two.
 const FINGERPRINT_CHARS_MAX: usize = 12;
+
+/// How many digits of a node's id to show: the last ones, as the first ones are its time.
+const ID_CHARS_MAX: usize = 8;
 
 /// `kvs status`
 #[derive(Debug, Args)]
@@ -68,11 +73,21 @@ struct Member {
 
 impl Member {
     fn label(&self) -> String {
-        printable(self.name.as_deref().unwrap_or(&self.id))
+        self.name.as_deref().map_or_else(|| short_id(&self.id), printable)
     }
 
     fn is_alive(&self) -> bool {
         self.state.as_deref() == Some("alive")
+    }
+}
+
+/// The end of a node's id, for people.
+fn short_id(id: &str) -> String {
+    let start = id.char_indices().nth_back(ID_CHARS_MAX - 1).map_or(0, |(start, _)| start);
+    if start == 0 {
+        printable(id)
+    } else {
+        format!("..{}", printable(id.get(start..).unwrap_or_default()))
     }
 }
 
@@ -87,10 +102,11 @@ async fn ask(client: &Client, method: Method, path: &str) -> Result<Vec<u8>, Cli
 /// See [`Client::send`] and [`Client::body`].
 pub async fn status(client: &Client, out: &mut Output<'_>) -> Result<(), CliError> {
     let body = client.body(client.send(client.request(Method::GET, "/cluster")).await?).await?;
+    let cluster: Cluster = client.parse(&body)?;
+    client.parse::<MembersOnly<'_>>(&body)?;
     if out.is_json() {
         return out.json(&body);
     }
-    let cluster: Cluster = client.parse(&body)?;
     for (name, words) in status_lines(&cluster) {
         out.line(&format!("{name:<16} {}", printable(&words)))?;
     }
@@ -168,19 +184,25 @@ pub async fn members(client: &Client, out: &mut Output<'_>) -> Result<(), CliErr
     if out.is_json() {
         return out.json(client.parse::<MembersOnly<'_>>(&body)?.members.get().as_bytes());
     }
-    let header = vec![
-        "NAME",
-        "ID",
-        "STATE",
-        "HTTP",
-        "GOSSIP",
-        "PEER",
-        "FINGERPRINT",
-        "LAST SYNC",
-        "CLOCK SKEW",
-    ];
-    let rows = cluster.members.iter().map(|m| member_row(&cluster, m)).collect();
-    out.line(&Grid::new(header, &[8]).page(rows))
+    let wide = out.is_wide();
+    let header = if wide {
+        vec![
+            "NAME",
+            "ID",
+            "STATE",
+            "HTTP",
+            "GOSSIP",
+            "PEER",
+            "FINGERPRINT",
+            "LAST SYNC",
+            "CLOCK SKEW",
+        ]
+    } else {
+        vec!["NAME", "STATE", "HTTP", "DATA", "LAST SYNC", "SKEW"]
+    };
+    let row = |member| if wide { wide_row(&cluster, member) } else { short_row(&cluster, member) };
+    let rows: Vec<_> = cluster.members.iter().map(row).collect();
+    out.table(&mut Grid::new(header, if wide { &[8] } else { &[5] }), &rows)
 }
 
 /// The members, unparsed, for `-o json`.
@@ -190,8 +212,34 @@ struct MembersOnly<'a> {
     members: &'a serde_json::value::RawValue,
 }
 
-fn member_row(cluster: &Cluster, member: &Member) -> Vec<String> {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+fn dash(text: Option<&String>) -> String {
+    or_dash(text.map(String::as_str))
+}
+
+fn skew(member: &Member) -> String {
+    member.clock_skew_ms.map_or_else(|| or_dash(None), |ms| format!("{ms} ms"))
+}
+
+fn short_row(cluster: &Cluster, member: &Member) -> Vec<String> {
+    let this = cluster.node.id.as_deref() == Some(member.id.as_str());
+    let data = match &member.fingerprint {
+        _ if this => "(this node)",
+        None => "unknown",
+        reported if *reported == cluster.fingerprint => "equal",
+        Some(_) => "differs",
+    };
+    let synced = member.last_sync_at.as_deref().unwrap_or("-");
+    vec![
+        member.label(),
+        dash(member.state.as_ref()),
+        dash(member.http.as_ref()),
+        data.to_owned(),
+        short_time(synced, false),
+        skew(member),
+    ]
+}
+
+fn wide_row(cluster: &Cluster, member: &Member) -> Vec<String> {
     let this = cluster.node.id.as_deref() == Some(member.id.as_str());
     let fingerprint = match &member.fingerprint {
         _ if this => "(this node)".to_owned(),
@@ -200,15 +248,15 @@ fn member_row(cluster: &Cluster, member: &Member) -> Vec<String> {
         Some(other) => format!("differs: {}", short(other)),
     };
     vec![
-        or_dash(&member.name),
+        dash(member.name.as_ref()),
         member.id.clone(),
-        or_dash(&member.state),
-        or_dash(&member.http),
-        or_dash(&member.gossip),
-        or_dash(&member.peer),
+        dash(member.state.as_ref()),
+        dash(member.http.as_ref()),
+        dash(member.gossip.as_ref()),
+        dash(member.peer.as_ref()),
         fingerprint,
-        or_dash(&member.last_sync_at),
-        member.clock_skew_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+        dash(member.last_sync_at.as_ref()),
+        skew(member),
     ]
 }
 
@@ -242,18 +290,29 @@ pub async fn sync(client: &Client, out: &mut Output<'_>) -> Result<(), CliError>
     } else if answer.peers.is_empty() {
         note("this node has no alive peer to sync with");
     } else {
-        let header = vec![
-            "PEER",
-            "ROUNDS",
-            "SENT",
-            "RECEIVED",
-            "RECORDS SENT",
-            "RECORDS RECEIVED",
-            "TIME",
-            "RESULT",
-        ];
-        let rows = answer.peers.iter().map(session_row).collect();
-        out.line(&Grid::new(header, &[1, 2, 3, 4, 5, 6]).page(rows))?;
+        let names = names(client).await;
+        let wide = out.is_wide();
+        let header = if wide {
+            vec![
+                "PEER",
+                "ID",
+                "ROUNDS",
+                "SENT",
+                "RECEIVED",
+                "RECORDS SENT",
+                "RECORDS RECEIVED",
+                "TIME",
+                "RESULT",
+            ]
+        } else {
+            vec!["PEER", "RECORDS SENT", "RECORDS RECEIVED", "TIME", "RESULT"]
+        };
+        let numbers: &[usize] = if wide { &[2, 3, 4, 5, 6, 7] } else { &[1, 2, 3] };
+        let row = |session| session_row(session, &names, wide);
+        let rows: Vec<_> = answer.peers.iter().map(row).collect();
+        // an error is not cut
+        let last = header.len() - 1;
+        out.table(&mut Grid::new(header, numbers).whole(&[last]), &rows)?;
     }
     let failed = answer.peers.iter().filter(|peer| peer.error.is_some()).count();
     if failed > 0 {
@@ -262,16 +321,40 @@ pub async fn sync(client: &Client, out: &mut Output<'_>) -> Result<(), CliError>
     Ok(())
 }
 
-fn session_row(session: &Session) -> Vec<String> {
+/// The names of the members, by id; none if the node does not tell.
+async fn names(client: &Client) -> BTreeMap<String, String> {
+    let answer = client.send(client.request(Method::GET, "/cluster")).await;
+    let Ok(response) = answer else { return BTreeMap::new() };
+    let body = client.body(response).await.unwrap_or_default();
+    let cluster: Cluster = serde_json::from_slice(&body).unwrap_or_default();
+    let named = cluster.members.into_iter().filter_map(|m| Some((m.id, m.name?)));
+    named.collect()
+}
+
+fn session_row(session: &Session, names: &BTreeMap<String, String>, wide: bool) -> Vec<String> {
+    let name = names.get(&session.id);
+    let result = session.error.clone().unwrap_or_else(|| "done".to_owned());
+    let time = span(Duration::from_millis(session.duration_ms));
+    let (sent, received) = (size(session.bytes_sent), size(session.bytes_received));
+    if wide {
+        return vec![
+            dash(name),
+            session.id.clone(),
+            session.rounds.to_string(),
+            sent,
+            received,
+            session.records_sent.to_string(),
+            session.records_received.to_string(),
+            time,
+            result,
+        ];
+    }
     vec![
-        session.id.clone(),
-        session.rounds.to_string(),
-        size(session.bytes_sent),
-        size(session.bytes_received),
-        session.records_sent.to_string(),
-        session.records_received.to_string(),
-        span(Duration::from_millis(session.duration_ms)),
-        session.error.clone().unwrap_or_else(|| "done".to_owned()),
+        name.cloned().unwrap_or_else(|| short_id(&session.id)),
+        format!("{} ({sent})", session.records_sent),
+        format!("{} ({received})", session.records_received),
+        time,
+        result,
     ]
 }
 

@@ -73,8 +73,18 @@ fn members_are_a_table() {
     let node = Canned::new(move |_| answer("200 OK", "", &body));
     let (text, ended) = run(Format::Text, async |out| members(&node.client(), out).await);
     assert!(ended.is_ok());
+    let lines: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "STATE", "HTTP", "DATA", "LAST", "SYNC", "SKEW"]);
+    assert_eq!(lines[1], ["n1", "alive", "h1:1", "(this", "node)", "-", "-"]);
+    assert_eq!(lines[2], ["n2", "alive", "-", "differs", "2026-11-23T03:12:45Z", "-12", "ms"]);
+    assert_eq!((lines.len(), lines[4][3]), (5, "unknown"));
+    assert!(text.lines().all(|line| line.len() <= 80) && !text.contains('\u{1b}'), "{text}");
+    let (text, ended) = run(Format::Text, async |out| {
+        out.set_screen(Some(40), true);
+        members(&node.client(), out).await
+    });
+    assert!(ended.is_ok());
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), 5, "{text}");
     assert!(lines[1].contains("(this node)") && lines[4].contains("unknown"), "{text}");
     let n2: Vec<_> = lines[2].split_whitespace().collect();
     let row = ["n2", "i2", "alive", "-", "h2:2", "h2:3", "differs:", "cdcdcdcdcdcd"];
@@ -90,16 +100,20 @@ fn sync_shows_each_session_and_fails_when_one_did() {
     let body = json!({"peers": [
         {"id": "i2", "rounds": 3, "bytes_sent": 2048, "bytes_received": 10, "records_sent": 4,
          "records_received": 5, "duration_ms": 1200},
-        {"id": "i3", "error": "unreachable"},
+        {"id": "01a20695-77a2-7363-9f57-468ec2e1b55d", "error": "unreachable"},
     ]})
     .to_string();
-    let node = Canned::new(move |_| answer("200 OK", "", &body));
+    let node = Canned::new(move |request| match request.line.as_str() {
+        "GET /cluster" => answer("200 OK", "", &report().to_string()),
+        _ => answer("200 OK", "", &body),
+    });
     let (text, ended) = run(Format::Text, async |out| sync(&node.client(), out).await);
     let error = ended.expect_err("one failed");
     assert_eq!(error.to_string(), "1 of 2 sessions failed; see RESULT in the table");
     assert_eq!(error.exit_code(), 1);
     let rows: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["i2", "3", "2.0", "KiB", "10", "B", "4", "5", "1.20", "s", "done"]);
-    assert_eq!(rows[2].last(), Some(&"unreachable"));
+    let numbers = ["4", "(2.0", "KiB)", "5", "(10", "B)", "1.20", "s"];
+    assert_eq!((rows[1][0], &rows[1][1..9], rows[1][9]), ("n2", &numbers[..], "done"));
+    assert_eq!((rows[2][0], rows[2].last()), ("..c2e1b55d", Some(&"unreachable")));
     assert_eq!(node.requests()[0].line, "POST /cluster/sync");
 }

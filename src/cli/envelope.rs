@@ -10,6 +10,9 @@ use super::lines::{self, present};
 use super::output::{self, printable};
 use crate::model::Timestamp;
 
+/// How much of a value a whole table shows.
+const WIDE_CHARS_MAX: usize = 4096;
+
 /// An envelope (a value with its version and metadata), or a revision, which has no `key`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -29,6 +32,19 @@ pub(super) struct Envelope<'a> {
     omitted: bool,
 }
 
+/// How much of a value a table shows.
+pub(super) fn preview_chars(wide: bool, narrow_max: usize) -> usize {
+    if wide { WIDE_CHARS_MAX } else { narrow_max }
+}
+
+/// A time of RFC 3339; not `wide`: to the second.
+pub(super) fn short_time(text: &str, wide: bool) -> String {
+    match text.split_once('.') {
+        Some((seconds, _)) if !wide && text.ends_with('Z') => format!("{seconds}Z"),
+        _ => text.to_owned(),
+    }
+}
+
 pub(super) fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
@@ -42,12 +58,12 @@ impl Envelope<'_> {
         or_dash(self.content_type.as_deref())
     }
 
-    pub(super) fn expires(&self) -> String {
-        or_dash(self.expires_at.as_deref())
+    pub(super) fn expires(&self, wide: bool) -> String {
+        short_time(self.expires_at.as_deref().unwrap_or("-"), wide)
     }
 
-    pub(super) fn time(&self) -> String {
-        Timestamp::saturating(self.timestamp).rfc3339()
+    pub(super) fn time(&self, wide: bool) -> String {
+        short_time(&Timestamp::saturating(self.timestamp).rfc3339(), wide)
     }
 
     /// The size of the content; `-` for a delete.
@@ -122,7 +138,7 @@ mod tests {
     #[test]
     fn missing_fields_are_shown_as_a_dash() {
         let nothing = Envelope::default();
-        assert_eq!([nothing.origin(), nothing.size(), nothing.expires()], ["-", "-", "-"]);
+        assert_eq!([nothing.origin(), nothing.size(), nothing.expires(true)], ["-", "-", "-"]);
         let deleted = Envelope { deleted: true, size: Some(0), ..Envelope::default() };
         assert_eq!(deleted.size(), "-");
     }

@@ -7,6 +7,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
+
 use super::words::count;
 use crate::config::ConfigError;
 use crate::node::NodeError;
@@ -20,6 +23,9 @@ pub enum CliError {
     /// The configuration cannot be used. Nothing was changed; correct it.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What a configuration names cannot be used. Each fault is a line. Nothing was changed.
+    #[error("{}", .0.join("\n"))]
+    Faults(Vec<String>),
     /// A file cannot be read or written. Files written before it are whole.
     #[error("cannot {verb} {}: {error}", path.display())]
     File {
@@ -68,8 +74,22 @@ pub enum CliError {
         /// What ended it.
         reason: String,
     },
-    /// No kvs node answers like this. Check the URL.
-    #[error("{url} does not answer like a kvs node: {problem}; check --url or KVS_URL")]
+    /// Something else than a kvs node answered: a proxy, a login page, another service. Nothing
+    /// was changed in a node unless a proxy passed the request on.
+    #[error(
+        "this is no kvs node: {url} answered {answer}; check --url or KVS_URL, and any proxy in \
+         between"
+    )]
+    Stranger {
+        /// The URL that was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The answer in a few words.
+        answer: String,
+    },
+    /// A node answered in a way that this version does not understand.
+    #[error("the answer of {url} is not as expected: {problem}; check --url or KVS_URL")]
     Answer {
         /// The server that answered.
         url: String,
@@ -109,11 +129,65 @@ impl CliError {
         match self {
             Self::Refused(_) | Self::Overtaken { .. } | Self::Sessions { .. } => 1,
             Self::Output(_) if self.is_closed_output() => 0,
-            Self::Usage(_) | Self::Config(_) | Self::File { .. } | Self::Output(_) => 2,
-            Self::Unreachable { .. } | Self::Cut { .. } | Self::Answer { .. } => 3,
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Faults(_)
+            | Self::File { .. }
+            | Self::Output(_) => 2,
+            Self::Unreachable { .. }
+            | Self::Stranger { .. }
+            | Self::Cut { .. }
+            | Self::Answer { .. } => 3,
             Self::Stopped { cause, .. } => cause.exit_code(),
             Self::Node(error) => error.exit_code(),
         }
+    }
+
+    /// A stable word for this error: the node's code for a refusal.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Config(_) | Self::Faults(_) => "configuration",
+            Self::File { .. } => "file",
+            Self::Refused(refusal) | Self::Overtaken { refusal, .. } => {
+                refusal.code.as_deref().unwrap_or("refused")
+            }
+            Self::Unreachable { .. } => "unreachable",
+            Self::Cut { .. } => "cut",
+            Self::Stranger { .. } => "no_kvs_node",
+            Self::Answer { .. } => "unexpected_answer",
+            Self::Output(_) => "output",
+            Self::Stopped { cause, .. } => cause.code(),
+            Self::Sessions { .. } => "sessions_failed",
+            Self::Node(_) => "node_failed",
+        }
+    }
+
+    /// The error as one line of JSON, for programs: `code`, `detail`, `exit_status`, and for a
+    /// refusal the node's answer as `problem`.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut refused = self;
+        while let Self::Stopped { cause, .. } = refused {
+            refused = cause;
+        }
+        let body: Option<&RawValue> = match refused {
+            Self::Refused(refusal) | Self::Overtaken { refusal, .. } => {
+                serde_json::from_slice(&refusal.body).ok()
+            }
+            _ => None,
+        };
+        let detail = self.to_string();
+        let shown = ErrorAsJson {
+            code: self.code(),
+            detail: &detail,
+            exit_status: self.exit_code(),
+            problem: body,
+        };
+        let text = serde_json::to_string(&shown).unwrap_or_default();
+        // a bare line break in JSON is white space
+        text.replace(['\n', '\r'], " ")
     }
 
     /// True if the reader of standard output closed it early, as `head` does. That is no failure.
@@ -121,6 +195,15 @@ impl CliError {
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+#[derive(Serialize)]
+struct ErrorAsJson<'a> {
+    code: &'a str,
+    detail: &'a str,
+    exit_status: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a RawValue>,
 }
 
 /// The version that a failed condition found instead of the expected one.
@@ -136,6 +219,8 @@ pub enum Current {
         uuid: String,
         /// Microseconds since the Unix epoch.
         timestamp: u64,
+        /// The start of its value, if the answer has it.
+        value: Option<String>,
     },
 }
 
@@ -165,8 +250,11 @@ impl fmt::Display for Refusal {
         match &self.current {
             Current::Unknown => {}
             Current::None => f.write_str("; the key has no live value")?,
-            Current::Version { uuid, timestamp } => {
+            Current::Version { uuid, timestamp, value } => {
                 write!(f, "; the current version is uuid={uuid} timestamp={timestamp}")?;
+                if let Some(value) = value {
+                    write!(f, ", value: {value}")?;
+                }
             }
         }
         match self.retry_after {
@@ -202,6 +290,7 @@ mod tests {
             CliError::File { verb: "read", path: "f".into(), error: io(io::ErrorKind::NotFound) };
         let cut = CliError::Cut { url: "u".into(), so_far: "1 B".into(), reason: "r".into() };
         let answer = CliError::Answer { url: "u".into(), problem: "p".into() };
+        let stranger = CliError::Stranger { url: "u".into(), status: 200, answer: "a".into() };
         let refused = refusal(None, Current::Unknown);
         let stopped = |cause| CliError::Stopped { at: "at x".into(), stored: 1, cause };
         for (error, status) in [
@@ -216,6 +305,7 @@ mod tests {
             (stopped(Box::new(CliError::Usage("u".into()))), 2),
             (cut, 3),
             (answer, 3),
+            (stranger, 3),
         ] {
             assert_eq!(error.exit_code(), status, "{error}");
         }
@@ -224,15 +314,36 @@ mod tests {
     #[test]
     fn a_refusal_names_the_current_version() {
         let text = |r: Refusal| r.to_string();
-        let current = Current::Version { uuid: "u1".into(), timestamp: 7 };
-        assert_eq!(
-            text(refusal(Some("precondition_failed"), current)),
-            "precondition_failed: no; the current version is uuid=u1 timestamp=7"
-        );
+        let current = |value: Option<&str>| {
+            let value = value.map(str::to_owned);
+            let current = Current::Version { uuid: "u1".into(), timestamp: 7, value };
+            text(refusal(Some("precondition_failed"), current))
+        };
+        let words = "precondition_failed: no; the current version is uuid=u1 timestamp=7";
+        assert_eq!(current(None), words);
+        assert_eq!(current(Some("free")), format!("{words}, value: free"));
         let absent = text(refusal(Some("precondition_failed"), Current::None));
         assert!(absent.ends_with("; the key has no live value"), "{absent}");
         let mut later = refusal(None, Current::Unknown);
         later.retry_after = Some(Duration::from_secs(2));
         assert_eq!(text(later), "refused with HTTP status 412: no; try again in 2 s");
+    }
+
+    #[test]
+    fn every_error_is_one_line_of_json_too() {
+        let mut refusal = refusal(Some("syncing"), Current::Unknown);
+        refusal.body = b"{\"code\":\"syncing\",\n\"status\":503}".to_vec();
+        let refused = CliError::Refused(Box::new(refusal));
+        let cause = Box::new(refused);
+        let stopped = CliError::Stopped { at: "at x".into(), stored: 1, cause };
+        let text = stopped.json();
+        assert!(!text.contains('\n'), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&json["code"], &json["exit_status"]), (&"syncing".into(), &1.into()));
+        assert_eq!(json["problem"]["status"], 503);
+        let usage = CliError::Usage("a\nb".into()).json();
+        let json: serde_json::Value = serde_json::from_str(&usage).unwrap();
+        assert_eq!((&json["code"], &json["detail"]), (&"usage".into(), &"a\nb".into()));
+        assert!(json.get("problem").is_none());
     }
 }

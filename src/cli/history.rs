@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::cas::{Expected, Swap};
 use super::client::{Client, key_path};
-use super::envelope::{Envelope, or_dash};
+use super::envelope::{Envelope, or_dash, preview_chars};
 use super::error::CliError;
 use super::note;
 use super::output::{Grid, Output};
+use super::write::parse_uuid;
 use crate::model::{ContentType, Key};
 
 /// How much of a value to show in the table.
@@ -33,10 +34,10 @@ OUTCOME of a revision:
   current     the key has it now
   replaced    the write under BY replaced it
   expired     its time to live ended
-  superseded  it lost against a write that did not know of it
 
 A node keeps the last `revision_history_depth` (8) revisions of a key that it saw. Other nodes may
-have seen others.
+have seen others. A write that this node never saw, or that lost against another one before it
+arrived, is not in its history: the history is no record of all that was acknowledged.
 
 --restore writes a new version with the old bytes and content type, and without an expiry. It writes
 only if the key has not changed since the command read its history.";
@@ -57,10 +58,15 @@ pub struct History {
     )]
     limit: Option<u64>,
     /// Print the value of this revision, byte for byte
-    #[arg(long, value_name = "UUID", conflicts_with = "restore")]
+    #[arg(
+        long,
+        value_name = "UUID",
+        conflicts_with = "restore",
+        value_parser = parse_uuid
+    )]
     get: Option<Uuid>,
     /// Store the value of this revision again, unless the key changes meanwhile
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = parse_uuid)]
     restore: Option<Uuid>,
 }
 
@@ -95,10 +101,11 @@ pub async fn history(
     let query = args.limit.map(|limit| format!("?limit={}", limit.min(LIMIT_MAX)));
     let path = key_path("history", key) + &query.unwrap_or_default();
     let body = client.body(client.send(client.request(Method::GET, &path)).await?).await?;
+    let revisions = revisions(client, &body)?;
     match args.restore {
-        Some(uuid) => restore(client, key, uuid, &revisions(client, &body)?, out).await,
+        Some(uuid) => restore(client, key, uuid, &revisions, out).await,
         None if out.is_json() => out.json(&body),
-        None => table(&revisions(client, &body)?, out),
+        None => table(&revisions, out),
     }
 }
 
@@ -123,7 +130,11 @@ fn table(revisions: &[Revision<'_>], out: &mut Output<'_>) -> Result<(), CliErro
         return Ok(());
     }
     let expiring = revisions.iter().any(|(envelope, _)| envelope.expires_at.is_some());
-    let mut header = vec!["UUID", "TIME", "ORIGIN", "OUTCOME", "BY", "SIZE"];
+    let wide = out.is_wide();
+    let mut header = vec!["UUID", "TIME", "OUTCOME", "SIZE"];
+    if wide {
+        header.extend(["ORIGIN", "BY"]);
+    }
     if expiring {
         header.push("EXPIRES");
     }
@@ -131,19 +142,22 @@ fn table(revisions: &[Revision<'_>], out: &mut Output<'_>) -> Result<(), CliErro
     let row = |(envelope, ending): &Revision<'_>| {
         let mut row = vec![
             envelope.uuid.clone(),
-            envelope.time(),
-            envelope.origin(),
+            envelope.time(wide),
             ending.outcome.clone(),
-            or_dash(ending.by.as_deref()),
             envelope.size(),
         ];
-        if expiring {
-            row.push(envelope.expires());
+        if wide {
+            row.extend([envelope.origin(), or_dash(ending.by.as_deref())]);
         }
-        row.push(envelope.preview(PREVIEW_CHARS_MAX));
+        if expiring {
+            row.push(envelope.expires(wide));
+        }
+        row.push(envelope.preview(preview_chars(wide, PREVIEW_CHARS_MAX)));
         row
     };
-    out.line(&Grid::new(header, &[5]).page(revisions.iter().map(row).collect()))
+    // a revision is got and restored by its uuid
+    let mut grid = Grid::new(header, &[3]).whole(&[0]);
+    out.table(&mut grid, &revisions.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Stores the bytes of revision `uuid` again. `revisions` is the history, the current one first.
@@ -168,7 +182,7 @@ async fn restore(
     };
     let content_type = content_type
         .ok_or_else(|| client.bad_answer("its revision has an impossible content type"))?;
-    let value = client.body(response).await?;
+    let value = client.value(response).await?;
     let swap = Swap::of_bytes(expected, &value, content_type);
     match swap.send(client, key, "restored", out).await {
         Err(CliError::Refused(refusal)) if refusal.status == 412 => {

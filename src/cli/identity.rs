@@ -11,7 +11,7 @@ use super::error::CliError;
 use super::files::{self, Access};
 use super::output::{Output, printable};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::model::Member;
 use crate::peer::certificate;
 use crate::proto::secret::Secret;
 
@@ -183,9 +183,7 @@ fn next(out: &mut Output<'_>, what: &str) -> Result<(), CliError> {
 /// Refuses names that `node.name` refuses, and names whose files would overwrite those of the
 /// authority or of another node.
 fn check_name(name: &str) -> Result<(), CliError> {
-    let mut config = Config::defaults()?;
-    name.clone_into(&mut config.node.name);
-    config.validate()?;
+    Member::check_name(name).map_err(|e| CliError::Usage(format!("node.name: {e}")))?;
     if name == "ca" || name.ends_with("-key") {
         let problem = "would overwrite other files; choose another name";
         return Err(CliError::Usage(format!("the files of a node named `{name}` {problem}")));

@@ -7,31 +7,26 @@
 //! - The first refusal ends the import. Stored records stay; running the import again is harmless.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use reqwest::Method;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use tokio::sync::mpsc;
 
 use super::client::{Client, key_path};
 use super::error::CliError;
-use super::lines::{Line, Lines};
 use super::note;
-use super::output::Output;
+use super::output::{Output, printable, size};
 use super::progress::Counter;
-use super::tree;
+use super::source::{self, Expired, Found, Record};
 use super::words::count;
-use super::write::Ttl;
+use super::write::Written;
 use crate::clock::Clock;
-use crate::model::duration::{DURATION_MAX, DURATION_MIN};
-use crate::model::{ContentType, Key, Prefix, Timestamp};
+use crate::model::{Key, Prefix};
 
 /// The most writes in flight.
 const WRITES_MAX: usize = 64;
@@ -54,12 +49,14 @@ Examples:
   kvs import all.ndjson                  the records that `kvs export` wrote
   echo '{\"key\": \"a\", \"data\": 1}' | kvs import -
 
-A directory becomes one key for each regular file. Links are skipped, and so is what not everybody
-may read, unless you add --private. Skipped files are listed.
+A directory becomes one key for each regular file, and for each link to one inside the directory.
+The name of a file tells its content type. Skipped and listed: other links, names that begin with
+`..`, and what not everybody may read, unless you add --private.
 
-A line needs `key`, and `data` or `data_base64`; it may have `content_type` and `expires_at`. Other
-fields are ignored. A value with `expires_at` gets the rest of its time to live, by the clock of
-this machine; one that has expired is skipped and listed.
+A line needs `key`, and `data` or `data_base64`; it may have `content_type`, and `expires_at` or
+`ttl`. The versions that an export has (`uuid`, `timestamp`, `origin`) are left behind, as an import
+makes new writes. Any other member is an error. A value with `expires_at` gets the rest of its time
+to live, by the clock of this machine; one that has expired is skipped and listed.
 
 An import stops at the first failure. What it stored stays; to go on, run it again.";
 
@@ -82,22 +79,12 @@ pub struct Import {
     /// Import also files and directories that not everybody may read
     #[arg(long)]
     private: bool,
-}
-
-/// An item from the reading thread.
-enum Found {
-    Record { at: String, record: Record },
-    Skipped(String),
-    Failed { at: String, cause: CliError },
-}
-
-/// A record to write.
-#[derive(Clone)]
-struct Record {
-    key: Key,
-    content_type: ContentType,
-    value: Bytes,
-    expires_at: Option<Timestamp>,
+    /// Store only what is missing: leave a key that has a live value as it is
+    #[arg(long)]
+    if_absent: bool,
+    /// Read and check everything and show what would be stored, but send nothing
+    #[arg(long, conflicts_with = "if_absent")]
+    dry_run: bool,
 }
 
 /// Imports everything from the source.
@@ -112,96 +99,86 @@ pub async fn import(
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let (to, found) = mpsc::channel(READ_AHEAD_MAX);
-    start_reading(args, to)?;
-    let mut run = Run::new(client, clock);
+    source::start(args.from.clone(), args.prefix.clone(), args.private, to)?;
+    if args.dry_run {
+        return rehearse(found, clock, out).await;
+    }
+    let mut run = Run::new(client, clock, args.if_absent);
     run.all(found).await;
     run.counter.end();
-    run.report_skipped();
+    run.skipped.report();
+    let (stored, kept, skipped) = (run.stored, run.kept, run.skipped.count);
     if let Some((at, cause)) = run.failure {
-        return Err(CliError::Stopped { at, stored: run.stored, cause: Box::new(cause) });
+        return Err(CliError::Stopped { at, stored, cause: Box::new(cause) });
     }
     if out.is_json() {
-        return out.line(&format!(r#"{{"imported":{},"skipped":{}}}"#, run.stored, run.skipped));
+        let kept = if args.if_absent { format!(r#","kept":{kept}"#) } else { String::new() };
+        return out.line(&format!(r#"{{"imported":{stored},"skipped":{skipped}{kept}}}"#));
     }
-    out.line(&format!("imported {}, {} skipped", count(run.stored, "record"), run.skipped))
+    let kept = if args.if_absent { format!(", {kept} left as they were") } else { String::new() };
+    out.line(&format!("imported {}, {skipped} skipped{kept}", count(stored, "record")))
 }
 
-/// Opens the source and starts a thread that reads it. Nothing joins the thread, because standard
-/// input may never end.
-fn start_reading(args: &Import, to: mpsc::Sender<Found>) -> Result<(), CliError> {
-    let path = args.from.clone();
-    let fail = |error| CliError::File { verb: "read", path: path.clone(), error };
-    let prefix = args.prefix.clone();
-    let private = args.private;
-    if path.as_os_str() == "-" {
-        std::thread::spawn(move || read_lines(io::stdin().lock(), &prefix, &to));
-    } else if std::fs::metadata(&path).map_err(&fail)?.is_dir() {
-        std::thread::spawn(move || read_tree(&path, private, &prefix, &to));
-    } else {
-        let file = File::open(&path).map_err(&fail)?;
-        std::thread::spawn(move || read_lines(BufReader::new(file), &prefix, &to));
-    }
-    Ok(())
-}
-
-fn read_tree(root: &Path, private: bool, prefix: &Prefix, to: &mpsc::Sender<Found>) {
-    tree::walk(root, private, |item| {
-        let found = match item {
-            Ok(line) => {
-                let at = format!("{}", line.key);
-                match with_prefix(prefix, line) {
-                    Ok(record) => Found::Record { at: at_key(&record.key), record },
-                    Err(reason) => Found::Skipped(format!("{at}: {reason}")),
+/// Shows what an import would store.
+async fn rehearse(
+    mut found: mpsc::Receiver<Found>,
+    clock: &Clock,
+    out: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let (mut records, mut skipped) = (0, Skipped::default());
+    while let Some(item) = found.recv().await {
+        match item {
+            Found::Failed { at, cause } => {
+                skipped.report();
+                return Err(CliError::Stopped { at, stored: 0, cause: Box::new(cause) });
+            }
+            Found::Skipped(reason) => skipped.add(reason),
+            Found::Record { at, record } => {
+                if let Err(expired) = record.query(clock) {
+                    skipped.add(expired.reason(&at));
+                    continue;
+                }
+                records += 1;
+                if !out.is_json() {
+                    let size = size(record.value.len() as u64);
+                    let line = format!("{}  {size}  {}", record.key, record.content_type);
+                    out.line(&printable(&line))?;
                 }
             }
-            Err(reason) => Found::Skipped(reason),
-        };
-        to.blocking_send(found).is_ok()
-    });
-}
-
-fn read_lines(from: impl BufRead, prefix: &Prefix, to: &mpsc::Sender<Found>) {
-    let mut lines = Lines::new(from);
-    loop {
-        let read = lines.next_line().map(|line| line.map(Line::parse));
-        let at = format!("at line {}", lines.number());
-        let line = match read {
-            Ok(None) => return,
-            Ok(Some(line)) => line,
-            Err(error) => Err(error.to_string()),
-        };
-        let found = match line {
-            Ok(line) => match with_prefix(prefix, line) {
-                Ok(record) => {
-                    Found::Record { at: format!("{at} ({})", at_key(&record.key)), record }
-                }
-                Err(problem) => bad(at, problem),
-            },
-            Err(problem) => bad(at, problem),
-        };
-        let last = matches!(found, Found::Failed { .. });
-        if to.blocking_send(found).is_err() || last {
-            return;
         }
     }
+    skipped.report();
+    let skipped = skipped.count;
+    if out.is_json() {
+        return out.line(&format!(r#"{{"would_import":{records},"skipped":{skipped}}}"#));
+    }
+    out.line(&format!("would import {}, {skipped} skipped", count(records, "record")))
 }
 
-fn bad(at: String, problem: String) -> Found {
-    Found::Failed { at, cause: CliError::Usage(problem) }
+/// The entries that were left out.
+#[derive(Default)]
+struct Skipped {
+    count: u64,
+    lines: Vec<String>,
 }
 
-fn at_key(key: &Key) -> String {
-    format!("at key {key}")
-}
+impl Skipped {
+    fn add(&mut self, reason: String) {
+        self.count += 1;
+        if self.lines.len() < SKIPPED_LINES_MAX {
+            self.lines.push(reason);
+        }
+    }
 
-fn with_prefix(prefix: &Prefix, line: Line) -> Result<Record, String> {
-    let key = if prefix.as_str().is_empty() {
-        line.key
-    } else {
-        Key::parse(&format!("{prefix}/{}", line.key)).map_err(|e| e.to_string())?
-    };
-    let Line { content_type, value, expires_at, .. } = line;
-    Ok(Record { key, content_type, value: value.into(), expires_at })
+    fn report(&self) {
+        for line in &self.lines {
+            note(&format!("skipped {line}"));
+        }
+        let more = self.count - self.lines.len() as u64;
+        if more > 0 {
+            note(&format!("skipped {more} more"));
+        }
+    }
 }
 
 /// A write that ended.
@@ -215,37 +192,41 @@ struct Ended {
 /// How a write ended, unless it failed.
 enum Done {
     Stored,
+    /// Not stored, because the key has a live value.
+    Kept,
     /// Not sent, because the record has expired.
-    Expired(Timestamp),
+    Expired(Expired),
 }
 
 /// The state of a running import.
 struct Run<'a> {
     client: &'a Client,
     clock: &'a Clock,
+    if_absent: bool,
     counter: Counter,
     in_flight: FuturesUnordered<LocalBoxFuture<'a, Ended>>,
     /// Keys of the writes in flight: two writes of one key would race.
     keys: BTreeSet<Key>,
     bytes: usize,
     stored: u64,
-    skipped: u64,
-    skipped_lines: Vec<String>,
+    kept: u64,
+    skipped: Skipped,
     failure: Option<(String, CliError)>,
 }
 
 impl<'a> Run<'a> {
-    fn new(client: &'a Client, clock: &'a Clock) -> Self {
+    fn new(client: &'a Client, clock: &'a Clock, if_absent: bool) -> Self {
         Self {
             client,
             clock,
+            if_absent,
             counter: Counter::new("imported"),
             in_flight: FuturesUnordered::new(),
             keys: BTreeSet::new(),
             bytes: 0,
             stored: 0,
-            skipped: 0,
-            skipped_lines: Vec::new(),
+            kept: 0,
+            skipped: Skipped::default(),
             failure: None,
         }
     }
@@ -257,7 +238,7 @@ impl<'a> Run<'a> {
                 None => break,
                 Some(Found::Record { at, record }) => self.store(at, record).await,
                 Some(Found::Failed { at, cause }) => self.failure = Some((at, cause)),
-                Some(Found::Skipped(reason)) => self.skip(reason),
+                Some(Found::Skipped(reason)) => self.skipped.add(reason),
             }
         }
         while let Some(ended) = self.in_flight.next().await {
@@ -289,11 +270,11 @@ impl<'a> Run<'a> {
             return;
         }
         self.bytes += record.value.len();
-        self.keys.insert(record.key.clone());
-        let (client, clock) = (self.client, self.clock);
+        assert!(self.keys.insert(record.key.clone()), "two writes of one key never race");
+        let (client, clock, if_absent) = (self.client, self.clock, self.if_absent);
         let reached = self.stored > 0;
         self.in_flight.push(Box::pin(async move {
-            let result = store_one(client, clock, &record, reached).await;
+            let result = store_one(client, clock, &record, if_absent, reached).await;
             Ended { at, key: record.key, bytes: record.value.len(), result }
         }));
     }
@@ -306,36 +287,18 @@ impl<'a> Run<'a> {
     }
 
     fn ended(&mut self, ended: Ended) {
+        assert!(self.bytes >= ended.bytes, "a write in flight is counted");
         self.bytes -= ended.bytes;
-        self.keys.remove(&ended.key);
+        assert!(self.keys.remove(&ended.key), "a write in flight has its key here");
         match ended.result {
             Ok(Done::Stored) => {
                 self.stored += 1;
                 self.counter.set(self.stored);
             }
-            Ok(Done::Expired(at)) => {
-                let which = ended.at.trim_start_matches("at ");
-                self.skip(format!("{which}: expired at {}", at.rfc3339()));
-            }
+            Ok(Done::Kept) => self.kept += 1,
+            Ok(Done::Expired(expired)) => self.skipped.add(expired.reason(&ended.at)),
             Err(cause) if self.failure.is_none() => self.failure = Some((ended.at, cause)),
             Err(_) => {}
-        }
-    }
-
-    fn skip(&mut self, reason: String) {
-        self.skipped += 1;
-        if self.skipped_lines.len() < SKIPPED_LINES_MAX {
-            self.skipped_lines.push(reason);
-        }
-    }
-
-    fn report_skipped(&self) {
-        for line in &self.skipped_lines {
-            note(&format!("skipped {line}"));
-        }
-        let more = self.skipped - self.skipped_lines.len() as u64;
-        if more > 0 {
-            note(&format!("skipped {more} more"));
         }
     }
 }
@@ -347,28 +310,25 @@ async fn store_one(
     client: &Client,
     clock: &Clock,
     record: &Record,
+    if_absent: bool,
     reached: bool,
 ) -> Result<Done, CliError> {
-    let path = key_path("kv", &record.key);
     let mut wait = RETRY_WAIT;
     let mut tries = 0;
     loop {
-        let life = match record.expires_at.map(|at| (at, at.since(clock.now()))) {
-            // less than the shortest time to live: it has expired
-            Some((at, left)) if left < DURATION_MIN => return Ok(Done::Expired(at)),
-            // no node gives more than the longest one
-            Some((_, left)) => Ttl::For(left.min(DURATION_MAX)).query(),
-            None => String::new(),
+        let query = match record.query(clock) {
+            Ok(query) => query,
+            Err(expired) => return Ok(Done::Expired(expired)),
         };
-        let request = client
-            .request(Method::PUT, &format!("{path}{life}"))
-            .header(CONTENT_TYPE, record.content_type.as_str())
-            .body(record.value.clone());
-        let sent = async { client.body(client.send(request).await?).await };
-        let Err(error) = sent.await else { return Ok(Done::Stored) };
+        let error = match write_one(client, record, &query, if_absent).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
         let retry_after = match &error {
             CliError::Refused(refusal) if refusal.status == 503 => refusal.retry_after,
             CliError::Unreachable { connected, .. } if *connected || reached => Some(wait),
+            // a proxy says that the node behind it does not answer now
+            CliError::Stranger { status: 502..=504, .. } if reached => Some(wait),
             CliError::Cut { .. } => Some(wait),
             _ => None,
         };
@@ -378,6 +338,35 @@ async fn store_one(
         tries += 1;
         tokio::time::sleep(retry_after.max(wait).min(RETRY_WAIT_MAX)).await;
         wait *= 2;
+    }
+}
+
+async fn write_one(
+    client: &Client,
+    record: &Record,
+    query: &str,
+    if_absent: bool,
+) -> Result<Done, CliError> {
+    let path = key_path("kv", &record.key);
+    let mut request = client
+        .request(Method::PUT, &format!("{path}{query}"))
+        .header(CONTENT_TYPE, record.content_type.as_str())
+        .body(record.value.clone());
+    if if_absent {
+        request = request.header(IF_NONE_MATCH, "*");
+    }
+    let response = match client.send(request).await {
+        Err(CliError::Refused(refusal)) if if_absent && refusal.status == 412 => {
+            return Ok(Done::Kept);
+        }
+        answer => answer?,
+    };
+    let body = client.body(response).await?;
+    let written: Written = client.parse(&body)?;
+    if written.key == record.key.as_str() {
+        Ok(Done::Stored)
+    } else {
+        Err(client.bad_answer("it tells of another key than the one that was written"))
     }
 }
 

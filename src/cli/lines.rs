@@ -1,19 +1,24 @@
 //! Reads the lines of an export, for an import: one JSON object per line.
 //!
 //! Keeps `data` as its exact text instead of parsing and formatting it, so that an import stores
-//! the bytes that were exported. Bounds the length of a line.
+//! the bytes that were exported. Refuses a member that it does not know, because what the member
+//! asks for would be left undone in silence. Bounds the length of a line.
 
 use std::io::{self, BufRead, Read};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::ttl::Ttl;
 use crate::model::{ContentType, Key, Timestamp};
 
 /// The longest line: the largest value in base64, its key and its versions.
 pub const LINE_BYTES_MAX: usize = 24 << 20;
+/// The longest line that says where an export ends.
+const END_BYTES_MAX: usize = 64;
 
 /// A record to import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +29,34 @@ pub struct Line {
     pub content_type: ContentType,
     /// The exact bytes to store.
     pub value: Vec<u8>,
-    /// The instant from which on it is dead; `None`: never.
-    pub expires_at: Option<Timestamp>,
+    /// When it ends.
+    pub life: Lifetime,
 }
 
-/// The fields of an envelope that an import uses; it ignores the others.
+/// When an imported record ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Never.
+    Endless,
+    /// At this instant, as an export says.
+    Until(Timestamp),
+    /// As the `ttl` of a write says: counted from the import.
+    Ttl(Ttl),
+}
+
+/// A line of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A record to store.
+    Record(Line),
+    /// The end of an export, which tells how many records came before it.
+    End(u64),
+}
+
+/// The members of an envelope, of which an import uses some, and `ttl`. Versions are left behind:
+/// an import makes ordinary writes.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Envelope<'a> {
     key: Key,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -37,6 +64,48 @@ struct Envelope<'a> {
     data_base64: Option<String>,
     content_type: Option<ContentType>,
     expires_at: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    ttl: Option<&'a RawValue>,
+    omitted: Option<bool>,
+    #[serde(rename = "uuid")]
+    _uuid: Option<IgnoredAny>,
+    #[serde(rename = "timestamp")]
+    _timestamp: Option<IgnoredAny>,
+    #[serde(rename = "origin")]
+    _origin: Option<IgnoredAny>,
+    #[serde(rename = "origin_joined_at")]
+    _origin_joined_at: Option<IgnoredAny>,
+    #[serde(rename = "parent")]
+    _parent: Option<IgnoredAny>,
+    #[serde(rename = "size")]
+    _size: Option<IgnoredAny>,
+}
+
+/// The last line of an export.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {
+    end: bool,
+    items: u64,
+}
+
+/// The members that an import uses, and other words for them, for the error that names the one
+/// which was meant.
+const MEMBERS: [(&str, &[&str]); 6] = [
+    ("key", &["name", "path", "id", "k"]),
+    ("data", &["value", "val", "v", "json", "content", "body", "text"]),
+    ("data_base64", &["base64", "value_base64", "bytes"]),
+    ("content_type", &["type", "mime", "media_type", "flags"]),
+    ("expires_at", &["expires", "expiry", "expiration", "until"]),
+    ("ttl", &["lifetime", "lease", "max_age"]),
+];
+
+/// The number of records before the end of an export, if `line` says that it is the end.
+pub(super) fn end_of_export(line: &[u8]) -> Option<u64> {
+    // cheap, because it is asked of every line
+    let may_be = line.trim_ascii_start().starts_with(b"{") && line.len() <= END_BYTES_MAX;
+    let end: End = may_be.then(|| serde_json::from_slice(line).ok()).flatten()?;
+    end.end.then_some(end.items)
 }
 
 /// Reads a field that is present, even `null`: JSON `null` is a value like any other.
@@ -51,18 +120,29 @@ pub(super) fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64_STANDARD.decode(text)
 }
 
-impl Line {
+impl Parsed {
     /// Parses one line, without its line end.
     ///
     /// # Errors
     /// What is wrong with the line, for the user.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|e| {
-            let text = e.to_string();
-            // drop the parser's line number: it counts from the start of this line
-            let words = text.rsplit_once(" at line ").map_or(text.as_str(), |(words, _)| words);
-            format!("{words} at column {}", e.column())
-        })?;
+        match end_of_export(line) {
+            Some(items) => Ok(Self::End(items)),
+            None => Line::parse(line).map(Self::Record),
+        }
+    }
+}
+
+impl Line {
+    /// Parses the envelope of a record, without its line end.
+    ///
+    /// # Errors
+    /// What is wrong with the line, for the user.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        if !line.trim_ascii_start().starts_with(b"{") {
+            return Err("a line is one JSON object, such as {\"key\":\"a\",\"data\":1}".to_owned());
+        }
+        let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|e| explain(&e))?;
         let (value, default_type) = match (envelope.data, envelope.data_base64) {
             (Some(json), None) => (json.get().as_bytes().to_vec(), ContentType::json()),
             (None, Some(text)) => {
@@ -70,15 +150,50 @@ impl Line {
                 (bytes, ContentType::octet_stream())
             }
             (Some(_), Some(_)) => return Err("both data and data_base64; remove one".to_owned()),
+            (None, None) if envelope.omitted == Some(true) => {
+                return Err("its content was left out (\"omitted\"); export it whole".to_owned());
+            }
             (None, None) => return Err("neither data nor data_base64; add one".to_owned()),
         };
         let content_type = envelope.content_type.unwrap_or(default_type);
-        let expires_at = envelope.expires_at.map(|text| {
-            let time = Timestamp::from_rfc3339(&text);
-            time.ok_or("bad expires_at; write it like 2026-11-25T23:00:00.000000Z")
-        });
-        Ok(Self { key: envelope.key, content_type, value, expires_at: expires_at.transpose()? })
+        let lifetime = lifetime(envelope.expires_at.as_deref(), envelope.ttl)?;
+        Ok(Self { key: envelope.key, content_type, value, life: lifetime })
     }
+}
+
+fn lifetime(expires_at: Option<&str>, ttl: Option<&RawValue>) -> Result<Lifetime, String> {
+    let ttl = ttl.map(RawValue::get).filter(|text| *text != "null");
+    match (expires_at, ttl) {
+        (None, None) => Ok(Lifetime::Endless),
+        (Some(_), Some(_)) => Err("both expires_at and ttl; remove one".to_owned()),
+        (Some(text), None) => Timestamp::from_rfc3339(text)
+            .map(Lifetime::Until)
+            .ok_or("bad expires_at; write it like 2026-11-25T23:00:00.000000Z".to_owned()),
+        (None, Some(json)) => {
+            // a whole number of seconds, or text
+            let text = serde_json::from_str::<String>(json);
+            let ttl = Ttl::parse(text.as_deref().unwrap_or(json));
+            ttl.map(Lifetime::Ttl).map_err(|e| format!("bad ttl: {e}"))
+        }
+    }
+}
+
+/// The parser's error, for the user.
+fn explain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if let Some(rest) = text.strip_prefix("unknown field `")
+        && let Some((name, _)) = rest.split_once('`')
+    {
+        let given = name.to_ascii_lowercase().replace('-', "_");
+        let alike = |known: &str| strsim::jaro_winkler(known, &given);
+        let meant = MEMBERS.iter().find(|(_, words)| words.contains(&given.as_str()));
+        let near = MEMBERS.iter().max_by(|(a, _), (b, _)| alike(a).total_cmp(&alike(b)));
+        let nearest = meant.or(near).map_or("key", |(member, _)| *member);
+        return format!("unknown member `{name}`; did you mean `{nearest}`? Correct or remove it");
+    }
+    // drop the parser's line number: it counts from the start of this line
+    let words = text.rsplit_once(" at line ").map_or(text.as_str(), |(words, _)| words);
+    format!("{words} at column {}", error.column())
 }
 
 /// Reads a stream line by line.
@@ -119,77 +234,5 @@ impl<R: BufRead> Lines<R> {
                 return Ok(Some(self.buffer.trim_ascii()));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(line: &str) -> Result<(String, String), String> {
-        let line = Line::parse(line.as_bytes())?;
-        let text = String::from_utf8(line.value).map_err(|e| e.to_string())?;
-        Ok((line.content_type.to_string(), text))
-    }
-
-    #[test]
-    fn data_keeps_its_exact_text() {
-        for data in
-            ["1.0e0", "18446744073709551617", "{ \"b\":1, \"a\" : \"\\u00fc\" }", "null", "\"\""]
-        {
-            let parsed = value(&format!(r#"{{"key":"k","data":{data},"size":9}}"#));
-            assert_eq!(parsed, Ok(("application/json".to_owned(), data.to_owned())));
-        }
-    }
-
-    #[test]
-    fn a_whole_envelope_is_read_and_its_type_kept() {
-        let line = r#"{"key":"a/ü","uuid":"u","timestamp":1,"origin":"o","origin_joined_at":1,
-            "parent":null,"expires_at":null,"content_type":"text/plain","size":2,
-            "data_base64":"aGk="}"#;
-        let line = Line::parse(line.as_bytes()).unwrap();
-        assert_eq!((line.key.as_str(), line.content_type.as_str()), ("a/ü", "text/plain"));
-        assert_eq!((line.value.as_slice(), line.expires_at), (b"hi".as_slice(), None));
-        let expiring = br#"{"key":"k","data":1,"expires_at":"2023-11-14T22:13:20.000001Z"}"#;
-        let micros = Line::parse(expiring).unwrap().expires_at.map(Timestamp::micros);
-        assert_eq!(micros, Some(1_700_000_000_000_001));
-    }
-
-    #[test]
-    fn errors_name_the_problem() {
-        for (line, words) in [
-            ("", "EOF"),
-            ("[1]", "invalid"),
-            (r#"{"data":1}"#, "missing field `key`"),
-            (r#"{"key":"a//b","data":1}"#, "empty segment"),
-            (r#"{"key":"k"}"#, "neither data nor data_base64"),
-            (r#"{"key":"k","data":null,"data_base64":""}"#, "both data and data_base64"),
-            (r#"{"key":"k","data_base64":"a"}"#, "bad data_base64"),
-            (r#"{"key":"k","data":1,"content_type":""}"#, "content type"),
-            (r#"{"key":"k","data":1,"expires_at":"tomorrow"}"#, "bad expires_at"),
-            (r#"{"key":"k","data":1,"expires_at":1700000000000000}"#, "expected a string"),
-            (r#"{"key":"k","data":1,"data":2}"#, "duplicate field `data`"),
-            (r#"{"key":"k","data":1} x"#, "trailing characters"),
-        ] {
-            let error = Line::parse(line.as_bytes()).expect_err(line);
-            assert!(error.contains(words) && !error.contains(" at line "), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn lines_are_counted_and_blank_ones_skipped() {
-        let mut lines = Lines::new(b"a\n\n \r\nb\r\nlast".as_slice());
-        for expected in [(b"a".as_slice(), 1), (b"b", 4), (b"last", 5)] {
-            let line = lines.next_line().unwrap().map(<[u8]>::to_vec);
-            assert_eq!((line.as_deref(), lines.number()), (Some(expected.0), expected.1));
-        }
-        assert!(lines.next_line().unwrap().is_none());
-    }
-
-    #[test]
-    fn a_line_without_end_does_not_fill_the_memory() {
-        let mut lines = Lines::new(io::BufReader::new(io::repeat(b'x')));
-        let error = lines.next_line().expect_err("too long");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, prefix_path, query_value};
-use super::envelope::Envelope;
+use super::envelope::{Envelope, preview_chars};
 use super::error::CliError;
+use super::lines::{LINE_BYTES_MAX, end_of_export};
 use super::note;
 use super::output::{Grid, Output};
 use super::progress::Counter;
@@ -56,7 +57,7 @@ struct Page {
 /// # Errors
 /// See [`Client::send`] and [`Client::body`]. Earlier pages have been printed.
 pub async fn scan(client: &Client, args: &Scan, out: &mut Output<'_>) -> Result<(), CliError> {
-    let mut listing = Listing::new(args, false);
+    let mut listing = Listing::new(args, false, out.is_wide());
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut after: Option<String> = None;
     let mut empty = true;
@@ -105,19 +106,23 @@ fn page_path(args: &Scan, limit: u64, after: Option<&str>) -> String {
 struct Listing<'a> {
     args: &'a Scan,
     expiring: bool,
+    wide: bool,
     grid: Grid,
 }
 
 impl<'a> Listing<'a> {
-    fn new(args: &'a Scan, expiring: bool) -> Self {
-        let mut header = vec!["KEY", "SIZE", "TYPE", "TIME", "ORIGIN"];
+    fn new(args: &'a Scan, expiring: bool, wide: bool) -> Self {
+        let mut header = vec!["KEY", "SIZE", "TYPE", "TIME"];
+        if wide {
+            header.push("ORIGIN");
+        }
         if expiring {
             header.push("EXPIRES");
         }
         if args.values {
             header.push("VALUE");
         }
-        Self { args, expiring, grid: Grid::new(header, &[1]) }
+        Self { args, expiring, wide, grid: Grid::new(header, &[1]) }
     }
 
     fn show(&mut self, client: &Client, page: &Page, out: &mut Output<'_>) -> Result<(), CliError> {
@@ -131,58 +136,103 @@ impl<'a> Listing<'a> {
             page.items.iter().map(|item| client.parse(item.get().as_bytes())).collect();
         let items = items?;
         if !self.expiring && items.iter().any(|item| item.expires_at.is_some()) {
-            *self = Self::new(self.args, true);
+            *self = Self::new(self.args, true, self.wide);
         }
-        let rows = items.iter().map(|item| row(item, self.args, self.expiring)).collect();
-        out.line(&self.grid.page(rows))
+        let rows: Vec<_> = items.iter().map(|item| self.row(item)).collect();
+        out.table(&mut self.grid, &rows)
     }
-}
 
-fn row(item: &Envelope<'_>, args: &Scan, expiring: bool) -> Vec<String> {
-    let mut row =
-        vec![item.key.clone(), item.size(), item.content_type(), item.time(), item.origin()];
-    if expiring {
-        row.push(item.expires());
+    fn row(&self, item: &Envelope<'_>) -> Vec<String> {
+        let wide = self.wide;
+        let mut row = vec![item.key.clone(), item.size(), item.content_type(), item.time(wide)];
+        if wide {
+            row.push(item.origin());
+        }
+        if self.expiring {
+            row.push(item.expires(wide));
+        }
+        if self.args.values {
+            row.push(item.preview(preview_chars(wide, PREVIEW_CHARS_MAX)));
+        }
+        row
     }
-    if args.values {
-        row.push(item.preview(PREVIEW_CHARS_MAX));
-    }
-    row
 }
 
 /// Prints every live record below a prefix, one envelope per line.
 ///
+/// The node says in a last line how many records it sent, and that line is not printed: without it
+/// the answer was cut, whatever the connection looked like.
+///
 /// # Errors
 /// [`CliError::Cut`] if the answer broke off: the output is incomplete.
 pub async fn export(client: &Client, args: &Export, out: &mut Output<'_>) -> Result<(), CliError> {
-    let path = format!("{}?values=true", prefix_path("scan", &args.prefix));
+    // `exact`: what is imported again has the same bytes
+    let query = "values=true&exact=true&end=true";
+    let path = format!("{}?{query}", prefix_path("scan", &args.prefix));
     let request = client.request(Method::GET, &path).header(ACCEPT, "application/x-ndjson");
     let mut response = client.send(request).await?;
     let is_ndjson = |value: &reqwest::header::HeaderValue| {
         value.as_bytes().starts_with(b"application/x-ndjson")
     };
     if !response.headers().get(CONTENT_TYPE).is_some_and(is_ndjson) {
-        return Err(client.bad_answer("it did not answer with one record per line"));
+        return Err(client.bad_answer("it is not one record per line"));
     }
     let counter = Counter::unless_printing("exported");
-    let (mut records, mut last) = (0_u64, b'\n');
+    let mut lines = ExportLines::default();
     let so_far = |records| format!("{}, so the export is incomplete", count(records, "record"));
-    while let Some(chunk) = client.chunk(&mut response, || so_far(records)).await? {
-        // `split` gives one piece more than there are line ends
-        records += chunk.split(|&b| b == b'\n').count() as u64 - 1;
-        last = chunk.last().copied().unwrap_or(last);
-        out.raw(&chunk)?;
-        counter.set(records);
-    }
-    if last != b'\n' {
-        return Err(CliError::Cut {
-            url: client.url().to_owned(),
-            so_far: so_far(records),
-            reason: "its last line has no end".to_owned(),
-        });
+    while let Some(chunk) = client.chunk(&mut response, || so_far(lines.records)).await? {
+        lines.take(client, &chunk, out)?;
+        counter.set(lines.records);
     }
     counter.end();
-    out.flush()
+    out.flush()?;
+    let records = lines.records;
+    let reason = match lines.end {
+        Some(items) if items == records && lines.rest.is_empty() => return Ok(()),
+        Some(items) => format!("its end tells of {}", count(items, "record")),
+        None if lines.rest.is_empty() => "its end is missing".to_owned(),
+        None => "its last line has no end".to_owned(),
+    };
+    Err(CliError::Cut { url: client.url().to_owned(), so_far: so_far(records), reason })
+}
+
+/// Prints the lines of an export as they become whole, and keeps its end to itself.
+#[derive(Default)]
+struct ExportLines {
+    /// The start of a line.
+    rest: Vec<u8>,
+    records: u64,
+    end: Option<u64>,
+}
+
+impl ExportLines {
+    fn take(
+        &mut self,
+        client: &Client,
+        chunk: &[u8],
+        out: &mut Output<'_>,
+    ) -> Result<(), CliError> {
+        for piece in chunk.split_inclusive(|&b| b == b'\n') {
+            self.rest.extend_from_slice(piece);
+            if !piece.ends_with(b"\n") {
+                if self.rest.len() > LINE_BYTES_MAX {
+                    return Err(client.bad_answer("a line of it is longer than any record"));
+                }
+                continue;
+            }
+            if self.end.is_some() {
+                return Err(client.bad_answer("it goes on after its end"));
+            }
+            assert!(self.rest.ends_with(b"\n"), "only whole lines are printed");
+            self.end = end_of_export(&self.rest);
+            if self.end.is_none() {
+                self.records += 1;
+                out.raw(&self.rest)?;
+            }
+            self.rest.clear();
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod cas;
+pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod error;
@@ -27,13 +28,21 @@ pub mod values;
 
 mod envelope;
 mod files;
+mod hints;
+mod media;
 mod progress;
+mod source;
 mod tree;
+mod ttl;
 mod words;
 mod write;
 
 #[cfg(test)]
 mod canned;
+#[cfg(test)]
+mod lines_tests;
+#[cfg(test)]
+mod tree_tests;
 
 use client::{Client, Connection};
 use error::CliError;
@@ -48,10 +57,16 @@ Examples:
   kvs put app/name hello
   kvs get app/name
   kvs cas app/name new --expect-value hello  writes only if the value is still `hello`
+  kvs put app/limits @limits.json            stores a file
   kvs scan app                               lists the keys below app/
   kvs history app/name                       lists earlier values; --restore UUID brings one back
   kvs txn changes.json                       changes several keys, all or nothing
   kvs export > all.ndjson; kvs import all.ndjson
+
+One node decides a swap, a conditional write or a transaction, without asking the others. It holds
+between clients of that node only: send all clients of a key to one node.
+
+With -o json a failure is one JSON object on standard error, with `code` and `detail`.
 
 Exit status: 0 done, 1 refused by the server, 2 usage or configuration, 3 cannot reach the server.
 `kvs COMMAND --help` explains a command.";
@@ -75,6 +90,9 @@ pub struct Arguments {
         help_heading = "Client options"
     )]
     output: Format,
+    /// Show tables whole: all columns, whole ids and values, wider than the terminal
+    #[arg(long, global = true, help_heading = "Client options")]
+    wide: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,8 +106,10 @@ enum Command {
     /// With `-o json`, print its envelope: the value with its version, expiry and content type.
     Get(values::Get),
     /// Store a value under a key
+    #[command(visible_alias = "set")]
     Put(values::Put),
     /// Delete a key
+    #[command(visible_alias = "rm")]
     Del(values::Del),
     /// Compare and swap: write a key only if it is as expected
     Cas(cas::Cas),
@@ -98,6 +118,7 @@ enum Command {
     /// Compare, write and read several keys in one step, all or nothing
     Txn(txn::Txn),
     /// List the keys below a prefix, in key order
+    #[command(visible_alias = "list")]
     Scan(listing::Scan),
     /// Show the state of a node and its cluster
     Status(cluster::Status),
@@ -115,17 +136,42 @@ enum Command {
     /// Make the secret that the nodes of a cluster share
     #[command(subcommand)]
     GossipKey(identity::GossipKey),
-    /// Print the default configuration, or check a file
+    /// Print the default configuration, check a file and what it names, or show what is in force
     #[command(subcommand)]
-    Config(serve::ConfigCommand),
+    Config(check::ConfigCommand),
 }
 
-/// Runs the command, reports a failure in one line on standard error, and returns the exit status.
+/// Parses the arguments of this process, runs the command and returns the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => run(arguments),
+        Err(error) => usage(&hints::with_hint(error)),
+    }
+}
+
+/// Reports arguments that do not parse; or prints the help that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let json = error.use_stderr() && hints::asks_for_json(std::env::args_os());
+    if json {
+        let text = error.to_string();
+        let error = CliError::Usage(text.trim_start_matches("error: ").trim_end().to_owned());
+        let _ = writeln!(io::stderr(), "{}", error.json());
+    } else {
+        // a closed output is no failure
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Runs the command, reports a failure on standard error, and returns the exit status.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     // not locked, because a node prints its ready line from another thread
     let mut stdout = BufWriter::new(io::stdout());
-    let mut out = Output::new(&mut stdout, arguments.output);
+    let format = arguments.output;
+    let mut out = Output::new(&mut stdout, format);
+    out.set_screen(output::terminal_width(), arguments.wide);
     let done = dispatch(arguments, &mut out).and_then(|()| out.flush());
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,7 +179,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
             // output from before the failure still reaches the caller
             let flushed = out.flush();
             if !error.is_closed_output() {
-                note(&error.to_string());
+                report(&error, format);
             }
             drop(flushed);
             ExitCode::from(error.exit_code())
@@ -141,11 +187,27 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Prints one line on standard error; ignores a closed one, where nobody could read the failure. A
-/// running node leaves it to its log, so that a pipe that nobody reads cannot hold up its end.
+/// Prints a failure on standard error: a line for people, or one of JSON. Several faults of a
+/// configuration are a line each.
+fn report(error: &CliError, format: Format) {
+    match (format, error) {
+        (Format::Json, _) => print_line(&error.json()),
+        (Format::Text, CliError::Config(_) | CliError::Faults(_)) => {
+            error.to_string().lines().for_each(note);
+        }
+        (Format::Text, _) => note(&error.to_string()),
+    }
+}
+
+/// Prints one line on standard error.
 fn note(text: &str) {
-    let line = format!("kvs: {}", output::printable(text));
-    if log::print(&line) {
+    print_line(&format!("kvs: {}", output::printable(text)));
+}
+
+/// Prints a line on standard error; ignores a closed one, where nobody could read the failure. A
+/// running node leaves it to its log, so that a pipe that nobody reads cannot hold up its end.
+fn print_line(line: &str) {
+    if log::print(line) {
         log::flush();
     } else {
         let _ = writeln!(io::stderr(), "{line}");
@@ -173,7 +235,7 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
         Command::Export(command) => block_on(listing::export(&open()?, &command, out)),
         Command::Cert(command) => identity::cert(command, out),
         Command::GossipKey(command) => identity::gossip_key(&command, out),
-        Command::Config(command) => serve::config(&command, out),
+        Command::Config(command) => check::config(&command, out),
     }
 }
 

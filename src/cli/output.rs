@@ -1,16 +1,18 @@
 //! Output of commands: lines, bytes, JSON, tables, and numbers for people.
 //!
 //! Escapes control characters in text from a node, so that a key cannot control the terminal. Never
-//! wraps tables. Must not know what it prints.
+//! wraps tables: on a terminal it cuts the widest cells until they fit. Must not know what it
+//! prints.
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::error::CliError;
 
-/// Longer cells are cut: longer than any key, and far below what a column width (`u16`) can count.
+/// Wider cells are cut: wider than any key, and far below what a column width (`u16`) can count.
 const CELL_CHARS_MAX: usize = 8192;
 /// Spaces between the columns of a table.
 const GAP: u16 = 2;
@@ -25,16 +27,58 @@ pub enum Format {
     Json,
 }
 
+/// The width of a terminal that does not tell it.
+const TERMINAL_COLUMNS: u16 = 80;
+
+/// The columns of the terminal on standard output; `None` if it is no terminal.
+#[must_use]
+pub fn terminal_width() -> Option<u16> {
+    let known = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
+    io::stdout().is_terminal().then(|| known().unwrap_or(TERMINAL_COLUMNS))
+}
+
 /// Where results go, and in which format.
 pub struct Output<'a> {
     to: &'a mut dyn Write,
     format: Format,
+    /// The columns of the terminal, if it is one.
+    terminal: Option<u16>,
+    /// Whether to show tables whole.
+    wide: bool,
 }
 
 impl<'a> Output<'a> {
     /// Prints to `to`.
     pub fn new(to: &'a mut dyn Write, format: Format) -> Self {
-        Self { to, format }
+        Self { to, format, terminal: None, wide: false }
+    }
+
+    /// Says that it goes to a terminal with this many columns, if so, and whether to show tables
+    /// whole.
+    pub fn set_screen(&mut self, terminal: Option<u16>, wide: bool) {
+        (self.terminal, self.wide) = (terminal, wide);
+    }
+
+    /// True if a person reads it on a terminal.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// True if tables show all columns and whole cells.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.wide
+    }
+
+    /// Prints the next rows of a table.
+    ///
+    /// # Errors
+    /// [`CliError::Output`].
+    pub fn table(&mut self, grid: &mut Grid, rows: &[Vec<String>]) -> Result<(), CliError> {
+        let room = self.terminal.filter(|_| !self.wide);
+        let text = grid.page(rows, room);
+        self.line(&text)
     }
 
     /// True if the caller asked for JSON.
@@ -75,6 +119,23 @@ impl<'a> Output<'a> {
         self.raw(b"\n")
     }
 
+    /// Prints a value for a person on a terminal, with a line end behind it.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] if it is no text: it could control the terminal.
+    pub fn text_value(&mut self, value: &[u8], content_type: &str) -> Result<(), CliError> {
+        let shows = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+        if !std::str::from_utf8(value).is_ok_and(|text| text.chars().all(shows)) {
+            let size = size(value.len() as u64);
+            return Err(CliError::Usage(format!(
+                "the value is not text ({content_type}, {size}), which a terminal cannot show; \
+                 write it to a file: add `> FILE`"
+            )));
+        }
+        self.raw(value)?;
+        if value.is_empty() || value.ends_with(b"\n") { Ok(()) } else { self.raw(b"\n") }
+    }
+
     /// Writes everything that is still buffered.
     ///
     /// # Errors
@@ -102,6 +163,7 @@ pub fn printable(text: &str) -> String {
 pub struct Grid {
     header: Vec<&'static str>,
     right: Vec<usize>,
+    whole: Vec<usize>,
     widths: Vec<u16>,
 }
 
@@ -109,20 +171,40 @@ impl Grid {
     /// Makes a table. Columns whose index is in `right` are aligned right, for numbers.
     #[must_use]
     pub fn new(header: Vec<&'static str>, right: &[usize]) -> Self {
-        Self { header, right: right.to_vec(), widths: Vec::new() }
+        Self { header, right: right.to_vec(), whole: Vec::new(), widths: Vec::new() }
+    }
+
+    /// Never cuts these columns, because people copy from them.
+    #[must_use]
+    pub fn whole(mut self, columns: &[usize]) -> Self {
+        self.whole = columns.to_vec();
+        self
     }
 
     /// Formats the next rows, without a trailing line end. The first page begins with the header.
+    /// Cuts cells so that lines have at most `room` columns, as far as that is possible.
     #[must_use]
-    pub fn page(&mut self, rows: Vec<Vec<String>>) -> String {
+    pub fn page(&mut self, rows: &[Vec<String>], room: Option<u16>) -> String {
+        let columns = self.header.len();
+        assert!(rows.iter().all(|row| row.len() == columns), "a row has a cell for each column");
+        let first = self.widths.is_empty();
+        let shown = |cell: &String| cut(printable(cell), CELL_CHARS_MAX);
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(shown).collect()).collect();
+        self.widen(&rows);
+        if let Some(room) = room {
+            self.narrow(room);
+        }
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Disabled);
-        if self.widths.is_empty() {
+        if first {
             table.add_row(self.header.clone());
         }
         for row in rows {
-            table.add_row(row.iter().map(|cell| cut(printable(cell))).collect::<Vec<_>>());
+            let widths = self.widths.iter().map(|&width| usize::from(width));
+            let cells = row.into_iter().zip(widths).map(|(cell, width)| cut(cell, width));
+            table.add_row(cells.collect::<Vec<_>>());
         }
         for (index, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, GAP));
@@ -130,20 +212,66 @@ impl Grid {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        let now = table.column_max_content_widths();
-        let before = self.widths.iter().copied().chain(std::iter::repeat(0));
-        self.widths = now.into_iter().zip(before).map(|(now, before)| now.max(before)).collect();
         let absolute = |&width: &u16| ColumnConstraint::Absolute(Width::Fixed(width + GAP));
         table.set_constraints(self.widths.iter().map(absolute));
         table.trim_fmt()
     }
+
+    /// Makes each column wide enough for its header and its cells.
+    fn widen(&mut self, rows: &[Vec<String>]) {
+        if self.widths.is_empty() {
+            self.widths = self.header.iter().map(|name| columns(name)).collect();
+        }
+        for row in rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = columns(cell).max(*width);
+            }
+        }
+    }
+
+    /// Narrows the widest column, one step at a time, until a line fits. No column gets narrower
+    /// than its header.
+    fn narrow(&mut self, room: u16) {
+        let gaps = usize::from(GAP) * self.widths.len().saturating_sub(1);
+        loop {
+            let taken: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
+            if taken + gaps <= usize::from(room) {
+                return;
+            }
+            let (header, whole) = (&self.header, &self.whole);
+            let may_shrink = |&(index, ref width): &(usize, &mut u16)| {
+                let least = header.get(index).map_or(0, |name| columns(name));
+                !whole.contains(&index) && **width > least
+            };
+            let widest = self.widths.iter_mut().enumerate().filter(may_shrink);
+            match widest.max_by_key(|(_, width)| **width) {
+                Some((_, width)) => *width -= 1,
+                None => return,
+            }
+        }
+    }
 }
 
-fn cut(cell: String) -> String {
-    match cell.char_indices().nth(CELL_CHARS_MAX) {
-        Some((end, _)) => format!("{}...", cell.get(..end).unwrap_or_default()),
-        None => cell,
+/// The columns that `text` takes on a terminal.
+fn columns(text: &str) -> u16 {
+    u16::try_from(text.width()).unwrap_or(u16::MAX)
+}
+
+/// Cuts `text` to at most `columns_max` columns; three dots mark that something is missing.
+fn cut(text: String, columns_max: usize) -> String {
+    if text.width() <= columns_max {
+        return text;
     }
+    let dots = "...".get(..columns_max.min(3)).unwrap_or_default();
+    assert!(dots.len() <= columns_max, "the dots fit");
+    let mut left = columns_max - dots.len();
+    let mut start = String::new();
+    for c in text.chars() {
+        let Some(rest) = left.checked_sub(c.width().unwrap_or(0)) else { break };
+        left = rest;
+        start.push(c);
+    }
+    start + dots
 }
 
 /// Formats bytes for people: `812 B`, `1.5 KiB`, `16.0 MiB`.
@@ -174,7 +302,7 @@ mod tests {
     fn tables_align_without_borders_and_without_wrapping() {
         let long = "x".repeat(300);
         let mut grid = Grid::new(vec!["KEY", "SIZE", "TYPE"], &[1]);
-        let text = grid.page(rows(&[["a", "10 B", "t"], [&long, "7 B", "u v"]]));
+        let text = grid.page(&rows(&[["a", "10 B", "t"], [&long, "7 B", "u v"]]), None);
         let pad = " ".repeat(297);
         let expected = format!("KEY{pad}  SIZE  TYPE\na  {pad}  10 B  t\n{long}   7 B  u v");
         assert_eq!(text, expected);
@@ -183,15 +311,31 @@ mod tests {
     #[test]
     fn a_second_page_keeps_the_columns_and_shows_no_header() {
         let mut grid = Grid::new(vec!["KEY", "SIZE", "TYPE"], &[1]);
-        let _ = grid.page(rows(&[["four", "1", "t"]]));
-        assert_eq!(grid.page(rows(&[["a", "2", "t"]])), "a        2  t");
+        let _ = grid.page(&rows(&[["four", "1", "t"]]), None);
+        assert_eq!(grid.page(&rows(&[["a", "2", "t"]]), None), "a        2  t");
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_terminal() {
+        let key = "k".repeat(36);
+        let value = "日本".repeat(30);
+        let mut grid = Grid::new(vec!["KEY", "SIZE", "VALUE"], &[1]).whole(&[0]);
+        let text = grid.page(&rows(&[[&key, "10 B", &value], ["a", "1 B", "x"]]), Some(60));
+        for line in text.lines() {
+            assert!(line.width() <= 60, "{} columns: {line}", line.width());
+        }
+        assert!(text.contains(&key) && text.contains("日本...") && text.contains("SIZE"), "{text}");
+        // the next page keeps the width, and without room enough nothing is lost but the fit
+        assert!(grid.page(&rows(&[["b", "2 B", &value]]), Some(60)).width() <= 60);
+        let mut grid = Grid::new(vec!["KEY", "SIZE", "VALUE"], &[1]).whole(&[0]);
+        assert!(grid.page(&rows(&[[&key, "1 B", "long value"]]), Some(10)).contains(&key));
     }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mü\n\u{9b}"), "a\\u{1b}[31mü\\n\\u{9b}");
         let mut grid = Grid::new(vec!["A", "B", "C"], &[]);
-        assert_eq!(grid.page(rows(&[["a\nb", "", "c"]])).lines().count(), 2);
+        assert_eq!(grid.page(&rows(&[["a\nb", "", "c"]]), None).lines().count(), 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `serve` and `config`: turn arguments, environment and file into a configuration and run a node.
+//! `serve`: turns arguments, environment and file into a configuration and runs a node.
 //!
 //! Decides where the configuration comes from and which runtime the node gets. `crate::node` does
 //! the rest.
@@ -9,13 +9,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args};
 
 use super::error::CliError;
 use super::note;
 use super::output::Output;
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_TOML};
+use crate::config::Config;
 use crate::node;
 use crate::telemetry::{self, LogFormat};
 
@@ -47,23 +47,11 @@ pub struct Serve {
     log: LogFormat,
 }
 
-/// `kvs config`
-#[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Print every key with its default, effect and range
-    Default,
-    /// Check a file, with the environment applied, as `serve` would
-    Check(Check),
-}
-
-/// `kvs config check`
-#[derive(Debug, Args)]
-pub struct Check {
-    /// Configuration file
-    file: PathBuf,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// What is missing, for the user.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -73,7 +61,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// The `KVS_` variables. Skips all others, which need not be UTF-8.
-fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("KVS_"))
@@ -86,10 +74,14 @@ fn environment() -> BTreeMap<String, String> {
 /// Why the node did not start, or which part of it failed.
 pub fn serve(args: Serve, out: &mut Output<'_>) -> Result<(), CliError> {
     let temporary = if args.dev { Some(Temporary::make()?) } else { None };
-    let config = configure(args.config.as_deref(), args.set, temporary.as_ref(), &environment())?;
+    let file = args.config.as_deref();
+    let (config, warnings) = configure(file, args.set, temporary.as_ref(), &environment())?;
     let level = std::env::var_os("KVS_LOG").map(|level| level.to_string_lossy().into_owned());
     telemetry::start_logging(args.log, level.as_deref())
         .map_err(|error| CliError::Usage(error.to_string()))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     if let Some(Temporary(dir)) = &temporary {
         note(&format!("development node; its data is in {}, deleted at exit", dir.display()));
     }
@@ -111,36 +103,28 @@ fn run_node(runtime: &tokio::runtime::Runtime, config: Config) -> Result<(), Cli
     runtime.block_on(node::run(config)).map_err(CliError::Node)
 }
 
+/// The configuration, and what is suspicious about it.
 fn configure(
     file: Option<&Path>,
     mut sets: Vec<(String, String)>,
     temporary: Option<&Temporary>,
     env: &BTreeMap<String, String>,
-) -> Result<Config, CliError> {
-    let Some(Temporary(dir)) = temporary else { return Ok(Config::load(file, env, &sets)?) };
-    if let Some((key, _)) = sets.iter().find(|(key, _)| DEV_KEYS.contains(&key.as_str())) {
-        return Err(CliError::Usage(format!(
-            "--dev sets {key} itself; drop --set {key}, or use --config instead of --dev"
-        )));
-    }
-    sets.push(("clustering_enabled".to_owned(), "false".to_owned()));
-    let mut config = Config::load(file, env, &sets)?;
-    config.node.data_dir.clone_from(dir);
-    Ok(config)
-}
-
-/// Prints or checks a configuration.
-///
-/// # Errors
-/// [`CliError::Config`] says what is wrong with the file.
-pub fn config(command: &ConfigCommand, out: &mut Output<'_>) -> Result<(), CliError> {
-    match command {
-        ConfigCommand::Default => out.raw(DEFAULT_TOML.as_bytes()),
-        ConfigCommand::Check(Check { file }) => {
-            Config::load(Some(file), &environment(), &[])?;
-            out.line(&format!("{}: ok", file.display()))
+) -> Result<(Config, Vec<String>), CliError> {
+    if temporary.is_some() {
+        if let Some((key, _)) = sets.iter().find(|(key, _)| DEV_KEYS.contains(&key.as_str())) {
+            return Err(CliError::Usage(format!(
+                "--dev sets {key} itself; drop --set {key}, or use --config instead of --dev"
+            )));
         }
+        sets.push(("clustering_enabled".to_owned(), "false".to_owned()));
     }
+    let mut examined = Config::examine(file, env, &sets)?;
+    let warnings = std::mem::take(&mut examined.warnings);
+    let mut config = examined.valid()?;
+    if let Some(Temporary(dir)) = temporary {
+        config.node.data_dir.clone_from(dir);
+    }
+    Ok((config, warnings))
 }
 
 /// A fresh directory, private to its owner; deleted on drop.
@@ -166,7 +150,6 @@ impl Drop for Temporary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::Format;
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -178,7 +161,7 @@ mod tests {
         let dir = temporary.0.clone();
         let env = owned(&[("KVS_NODE__DATA_DIR", "/elsewhere")]).into_iter().collect();
         let sets = owned(&[("http.listen", "127.0.0.1:0")]);
-        let config = configure(None, sets, Some(&temporary), &env).unwrap();
+        let (config, _) = configure(None, sets, Some(&temporary), &env).unwrap();
         assert_eq!((config.node.data_dir.as_path(), config.http.listen.port()), (dir.as_path(), 0));
         assert!(!config.clustering_enabled);
         fs::write(dir.join("data"), "x").unwrap();
@@ -204,21 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_checked_and_the_default_is_printed_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kvs.toml");
-        let run = |command| {
-            let mut bytes = Vec::new();
-            config(&command, &mut Output::new(&mut bytes, Format::Text))?;
-            Ok::<_, CliError>(String::from_utf8(bytes).unwrap())
-        };
-        let check = || ConfigCommand::Check(Check { file: file.clone() });
-        assert_eq!(run(check()).map_err(|e| e.exit_code()), Err(2));
-        fs::write(&file, "clustering_enabled = false\n").unwrap();
-        assert_eq!(run(check()).unwrap(), format!("{}: ok\n", file.display()));
-        fs::write(&file, "clustering_enabled = false\n[http]\nlissen = 1\n").unwrap();
-        let error = run(check()).expect_err("an unknown key");
-        assert!(error.to_string().contains("http.listen") && error.exit_code() == 2, "{error}");
-        assert_eq!(run(ConfigCommand::Default).unwrap(), DEFAULT_TOML);
+    fn a_variable_that_looks_like_a_misspelt_key_is_named() {
+        let temporary = Temporary::make().unwrap();
+        let env = owned(&[("KVS_HTTP_LISTEN", "127.0.0.1:1")]).into_iter().collect();
+        let (config, warnings) = configure(None, Vec::new(), Some(&temporary), &env).unwrap();
+        assert_eq!(config.http.listen.port(), 8080);
+        assert!(warnings[0].contains("KVS_HTTP_LISTEN") && warnings[0].contains("HTTP__LISTEN?"));
     }
 }

@@ -1,17 +1,20 @@
 //! Reads a directory tree as records: the path of each regular file below the root becomes a key.
 //!
-//! Follows no links. Skips files that not everybody may read, and directories below the root that
+//! Follows a link to a regular file inside the tree, and no other: that is how Kubernetes lays out
+//! a volume of a `ConfigMap`. Skips names that begin with `..`, which are the other half of such a
+//! volume. Skips files that not everybody may read, and files in directories below the root that
 //! not everybody may enter, unless asked to take them: an import must not publish private data by
 //! accident. Reports each skipped entry with the reason.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::lines::Line;
+use super::lines::{Lifetime, Line};
+use super::media;
 use super::write::VALUE_BYTES_MAX;
 use crate::model::{ContentType, Key};
 
@@ -25,8 +28,14 @@ pub fn walk(root: &Path, private: bool, mut each: impl FnMut(Result<Line, String
     let mut entries = WalkDir::new(root).follow_links(false).sort_by_file_name().into_iter();
     while let Some(entry) = entries.next() {
         let item = match entry {
+            Ok(entry) if entry.depth() > 0 && is_hidden_twice(&entry) => {
+                if entry.file_type().is_dir() {
+                    entries.skip_current_dir();
+                }
+                Err(format!("{}: a name that begins with `..`", entry.path().display()))
+            }
             Ok(entry) if entry.file_type().is_dir() => {
-                if private || entry.depth() == 0 || is_open(&entry) {
+                if private || entry.depth() == 0 || is_open(entry.path()) {
                     continue;
                 }
                 entries.skip_current_dir();
@@ -50,20 +59,29 @@ fn reason(error: &walkdir::Error) -> String {
     error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
+/// True for `..data` and `..2026_11_27_12_00_00.123`.
+fn is_hidden_twice(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b"..")
+}
+
 /// True if everybody may enter the directory.
-fn is_open(entry: &DirEntry) -> bool {
-    entry.metadata().is_ok_and(|found| found.permissions().mode() & OTHERS_MAY_ENTER != 0)
+fn is_open(dir: &Path) -> bool {
+    let found = fs::symlink_metadata(dir);
+    found.is_ok_and(|found| found.permissions().mode() & OTHERS_MAY_ENTER != 0)
 }
 
 fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
-    if entry.file_type().is_symlink() {
-        return Err("a symbolic link".to_owned());
-    }
-    if !entry.file_type().is_file() {
+    let key = key(root, entry.path())?;
+    let path = if entry.file_type().is_symlink() {
+        followed(root, entry.path(), private)?
+    } else {
+        entry.path().to_owned()
+    };
+    // opening a device or a pipe could block
+    if !fs::metadata(&path).map_err(|e| e.to_string())?.is_file() {
         return Err("not a regular file".to_owned());
     }
-    let key = key(root, entry.path())?;
-    let file = File::open(entry.path()).map_err(|e| e.to_string())?;
+    let file = File::open(&path).map_err(|e| e.to_string())?;
     // ask the open file, because the path may name another file by now
     let metadata = file.metadata().map_err(|e| e.to_string())?;
     if !metadata.is_file() {
@@ -77,7 +95,27 @@ fn read(root: &Path, entry: &DirEntry, private: bool) -> Result<Line, String> {
     if value.len() > VALUE_BYTES_MAX {
         return Err("larger than 16 MiB".to_owned());
     }
-    Ok(Line { key, content_type: ContentType::octet_stream(), value, expires_at: None })
+    let content_type = media::type_of(entry.path()).unwrap_or_else(ContentType::octet_stream);
+    Ok(Line { key, content_type, value, life: Lifetime::Endless })
+}
+
+/// The file inside the tree that a link leads to in the end.
+fn followed(root: &Path, link: &Path, private: bool) -> Result<PathBuf, String> {
+    let root = fs::canonicalize(root).map_err(|e| e.to_string())?;
+    let target = fs::canonicalize(link).map_err(|e| format!("a link that leads nowhere: {e}"))?;
+    let Ok(below) = target.strip_prefix(&root) else {
+        return Err("a link that leads out of the directory".to_owned());
+    };
+    if target.is_dir() {
+        return Err("a link to a directory".to_owned());
+    }
+    let inner = below.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
+    if !private && !inner.map(|dir| root.join(dir)).all(|dir| is_open(&dir)) {
+        return Err(format!(
+            "a link into a directory that not everybody may enter ({USE_PRIVATE})"
+        ));
+    }
+    Ok(target)
 }
 
 fn key(root: &Path, path: &Path) -> Result<Key, String> {
@@ -87,84 +125,4 @@ fn key(root: &Path, path: &Path) -> Result<Key, String> {
         segments.push(name.to_str().ok_or("its name is not UTF-8")?);
     }
     Key::parse(&segments.join("/")).map_err(|e| e.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::ffi::OsStr;
-    use std::fs;
-    use std::os::unix::ffi::OsStrExt;
-
-    fn write(path: &Path, mode: u32) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, path.file_name().unwrap().as_bytes()).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn names(root: &Path, private: bool) -> (Vec<String>, Vec<String>) {
-        let (mut taken, mut left) = (Vec::new(), Vec::new());
-        walk(root, private, |item| {
-            match item {
-                Ok(line) => taken.push(line.key.to_string()),
-                Err(reason) => left.push(reason),
-            }
-            true
-        });
-        (taken, left)
-    }
-
-    #[test]
-    fn regular_readable_files_become_keys_and_the_rest_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        write(&root.join("b/ü x.txt"), 0o644);
-        write(&root.join("a"), 0o604);
-        write(&root.join("secret"), 0o640);
-        write(&root.join("closed/f"), 0o644);
-        fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o750)).unwrap();
-        write(&root.join(OsStr::from_bytes(b"z\xff")), 0o644);
-        std::os::unix::fs::symlink("a", root.join("link")).unwrap();
-        std::os::unix::fs::symlink(".", root.join("loop")).unwrap();
-        let socket = root.join("socket");
-        let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
-        let (taken, left) = names(root, false);
-        assert_eq!(taken, ["a", "b/ü x.txt"]);
-        let reported = |word: &str| left.iter().filter(|line| line.contains(word)).count();
-        assert_eq!(
-            (left.len(), reported("symbolic link"), reported("not a regular")),
-            (6, 2, 1),
-            "{left:?}"
-        );
-        assert_eq!((reported("--private"), reported("not UTF-8")), (2, 1), "{left:?}");
-        assert_eq!(names(root, true).0, ["a", "b/ü x.txt", "closed/f", "secret"]);
-    }
-
-    #[test]
-    fn files_too_large_or_too_deep_are_skipped() {
-        let dir = tempfile::tempdir().unwrap();
-        let large = File::create(dir.path().join("large")).unwrap();
-        large.set_len(VALUE_BYTES_MAX as u64 + 1).unwrap();
-        let exact = File::create(dir.path().join("exact")).unwrap();
-        exact.set_len(VALUE_BYTES_MAX as u64).unwrap();
-        let deep = dir.path().join(vec!["d".repeat(250); 5].join("/"));
-        write(&deep, 0o644);
-        let (taken, left) = names(dir.path(), true);
-        assert_eq!(taken, ["exact"]);
-        assert!(left[0].contains("1254 bytes") && left[1].contains("16 MiB"), "{left:?}");
-    }
-
-    #[test]
-    fn a_walk_stops_when_the_caller_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["a", "b", "c"] {
-            write(&dir.path().join(name), 0o644);
-        }
-        let mut seen = 0;
-        walk(dir.path(), false, |_| {
-            seen += 1;
-            seen < 2
-        });
-        assert_eq!(seen, 2);
-    }
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::envelope::{Envelope, or_dash};
@@ -28,15 +29,16 @@ const PREVIEW_CHARS_MAX: usize = 40;
 const AFTER_HELP: &str = r#"Example of a FILE:
   {
     "compare": [
-      {"key": "app/owner", "expected": {"data_base64": "bWU="}},
-      {"key": "app/lock", "expected": {"absent": true}}
+      {"key": "app/stage", "expected": {"data_base64": "Z3JlZW4="}},
+      {"key": "app/next", "expected": {"exists": true}}
     ],
     "success": [
-      {"put": {"key": "app/lock", "data": {"by": "me"}, "ttl": "30s"}},
-      {"delete": {"key": "app/waiting"}},
+      {"put": {"key": "app/stage", "data": "blue"}},
+      {"put": {"key": "app/notice", "data": {"by": "me"}, "ttl": "30m"}},
+      {"delete": {"key": "app/next"}},
       {"get": {"key": "app/limits"}}
     ],
-    "failure": [{"get": {"key": "app/lock"}}],
+    "failure": [{"get": {"key": "app/stage"}}],
     "uuid": "67e55044-10b1-426f-9247-bb680e5fe0c8"
   }
 
@@ -44,6 +46,9 @@ If all compares hold, the node runs `success`, else `failure`, in one step, all 
 list may be missing. `expected` takes `uuid`, `timestamp`, both of these, `data`, `data_base64`,
 `absent` or `exists`. A transaction writes each key at most once. With a `uuid`, new for each
 transaction, it is safe to send the same transaction to the same node again.
+
+One node decides, without asking the others: send all clients of a key to one node. The others
+receive the writes one by one and may show a part of them for a moment.
 
 The exit status is 0 with either branch; `-o json` shows in `succeeded` which one ran."#;
 
@@ -68,16 +73,18 @@ pub async fn txn(client: &Client, args: &Txn, out: &mut Output<'_>) -> Result<()
         .body(text.clone());
     let body = client.body(client.send(request).await?).await?;
     if out.is_json() {
+        client.parse::<Ran<'_>>(&body)?;
         return out.json(&body);
     }
+    let answer: Answer<'_> = client.parse(&body)?;
     // the node accepted it, so it has this shape
     let request: Request = serde_json::from_slice(&text).unwrap_or_default();
-    let answer: Answer<'_> = client.parse(&body)?;
     out.line(&verdict(&request, &answer))?;
     if answer.results.is_empty() {
         return Ok(());
     }
-    out.line(&table(&request, &answer))
+    let (mut grid, rows) = table(&request, &answer);
+    out.table(&mut grid, &rows)
 }
 
 fn read(from: &Path) -> Result<Vec<u8>, CliError> {
@@ -116,6 +123,15 @@ struct Named {
 #[serde(default)]
 struct Operation {
     get: Option<Named>,
+}
+
+/// What every answer to a transaction has, whatever its results are.
+#[derive(Deserialize)]
+struct Ran<'a> {
+    #[serde(rename = "succeeded")]
+    _succeeded: bool,
+    #[serde(borrow, rename = "results")]
+    _results: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -161,7 +177,7 @@ fn verdict(request: &Request, answer: &Answer<'_>) -> String {
     format!("of {all} compares these do not hold: {}; ran `failure`", failed.join(", "))
 }
 
-fn table(request: &Request, answer: &Answer<'_>) -> String {
+fn table(request: &Request, answer: &Answer<'_>) -> (Grid, Vec<Vec<String>>) {
     // an answer has an expiry only for reads
     let expires_at = |done: &Done<'_>| match done {
         Done::Get(Some(envelope)) => or_dash(envelope.expires_at.as_deref()),
@@ -188,7 +204,8 @@ fn table(request: &Request, answer: &Answer<'_>) -> String {
         }
         row
     });
-    Grid::new(header, &[3]).page(rows.collect())
+    // the next request may need the version
+    (Grid::new(header, &[3]).whole(&[2, 3]), rows.collect())
 }
 
 /// Operation, key, uuid, timestamp and result. The answer to a read that finds nothing has no key,

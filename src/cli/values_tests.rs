@@ -22,6 +22,7 @@ fn a_put_sends_the_bytes_and_prints_one_line() {
         value: Some("v".into()),
         if_uuid,
         if_absent: if_uuid.is_none(),
+        json: false,
         content_type: None,
         life: Life::default(),
         retry: Retry::default(),
@@ -53,6 +54,7 @@ fn ttl_and_uuid_are_sent_and_the_expiry_is_shown() {
         value: Some("v".into()),
         if_uuid: None,
         if_absent: false,
+        json: false,
         content_type: None,
         life: Life { ttl: Ttl::parse("15m").ok() },
         retry: retry(),
@@ -98,4 +100,70 @@ fn a_delete_of_nothing_is_refused() {
     let error = ended.expect_err("refused");
     assert_eq!((text.as_str(), error.exit_code()), ("", 1));
     assert_eq!(error.to_string(), "key_not_found: no value under app/x y");
+}
+
+#[test]
+fn json_and_files_are_stored_with_their_types() {
+    let node = Canned::new(|_| answer("201 Created", "", &written()));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("app.yaml");
+    std::fs::write(&file, "a: 1\n").unwrap();
+    let at = format!("@{}", file.display());
+    let send = |value: &str, json: bool, content_type: Option<&str>| {
+        let args = Put {
+            key: key(),
+            value: Some(value.into()),
+            if_uuid: None,
+            if_absent: false,
+            json,
+            content_type: content_type.map(|text| ContentType::parse(text).unwrap()),
+            life: Life::default(),
+            retry: Retry::default(),
+        };
+        run(Format::Text, async |out| put(&node.client(), args, out).await).1
+    };
+    assert!(send("[1]\n", true, None).is_ok());
+    assert!(send(&at, false, None).is_ok());
+    assert!(send(&at, false, Some("text/plain")).is_ok());
+    for bad in ["{", "no", ""] {
+        assert_eq!(send(bad, true, None).map_err(|e| e.exit_code()), Err(2), "{bad}");
+    }
+    let requests = node.requests();
+    let arrived = |n: usize, content_type: &str, body: &str| {
+        requests[n].has(&format!("content-type: {content_type}")) && requests[n].body == body
+    };
+    assert_eq!(requests.len(), 3);
+    assert!(arrived(0, "application/json", "[1]\n") && arrived(1, "application/yaml", "a: 1\n"));
+    assert!(arrived(2, "text/plain", "a: 1\n"));
+}
+
+#[test]
+fn a_terminal_gets_text_with_a_line_end_and_nothing_binary() {
+    let node = Canned::new(|request| {
+        let body = match request.line.as_str() {
+            "GET /kv/plain" => "text",
+            "GET /kv/ended" => "two\nlines\n",
+            "GET /kv/escape" => "\u{1b}[31m",
+            "GET /kv/empty" => "",
+            _ => "a\u{0}b",
+        };
+        answer("200 OK", "Content-Type: image/png\r\n", body)
+    });
+    let get = |key: &str| {
+        let args = Get { key: Key::parse(key).unwrap() };
+        run(Format::Text, async |out| {
+            out.set_screen(Some(80), false);
+            super::get(&node.client(), &args, out).await
+        })
+    };
+    assert_eq!(get("plain").0, "text\n");
+    assert_eq!(get("ended").0, "two\nlines\n");
+    assert_eq!(get("empty").0, "");
+    for key in ["escape", "binary"] {
+        let (text, ended) = get(key);
+        let error = ended.expect_err(key);
+        assert_eq!((text.as_str(), error.exit_code()), ("", 2));
+        let words = "is not text (image/png, ";
+        assert!(error.to_string().contains(words) && error.to_string().contains("> FILE"));
+    }
 }

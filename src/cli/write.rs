@@ -1,23 +1,24 @@
-//! Common parts of the commands that write: the options `--ttl` and `--uuid`, reading a value, and
-//! sending a write and printing its answer.
+//! Common parts of the commands that write: the options `--ttl` and `--uuid`, reading a value from
+//! the command line, a file or standard input, and sending a write and printing its answer.
 //!
 //! Bounds what it reads. Must not know which command it serves.
 
-use std::ffi::OsString;
-use std::fmt;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::time::Duration;
 
 use clap::Args;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::client::Client;
 use super::error::CliError;
+use super::media;
 use super::output::{Output, printable};
-use crate::model::duration;
+use super::ttl::Ttl;
+use crate::model::{ContentType, json};
 
 /// The largest value that any node stores; `limits.value_bytes_max` goes no higher.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
@@ -37,63 +38,63 @@ pub struct Retry {
     /// Uuid of this write, new for each write. It makes a retry safe: within the node's
     /// `limits.idempotency_window` (24 h), the same command with the same uuid changes nothing on
     /// the same node and gets the first answer again
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = parse_uuid)]
     pub uuid: Option<Uuid>,
 }
 
-/// A time to live, as the option and the API write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    /// Keeps the expiry of the value that is replaced.
-    Keep,
-    /// Counts from the moment of the write.
-    For(Duration),
+/// Reads a uuid, for clap.
+///
+/// # Errors
+/// How one is written.
+pub fn parse_uuid(text: &str) -> Result<Uuid, String> {
+    let example = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    text.parse().map_err(|_| format!("it is no uuid; write one like {example}"))
 }
 
-impl Ttl {
-    /// Reads `keep` or a duration.
-    ///
-    /// # Errors
-    /// What is wrong and what is allowed, for the user.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "keep" {
-            return Ok(Self::Keep);
-        }
-        duration::parse(text).map(Self::For).map_err(|e| format!("{e}; or write `keep`"))
-    }
-
-    /// The query to append to a path that has none.
-    #[must_use]
-    pub fn query(self) -> String {
-        format!("?ttl={self}")
-    }
+/// A value, and the content type that the name of its file tells.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GivenValue {
+    /// The exact bytes.
+    pub bytes: Vec<u8>,
+    /// `None` unless it came from a file with a telling name.
+    pub content_type: Option<ContentType>,
 }
 
-impl fmt::Display for Ttl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keep => f.write_str("keep"),
-            Self::For(duration) => f.write_str(&duration::format(*duration)),
-        }
-    }
-}
-
-impl Serialize for Ttl {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-/// Returns the value from the command line, or reads standard input if there is none or it is `-`.
+/// Returns the value from the command line; or, of the form `@FILE`, from that file; or reads
+/// standard input if there is none or it is `-`.
 ///
 /// # Errors
 /// [`CliError::File`], or [`CliError::Usage`] above [`VALUE_BYTES_MAX`].
-pub fn value_or_stdin(value: Option<OsString>, stdin: &mut dyn Read) -> Result<Vec<u8>, CliError> {
-    if let Some(value) = value.filter(|value| value != "-") {
-        return Ok(value.into_vec());
-    }
-    let what = "the value on standard input";
-    read_all(stdin, Path::new("standard input"), what, VALUE_BYTES_MAX)
+pub fn read_value(value: Option<OsString>, stdin: &mut dyn Read) -> Result<GivenValue, CliError> {
+    let Some(value) = value.filter(|value| value != "-") else {
+        let what = "the value on standard input";
+        let bytes = read_all(stdin, Path::new("standard input"), what, VALUE_BYTES_MAX)?;
+        return Ok(GivenValue { bytes, content_type: None });
+    };
+    let Some(path) = value.as_bytes().strip_prefix(b"@").map(OsStr::from_bytes) else {
+        return Ok(GivenValue { bytes: value.into_vec(), content_type: None });
+    };
+    let path = Path::new(path);
+    let mut file = File::open(path).map_err(|error| {
+        CliError::Usage(format!(
+            "cannot read {}: {error}; `@FILE` stores a file; to store text that begins with `@`, \
+             give it on standard input",
+            path.display()
+        ))
+    })?;
+    let what = format!("the value in {}", path.display());
+    let bytes = read_all(&mut file, path, &what, VALUE_BYTES_MAX)?;
+    Ok(GivenValue { bytes, content_type: media::type_of(path) })
+}
+
+/// Checks that a value that was said to be JSON is JSON that a node shows as such.
+///
+/// # Errors
+/// [`CliError::Usage`] with the place of the mistake.
+pub fn check_json(value: &[u8]) -> Result<(), CliError> {
+    json::check(value).map_err(|e| {
+        CliError::Usage(format!("the value is not JSON: {e}; to store any bytes, leave out --json"))
+    })
 }
 
 /// Reads all of `from`. `path` and `what` describe it in errors.
@@ -118,9 +119,11 @@ pub fn read_all(
     Ok(bytes)
 }
 
+/// What every answer about one version has: that to a write, and an envelope.
 #[derive(Deserialize)]
-struct Written {
-    key: String,
+pub struct Written {
+    /// The key.
+    pub key: String,
     uuid: String,
     timestamp: u64,
     expires_at: Option<String>,
@@ -147,10 +150,10 @@ pub async fn send_write(
         answer => answer?,
     };
     let body = client.body(response).await?;
+    let written: Written = client.parse(&body)?;
     if out.is_json() {
         return out.json(&body);
     }
-    let written: Written = client.parse(&body)?;
     let Written { key, uuid, timestamp, expires_at } = written;
     let mut line = format!("{verb} {key}  uuid={uuid}  timestamp={timestamp}");
     if let Some(at) = expires_at {
@@ -164,24 +167,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_to_live_is_keep_or_a_duration() {
-        let sent = |text| Ttl::parse(text).map(|ttl| ttl.to_string());
-        for (text, form) in [("keep", "keep"), ("90", "90s"), ("1500ms", "1500ms"), ("24h", "1d")] {
-            assert_eq!(sent(text).as_deref(), Ok(form));
-        }
-        assert_eq!(serde_json::to_string(&Ttl::parse("90").unwrap()).unwrap(), r#""90s""#);
-        for bad in ["", "Keep", "0", "1w", "-1s", "1.5h", "36501d"] {
-            let error = sent(bad).expect_err(bad);
-            assert!(error.contains("from 1ms to 36500d") && error.ends_with("`keep`"), "{error}");
-        }
+    fn reading_a_value_is_bounded() {
+        let read = |stdin: &mut dyn Read| read_value(None, stdin);
+        let exact = read(&mut std::io::repeat(0).take(VALUE_BYTES_MAX as u64)).unwrap();
+        assert_eq!(exact.bytes.len(), VALUE_BYTES_MAX);
+        let error = read(&mut std::io::repeat(0)).expect_err("too large");
+        assert!(error.exit_code() == 2 && error.to_string().contains("16 MiB"), "{error}");
     }
 
     #[test]
-    fn reading_a_value_is_bounded() {
-        let read = |stdin: &mut dyn Read| value_or_stdin(None, stdin);
-        let exact = read(&mut std::io::repeat(0).take(VALUE_BYTES_MAX as u64)).unwrap();
-        assert_eq!(exact.len(), VALUE_BYTES_MAX);
-        let error = read(&mut std::io::repeat(0)).expect_err("too large");
-        assert!(error.exit_code() == 2 && error.to_string().contains("16 MiB"), "{error}");
+    fn a_value_may_come_from_a_file_whose_name_tells_its_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("limits.json");
+        std::fs::write(&file, b"{\"n\": 5}\n").unwrap();
+        let given = |text: &str| read_value(Some(text.into()), &mut std::io::empty());
+        let at = |path: &Path| given(&format!("@{}", path.display()));
+        let read = at(&file).unwrap();
+        assert_eq!(read.bytes, b"{\"n\": 5}\n");
+        assert_eq!(read.content_type, Some(ContentType::json()));
+        assert_eq!(given("a@b").unwrap().bytes, b"a@b");
+        for missing in ["@no/such/file", "@"] {
+            let error = given(missing).expect_err(missing);
+            assert!(error.to_string().contains("standard input"), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
     }
 }

@@ -5,21 +5,24 @@
 //! [`Config`] is in range and that keys which depend on each other agree. Nothing else reads files
 //! or the environment for settings; must not know the parts that use them.
 
+mod address;
 mod error;
 mod layers;
+mod load;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{File, FileFormat};
 use serde::{Deserialize, Deserializer};
 
 use crate::model::{Member, duration};
+pub use address::listen_advice;
 pub use error::ConfigError;
 pub use layers::DEFAULT_TOML;
-use layers::{check_known, env_key, flatten, known_keys, literal};
+pub use load::Examined;
 
 /// The whole configuration of a node. `default.toml` documents each field: effect, range, default
 /// and its reason.
@@ -51,15 +54,20 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
 pub struct HttpConfig {
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     pub insecure: bool,
+    pub hosts: Vec<String>,
+    pub origins: Vec<String>,
 }
 
 /// `[gossip]`
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
 pub struct GossipConfig {
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
+    #[serde(default, deserialize_with = "advertised")]
     pub advertise: Option<SocketAddr>,
     pub seeds: Vec<String>,
     pub key_file: Option<PathBuf>,
@@ -71,7 +79,9 @@ pub struct GossipConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
 pub struct PeerConfig {
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
+    #[serde(default, deserialize_with = "advertised")]
     pub advertise: Option<SocketAddr>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
@@ -140,6 +150,8 @@ pub struct LimitsConfig {
     #[serde(deserialize_with = "span")]
     pub request_timeout: Duration,
     #[serde(deserialize_with = "span")]
+    pub idle_timeout: Duration,
+    #[serde(deserialize_with = "span")]
     pub shutdown_wait: Duration,
 }
 
@@ -148,54 +160,54 @@ fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     duration::parse(&text).map_err(serde::de::Error::custom)
 }
 
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    address::resolve(&text).map_err(serde::de::Error::custom)
+}
+
+fn advertised<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    address::check_remote(&text).map_err(serde::de::Error::custom)?;
+    address::resolve(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A key with the value in force.
+#[derive(Clone, Debug)]
+pub struct KeyInForce {
+    /// The key, with its table.
+    pub key: String,
+    /// `None` for a key that has no default and was not given.
+    pub value: Option<toml::Value>,
+    /// The file, the environment variable or the option that gave it; `None`: the default.
+    pub place: Option<String>,
+}
+
 impl Config {
     /// Overrides the defaults with `file`, then with the environment variables `env`, then with the
     /// `--set` pairs `sets`, and validates the result.
     ///
     /// # Errors
-    /// The first problem found, with the key and the place that sets it.
+    /// All problems, each with the key and the place that sets it.
     pub fn load(
         file: Option<&Path>,
         env: &BTreeMap<String, String>,
         sets: &[(String, String)],
     ) -> Result<Self, ConfigError> {
-        let text = file.map(read).transpose()?;
-        let place = file.map(|f| f.display().to_string()).unwrap_or_default();
-        Self::from_parts(text.as_deref().map(|text| (text, place.as_str())), env, sets)
+        Self::examine(file, env, sets)?.valid()
     }
 
-    fn from_parts(
-        file: Option<(&str, &str)>,
+    /// As [`Self::load`], but returns the configuration beside its problems.
+    ///
+    /// # Errors
+    /// Only when the file cannot be read or is no TOML.
+    pub fn examine(
+        file: Option<&Path>,
         env: &BTreeMap<String, String>,
         sets: &[(String, String)],
-    ) -> Result<Self, ConfigError> {
-        let known = known_keys()?;
-        let mut builder =
-            config::Config::builder().add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml));
-        if let Some((text, place)) = file {
-            let source = config::Config::builder()
-                .add_source(File::from_str(text, FileFormat::Toml))
-                .build()
-                .map_err(|e| ConfigError::Invalid(format!("{place}: {e}")))?;
-            check_known(&flatten(&source.cache), &known, place)?;
-            builder = builder.add_source(source);
-        }
-        let environment = env.iter().filter_map(|(name, value)| {
-            let key = env_key(name)?;
-            Some((key, value, format!("the environment ({name})")))
-        });
-        let arguments = sets.iter().map(|(k, v)| (k.clone(), v, "--set".to_owned()));
-        for (key, value, place) in environment.chain(arguments) {
-            check_known(std::slice::from_ref(&key), &known, &place)?;
-            builder = builder
-                .set_override(&key, literal(value))
-                .map_err(|e| ConfigError::Invalid(format!("{key} in {place}: {e}")))?;
-        }
-        let built = builder.build().map_err(|e| ConfigError::Invalid(e.to_string()))?;
-        let config: Self =
-            built.try_deserialize().map_err(|e| ConfigError::Invalid(e.to_string()))?;
-        config.validate()?;
-        Ok(config)
+    ) -> Result<Examined, ConfigError> {
+        let text = file.map(load::read).transpose()?;
+        let place = file.map(|f| f.display().to_string()).unwrap_or_default();
+        load::examine(text.as_deref().map(|text| (text, place.as_str())), env, sets)
     }
 
     /// The defaults, without clustering, which has no default certificates.
@@ -212,44 +224,45 @@ impl Config {
         if self.revision_history_enabled { self.revision_history_depth } else { 0 }
     }
 
-    /// Checks every range, and every pair of keys that depend on each other.
-    ///
-    /// # Errors
-    /// [`ConfigError::Range`] for the first violation.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let fail =
-            |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
+    /// Checks every range, and every pair of keys that depend on each other. Returns all
+    /// violations.
+    #[must_use]
+    pub fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = Vec::new();
+        let mut fault = |key, problem: &str| {
+            faults.push(ConfigError::Range { key, problem: problem.to_owned() });
+        };
         if let Err(error) = Member::check_name(&self.node.name) {
-            return fail("node.name", &error.to_string());
+            fault("node.name", &error.to_string());
         }
         if !self.http.listen.ip().is_loopback() && !self.http.insecure {
-            return fail(
+            fault(
                 "http.listen",
                 "is not a loopback address, and requests are not authenticated; listen on \
                  127.0.0.1, or set http.insecure = true to let everybody who reaches the port \
                  read and write",
             );
         }
-        if self.clustering_enabled {
-            self.validate_cluster()?;
+        if let Some((key, problem)) = web::problem(&self.http.hosts, &self.http.origins) {
+            fault(key, &problem);
         }
-        self.validate_numbers()
+        if self.clustering_enabled {
+            self.check_cluster(&mut fault);
+        }
+        self.check_numbers(&mut fault);
+        faults
     }
 
-    fn validate_cluster(&self) -> Result<(), ConfigError> {
-        let fail =
-            |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
+    fn check_cluster(&self, fault: &mut impl FnMut(&'static str, &str)) {
         let missing = "is missing; set it, or run without a cluster: clustering_enabled = false";
-        if self.gossip.key_file.is_none() {
-            return fail("gossip.key_file", missing);
-        }
         for (key, value) in [
+            ("gossip.key_file", &self.gossip.key_file),
             ("peer.ca", &self.peer.ca),
             ("peer.cert", &self.peer.cert),
             ("peer.key", &self.peer.key),
         ] {
             if value.is_none() {
-                return fail(key, missing);
+                fault(key, missing);
             }
         }
         let unnamed = "is missing; set it, because other nodes cannot reach the `listen` address";
@@ -257,18 +270,19 @@ impl Config {
             advertise.unwrap_or(listen).ip().is_unspecified()
         };
         if unspecified(self.gossip.listen, self.gossip.advertise) {
-            return fail("gossip.advertise", unnamed);
+            fault("gossip.advertise", unnamed);
         }
         if unspecified(self.peer.listen, self.peer.advertise) {
-            return fail("peer.advertise", unnamed);
+            fault("peer.advertise", unnamed);
         }
-        if let Some(seed) = self.gossip.seeds.iter().find(|s| !is_host_port(s)) {
-            return fail("gossip.seeds", &format!("`{seed}` is not \"host:port\""));
+        for seed in &self.gossip.seeds {
+            if let Err(problem) = address::check_remote(seed) {
+                fault("gossip.seeds", &format!("{problem} (a seed is \"host:port\")"));
+            }
         }
-        Ok(())
     }
 
-    fn validate_numbers(&self) -> Result<(), ConfigError> {
+    fn check_numbers(&self, fault: &mut impl FnMut(&'static str, &str)) {
         const MIB: usize = 1 << 20;
         const TIB: usize = 1 << 40;
         let limits = &self.limits;
@@ -294,8 +308,7 @@ impl Config {
         ];
         for (key, value, min, max) in numbers {
             if !(min..=max).contains(&value) {
-                let problem = format!("{value} is out of range; use {min} to {max}");
-                return Err(ConfigError::Range { key, problem });
+                fault(key, &format!("{value} is out of range; use {min} to {max}"));
             }
         }
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
@@ -307,28 +320,17 @@ impl Config {
             ("sync.bootstrap_wait", self.sync.bootstrap_wait, ms(1), hour),
             ("limits.idempotency_window", limits.idempotency_window, s(1), s(30 * 86400)),
             ("limits.request_timeout", limits.request_timeout, ms(100), hour),
+            ("limits.idle_timeout", limits.idle_timeout, s(1), hour),
             ("limits.shutdown_wait", limits.shutdown_wait, ms(1), hour),
         ];
         for (key, value, min, max) in spans {
             if !(min..=max).contains(&value) {
                 let show = duration::format;
-                let problem =
-                    format!("{} is out of range; use {} to {}", show(value), show(min), show(max));
-                return Err(ConfigError::Range { key, problem });
+                let (value, min, max) = (show(value), show(min), show(max));
+                fault(key, &format!("{value} is out of range; use {min} to {max}"));
             }
         }
-        Ok(())
     }
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })
-}
-
-fn is_host_port(text: &str) -> bool {
-    text.rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
 }
 
 #[cfg(test)]

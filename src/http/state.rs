@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::answer::error::{Error, Unavailable};
-use super::server::limits::{Budget, LARGE_BYTES_MIN, PERMIT_WAIT, Permit};
+use super::server::limits::{BodyBudget, Budget, LARGE_BYTES_MIN, PERMIT_WAIT, Permit};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, LimitsConfig};
 use crate::model::member::{PeerStatus, SyncReport};
 use crate::model::{Member, MemberState, NodeId};
 use crate::store::Store;
@@ -22,6 +22,28 @@ pub(crate) const PARSING_FACTOR: usize = 2;
 
 /// How many of the largest JSON bodies are parsed at once.
 const PARSED_AT_ONCE: usize = 2;
+
+/// How many times its size a large JSON body takes, itself included: bytes that are decoded from
+/// base64 stay until the end of the request.
+const BODY_FACTOR: usize = 2;
+/// The least text of an entry of a list, as in `{"get":{"key":"a"}},`.
+const ENTRY_TEXT_BYTES_MIN: usize = 20;
+/// The memory of an entry besides its text and content.
+const ENTRY_BYTES: usize = 512;
+/// The most lists in a body.
+const LISTS_MAX: usize = 3;
+
+/// The memory of a JSON body of this size whose lists have at most `entries_max` entries together.
+pub(crate) fn parsed_bytes(size: usize, entries_max: usize) -> usize {
+    let entries = entries_max.min(size / ENTRY_TEXT_BYTES_MIN) * ENTRY_BYTES;
+    entries + if size < LARGE_BYTES_MIN { size } else { BODY_FACTOR * size }
+}
+
+/// The most memory that one body takes.
+fn body_bytes_max(limits: &LimitsConfig) -> usize {
+    let entries_max = LISTS_MAX * limits.txn_operations_max;
+    limits.value_bytes_max.max(parsed_bytes(limits.body_bytes_max, entries_max))
+}
 
 /// What the API serves, and what the other parts of the node report to it.
 pub struct State {
@@ -58,7 +80,7 @@ impl fmt::Debug for State {
 pub(crate) struct App {
     pub(crate) state: State,
     /// Memory for the bodies of requests.
-    pub(crate) bodies: Budget,
+    pub(crate) bodies: BodyBudget,
     /// Memory for parsing bodies. Separate: its holders never wait for more, so no deadlock.
     pub(crate) parsing: Budget,
     /// Memory for answers until they are sent. Separate, so slow readers cannot block writers.
@@ -75,7 +97,11 @@ impl App {
         let limits = &state.config.limits;
         let parsing_bytes_max = PARSED_AT_ONCE * PARSING_FACTOR * limits.body_bytes_max;
         Self {
-            bodies: Budget::new(limits.body_memory_bytes_max, PERMIT_WAIT),
+            bodies: BodyBudget::new(
+                limits.body_memory_bytes_max,
+                body_bytes_max(limits),
+                PERMIT_WAIT,
+            ),
             parsing: Budget::new(parsing_bytes_max, PERMIT_WAIT),
             answers: Budget::new(limits.answer_memory_bytes_max, PERMIT_WAIT),
             detached: Mutex::new(JoinSet::new()),

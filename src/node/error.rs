@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use crate::config::listen_advice;
 use crate::peer::StartError;
 use crate::proto::secret::SecretError;
 use crate::store::WriteError;
@@ -28,10 +29,7 @@ pub enum NodeError {
         error: OpenError,
     },
     /// The file with the cluster's secret cannot be read.
-    #[error(
-        "gossip.key_file {path}: cannot read it: {error}; copy the cluster's file here, or make \
-         one for a new cluster with `kvs gossip-key new --file FILE`"
-    )]
+    #[error("gossip.key_file {path}: cannot read it: {error}; {}", secret_advice(error))]
     SecretFile {
         /// The configured path.
         path: String,
@@ -50,10 +48,7 @@ pub enum NodeError {
     #[error(transparent)]
     Peer(#[from] StartError),
     /// Binding a configured address failed.
-    #[error(
-        "{key}: cannot listen on {address}: {error}; stop the process that listens there, or \
-         change {key}"
-    )]
+    #[error("{key}: cannot listen on {address}: {error}; {} {key}", listen_advice(error))]
     Listen {
         /// The configuration key.
         key: &'static str,
@@ -71,6 +66,22 @@ pub enum NodeError {
     /// A part ended by itself, which is a bug.
     #[error("{0} ended unexpectedly; this is a bug, please report it with the log")]
     Ended(&'static str),
+}
+
+/// What to do about a secret file that cannot be read. Only where there is none may it be right to
+/// make one: a new secret makes another cluster.
+fn secret_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "copy the file of another node of the cluster here; only for a new cluster make one, \
+             with `kvs gossip-key new --file FILE`"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "it may be there: let the user that runs this node read it and enter its directory \
+             (`ls -l`, `chown`); a new file would make another cluster"
+        }
+        _ => "name the cluster's secret file",
+    }
 }
 
 impl NodeError {

@@ -72,6 +72,14 @@ struct ClusterSockets {
     peer: Bound,
 }
 
+impl ClusterSockets {
+    /// The addresses that gossip and peers listen on.
+    fn addresses(&self) -> Result<(SocketAddr, SocketAddr), NodeError> {
+        let gossip = self.gossip.local_addr().map_err(NodeError::System)?;
+        Ok((gossip, self.peer.local_addr()))
+    }
+}
+
 /// Runs a node until SIGTERM, SIGINT or a failure. Returns when all parts have stopped and the
 /// database is closed; after a failure of the writer, or a second signal, without waiting for that.
 ///
@@ -92,6 +100,7 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
     let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
+    let bound = sockets.as_ref().map(ClusterSockets::addresses).transpose()?;
     let mut writer = spawn_writer(writer)?;
     let mut parts = Vec::new();
     let stop = CancellationToken::new();
@@ -123,7 +132,7 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
     let stop = CancellationToken::new();
     let task = tokio::spawn(http::serve(listener, state, stop.clone()));
     parts.push(RunningPart { name: "the HTTP front end", task, stop });
-    ready::announce(&config, &me);
+    ready::announce(&config, &me, http_address, bound);
     let ended = tokio::select! {
         biased;
         () = signals.stop() => Ok(()),
@@ -176,13 +185,22 @@ async fn first_ended(parts: &mut [RunningPart]) -> &'static str {
     futures_util::future::select_all(tasks).await.0
 }
 
-async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
+/// Reads the cluster's secret from the file that `config` names.
+///
+/// # Errors
+/// [`NodeError::SecretFile`], [`NodeError::Secret`].
+pub fn read_secret(config: &Config) -> Result<Secret, NodeError> {
     let path = config.gossip.key_file.as_deref().unwrap_or(Path::new(""));
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| NodeError::SecretFile { path: shown.clone(), error })?;
     let secret = Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })?;
     process::warn_if_open(path, "the secret of the cluster");
+    Ok(secret)
+}
+
+async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
+    let secret = read_secret(config)?;
     let address = config.gossip.listen;
     let gossip = UdpSocket::bind(address).await.map_err(|error| NodeError::Listen {
         key: "gossip.listen",
@@ -224,7 +242,7 @@ fn open_store(
             feed_entries_max: config.sync.push_queue_max,
             feed_bytes_max: config.storage.feed_bytes_max as u64,
             free_bytes_min: config.storage.free_bytes_min,
-            boot: (!sync).then(|| boot_id(clock)),
+            boot: (!sync).then(|| process::boot_id(clock)),
             // a node without a cluster compares digests with no other
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
             cluster: sockets.map(|s| s.secret.cluster_id()),
@@ -238,12 +256,6 @@ fn open_store(
     let opened = open().map_err(|error| NodeError::Open { path, error })?;
     process::warn_if_open(dir, "all data of this node, deleted values included");
     Ok(opened)
-}
-
-/// Identifies this boot of the machine, or this start of the node if the system does not tell.
-fn boot_id(clock: &Clock) -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    boot.map_or_else(|_| clock.uuid().to_string(), |id| id.trim().to_owned())
 }
 
 /// This node as the cluster will know it. Unset advertised addresses follow the bound ones.

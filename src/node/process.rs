@@ -9,17 +9,19 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 use super::NodeError;
+use crate::clock::Clock;
+use crate::http;
 
 /// Descriptors for all but the files of the data and HTTP connections: standard streams, the
 /// runtime, listening and peer sockets, name resolution, logs of the database, and the files that a
-/// flush and a merge of files write at a time.
-const OTHER_FILES: u64 = 64;
+/// flush and a merge of files write at a time; and the connections that are only refused.
+const OTHER_FILES: u64 = 40 + http::SURPLUS_MAX as u64;
 /// How many data files are held open at least and at most. What is not open is opened when it is
 /// read, so fewer only cost time; each takes about 10 kB of memory.
 const DATA_FILES_MIN: u64 = 32;
 const DATA_FILES_MAX: u64 = 1024;
 /// How many connections are served at least.
-const CONNECTIONS_MIN: u64 = 16;
+const CONNECTIONS_MIN: u64 = 8;
 
 /// How a node shares the file descriptors of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,12 @@ pub(super) struct Descriptors {
     pub(super) data_files_max: u32,
     /// How many HTTP connections are served at once.
     pub(super) connections_max: usize,
+}
+
+/// Identifies this boot of the machine, or this start of the node if the system does not tell.
+pub(super) fn boot_id(clock: &Clock) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_or_else(|_| clock.uuid().to_string(), |id| id.trim().to_owned())
 }
 
 /// Keeps new files and directories, those of the database included, from all but their owner.
@@ -108,12 +116,12 @@ mod tests {
             (shared.data_files_max, shared.connections_max)
         };
         assert_eq!(shared(u64::MAX, 16_384), (1024, 16_384));
-        assert_eq!(shared(1024, 16_384), (320, 640));
-        assert_eq!(shared(1024, 100), (320, 100));
-        assert_eq!(shared(256, 1024), (64, 128));
-        assert_eq!(shared(112, 1024), (32, 16));
-        let refused = share(111, 1).unwrap_err().to_string();
-        assert!(refused.contains("111") && refused.contains("112"), "{refused}");
+        assert_eq!(shared(1024, 16_384), (306, 614));
+        assert_eq!(shared(1024, 100), (306, 100));
+        assert_eq!(shared(256, 1024), (50, 102));
+        assert_eq!(shared(144, 1024), (32, 8));
+        let refused = share(143, 1).unwrap_err().to_string();
+        assert!(refused.contains("143") && refused.contains("144"), "{refused}");
     }
 
     #[test]

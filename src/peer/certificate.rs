@@ -16,6 +16,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::pem;
 use crate::clock::Clock;
 use crate::model::{Member, Timestamp};
 
@@ -152,8 +153,9 @@ fn issuer(
     key_pem: &str,
 ) -> Result<(Issuer<'static, KeyPair>, Timestamp), CertificateError> {
     let what = "the CA's key";
-    let key = KeyPair::from_pem(key_pem).map_err(|e| {
-        let problem = format!("is not a private key in PKCS #8 PEM ({e}); give `ca-key.pem`");
+    let key = KeyPair::from_pem(key_pem).map_err(|_| {
+        let instead = pem::instead_of_key(key_pem.as_bytes());
+        let problem = format!("is not a private key in PKCS #8 PEM: {instead} give `ca-key.pem`");
         CertificateError::unusable(what, problem)
     })?;
     let public = key.subject_public_key_info();

@@ -43,8 +43,8 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     /// Binding `peer.listen` failed.
     #[error(
-        "peer.listen: cannot listen on {listen}: {error}; stop the process that listens there, or \
-         change peer.listen"
+        "peer.listen: cannot listen on {listen}: {error}; {} peer.listen",
+        config::listen_advice(error)
     )]
     Socket {
         /// The configured address.

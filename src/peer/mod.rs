@@ -9,6 +9,7 @@
 
 mod accept;
 pub mod certificate;
+mod check;
 mod connections;
 mod dial;
 pub mod endpoint;
@@ -16,9 +17,11 @@ mod error;
 pub mod framing;
 mod hello;
 mod link;
+mod pem;
 mod refusal;
 mod tls;
 
+pub use check::{FileFindings, check_files};
 pub use endpoint::{Bound, Endpoint, StartError};
 pub use error::PeerError;
 pub use framing::{Counters, FRAME_BYTES_MAX, Receiver, Sender, Stream};

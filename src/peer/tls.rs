@@ -26,6 +26,7 @@ use rustls::version::TLS13;
 use rustls::{CertificateError as Verdict, ClientConfig, Error, RootCertStore, ServerConfig};
 
 use super::certificate::{self, CertificateError};
+use super::pem;
 use crate::clock::Clock;
 use crate::config;
 
@@ -76,15 +77,19 @@ pub(super) fn load(
     configure(material, clock).map_err(|e| CertificateError::Failed(e.to_string()))
 }
 
-struct Files<'a> {
-    ca: &'a Path,
-    cert: &'a Path,
-    key: &'a Path,
+/// The files of a node and its name.
+pub(super) struct Files<'a> {
+    pub(super) ca: &'a Path,
+    pub(super) cert: &'a Path,
+    pub(super) key: &'a Path,
     name: &'a str,
 }
 
 impl<'a> Files<'a> {
-    fn new(settings: &'a config::PeerConfig, name: &'a str) -> Result<Self, CertificateError> {
+    pub(super) fn new(
+        settings: &'a config::PeerConfig,
+        name: &'a str,
+    ) -> Result<Self, CertificateError> {
         let path = |key: &'static str, path: &'a Option<PathBuf>| {
             let missing = || {
                 CertificateError::unusable(key, "is not set; set it, or clustering_enabled = false")
@@ -97,19 +102,35 @@ impl<'a> Files<'a> {
     }
 
     fn read(&self) -> Result<Material, CertificateError> {
-        let make_ca = "make it with `kvs cert ca`, or copy the cluster's `ca.pem` here";
-        let authorities = read_certificates(self.ca, make_ca)?;
-        let make_node = self.make_node();
-        let chain = read_certificates(self.cert, &make_node)?;
-        let key = read_file(self.key, &make_node)?;
-        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| {
-            unusable(self.key, format!("holds no private key in PEM ({e}); {make_node}"))
-        })?;
+        let material = Material {
+            authorities: self.authorities()?,
+            chain: self.chain()?,
+            key: self.private_key()?,
+        };
         warn_if_readable(self.key);
-        Ok(Material { authorities, chain, key })
+        Ok(material)
     }
 
-    fn make_node(&self) -> String {
+    pub(super) fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+        let make_ca =
+            "copy the cluster's `ca.pem` here, or make one for a new cluster with `kvs cert ca`";
+        read_certificates(self.ca, make_ca)
+    }
+
+    pub(super) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+        read_certificates(self.cert, &self.make_node())
+    }
+
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, CertificateError> {
+        let make_node = self.make_node();
+        let bytes = read_file(self.key, &make_node)?;
+        PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+            let instead = pem::instead_of_key(&bytes);
+            unusable(self.key, format!("holds no usable private key: {instead} {make_node}"))
+        })
+    }
+
+    pub(super) fn make_node(&self) -> String {
         format!("make one with `kvs cert node {}`", self.name)
     }
 
@@ -144,7 +165,7 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    fn check_key(&self, material: &Material) -> Result<(), CertificateError> {
+    pub(super) fn check_key(&self, material: &Material) -> Result<(), CertificateError> {
         let loaded = provider().key_provider.load_private_key(material.key.clone_key());
         let key = loaded.map_err(|e| {
             unusable(self.key, format!("holds an unusable key ({e}); {}", self.make_node()))
@@ -161,7 +182,7 @@ impl<'a> Files<'a> {
     }
 
     /// Verifies this node's certificate as its peers will: as a server's and as a client's.
-    fn verify(
+    pub(super) fn verify(
         &self,
         material: &Material,
         own: &CertificateDer<'_>,
@@ -177,7 +198,7 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    fn unnamed(&self) -> CertificateError {
+    pub(super) fn unnamed(&self) -> CertificateError {
         let name = self.name;
         let problem = format!(
             "does not carry node.name `{name}` in its subject alternative names; make one that \
@@ -186,7 +207,7 @@ impl<'a> Files<'a> {
         unusable(self.cert, problem)
     }
 
-    fn explain(&self, error: Error, valid_until: &str) -> CertificateError {
+    pub(super) fn explain(&self, error: Error, valid_until: &str) -> CertificateError {
         let make_node = self.make_node();
         let verdict = match error {
             Error::InvalidCertificate(verdict) => verdict,
@@ -219,8 +240,8 @@ fn unusable(path: &Path, problem: impl Into<String>) -> CertificateError {
 fn read_file(path: &Path, advice: &str) -> Result<Vec<u8>, CertificateError> {
     std::fs::read(path).map_err(|error| CertificateError::Unreadable {
         path: path.display().to_string(),
+        advice: pem::advice(&error, advice),
         error,
-        advice: advice.to_owned(),
     })
 }
 
@@ -232,7 +253,8 @@ fn read_certificates(
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|e| unusable(path, format!("is damaged PEM ({e}); {advice}")))?;
     if found.is_empty() {
-        return Err(unusable(path, format!("holds no certificate in PEM; {advice}")));
+        let instead = pem::instead_of_certificate(&text);
+        return Err(unusable(path, format!("holds no certificate in PEM: {instead} {advice}")));
     }
     Ok(found)
 }

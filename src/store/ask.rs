@@ -82,7 +82,7 @@ pub struct Txn {
     /// The uuid that the client gives it, as in [`Write::uuid`]. All its writes share it.
     pub uuid: Option<Uuid>,
     /// How many bytes of content its reads may give together; beyond, the transaction is refused. A
-    /// retry is refused, too, where the remembered answer holds more.
+    /// retry is refused, too, where the first answer held more that this node still keeps.
     pub content_bytes_max: usize,
 }
 
@@ -130,7 +130,8 @@ pub enum OperationResult {
     Put(Uuid, Timestamp),
     /// Whether there was a live value to delete.
     Deleted(bool),
-    /// The live value with its bytes, if there is one.
+    /// The live value, if there is one. Its bytes are missing in the answer to a retry where this
+    /// node no longer keeps them.
     Got(Option<Box<Entry>>),
 }
 
@@ -212,7 +213,7 @@ pub enum WriteError {
     /// key that this node gave it to, or by the version that the request expects.
     #[error("the uuid belongs to another request")]
     OtherRequest,
-    /// The table of remembered requests is full until older ones are forgotten.
+    /// The table of remembered requests is full of such as are too young to be forgotten.
     #[error("too many requests are remembered")]
     RequestsFull,
     /// The reads of a transaction give more than [`Txn::content_bytes_max`], or its conditions look

@@ -34,7 +34,7 @@ pub use ask::{
 pub use disk::{engine, identity, layout, memory, rocks};
 use engine::{Engine, Family};
 pub use expiry::Swept;
-use expiry::{Due, ExpiryClock};
+use expiry::{Due, ExpiryClock, SteadyClock};
 use feed::{Feed, Window};
 use identity::{Identity, OpenError};
 use read::digest::Tree;
@@ -118,6 +118,8 @@ struct Shared {
     large_reads: LargeReads,
     /// How many bytes the remembered requests take.
     requests_bytes: AtomicU64,
+    /// The time that requests are remembered by.
+    steady: SteadyClock,
     idempotency_window: Duration,
     compared_bytes_max: usize,
 }
@@ -154,6 +156,7 @@ impl Store {
             meta(engine.as_ref(), layout::REQUESTS_BYTES)?.unwrap_or_default();
         let (boot, feed_bytes_max) = (settings.boot.as_deref(), settings.feed_bytes_max);
         let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
+        let steady = SteadyClock::open(engine.as_ref(), &clock)?;
         let shared = Arc::new(Shared {
             engine,
             clock,
@@ -167,6 +170,7 @@ impl Store {
             large_reads: LargeReads::default(),
             disk: DiskState::new(settings.free_bytes_min, metrics.clone()),
             requests_bytes: requests_bytes.into(),
+            steady,
             idempotency_window: settings.idempotency_window,
             compared_bytes_max: settings.compared_bytes_max,
         });
@@ -317,6 +321,9 @@ impl Shared {
     fn follow(&self, durable: &Durable) {
         if let Some(bytes) = durable.requests_bytes {
             self.requests_bytes.store(bytes, Ordering::Relaxed);
+        }
+        if let Some(distance) = durable.distance {
+            self.steady.kept(distance);
         }
         self.due.apply(durable.due_records, durable.due_requests);
         if let Some(watermark) = durable.watermark {

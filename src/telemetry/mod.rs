@@ -39,6 +39,7 @@ pub struct Metrics {
     pub store_records: Family<OneLabel, Gauge>,
     pub storage_free_bytes: Gauge,
     pub storage_writable: Gauge,
+    pub store_requests_forgotten: Counter,
     pub gossip_datagrams: Family<OneLabel, Counter>,
     pub gossip_bytes: Family<OneLabel, Counter>,
     pub gossip_dropped: Family<OneLabel, Counter>,
@@ -72,6 +73,7 @@ impl Metrics {
             store_records: Family::default(),
             storage_free_bytes: Gauge::default(),
             storage_writable: Gauge::default(),
+            store_requests_forgotten: Counter::default(),
             gossip_datagrams: Family::default(),
             gossip_bytes: Family::default(),
             gossip_dropped: Family::default(),
@@ -141,6 +143,12 @@ impl Metrics {
             "log_lines_lost",
             "Log lines lost because nobody read stderr or writing to it failed",
             log::lost_lines(),
+        );
+        r.register(
+            "store_requests_forgotten",
+            "Requests with a uuid that were forgotten before limits.idempotency_window, because \
+             limits.idempotency_bytes_max was reached; a retry of one writes again",
+            self.store_requests_forgotten.clone(),
         );
     }
 

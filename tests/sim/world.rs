@@ -114,10 +114,12 @@ impl World {
         });
         let nodes: Vec<Node> = nodes.collect();
         let clocks = nodes.iter().map(|node| node.clock.clone()).collect();
+        let remembers_little = plan.idempotency_bytes_max < 1 << 20;
         let rules = Rules {
             clock_drift_max: plan.clock_drift_max,
-            remembers: plan.idempotency_window == FOR_EVER,
-            remembers_little: plan.idempotency_bytes_max < 1 << 20,
+            // a small memory may forget what a clock that was set makes look old
+            remembers: plan.idempotency_window == FOR_EVER && !remembers_little,
+            remembers_little,
             history_depth: plan.history_depth,
         };
         let common = Common {

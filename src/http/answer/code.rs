@@ -66,6 +66,8 @@ codes! {
         "`after` is not the `next` of a page of this prefix.";
     UnknownField = "unknown_field", BAD_REQUEST, None, "Unknown field",
         "The query or the body has a member that the operation does not have.";
+    Forbidden = "forbidden", FORBIDDEN, None, "Forbidden",
+        "A web page of another origin sent the request, and `http.origins` does not name it.";
     KeyNotFound = "key_not_found", NOT_FOUND, None, "Key not found",
         "The key has no live value.";
     RevisionNotFound = "revision_not_found", NOT_FOUND, None, "Revision not found",
@@ -75,7 +77,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, None, "Method not allowed",
         "The resource does not have this method; `Allow` lists those that it has.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, None, "Request timeout",
-        "The header or the body did not arrive within `limits.request_timeout`.";
+        "The header did not arrive within `limits.request_timeout`, or the body was silent or \
+         slow.";
     IdempotencyMismatch = "idempotency_mismatch", CONFLICT, None, "Idempotency mismatch",
         "The uuid already names another request or version, or the expected one.";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, None, "Precondition failed",
@@ -89,10 +92,14 @@ codes! {
     TooManyOperations = "too_many_operations", PAYLOAD_TOO_LARGE, None, "Too many operations",
         "A list of a transaction is longer than `limits.txn_operations_max`.";
     UnsupportedMedia = "unsupported_media", UNSUPPORTED_MEDIA_TYPE, None, "Unsupported media",
-        "The body has a `Content-Encoding` other than `identity`.";
+        "The body has a `Content-Encoding` besides `identity`, or a transfer coding besides \
+         `chunked`.";
     RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE, None,
         "Range not satisfiable",
         "The range lies outside of the value; `Content-Range` gives its size.";
+    Misdirected = "misdirected", MISDIRECTED_REQUEST, None, "Misdirected request",
+        "This node listens on a loopback address, and `Host` names neither that nor a host of \
+         `http.hosts`.";
     FeatureDisabled = "feature_disabled", NOT_IMPLEMENTED, None, "Feature disabled",
         "The configuration of this node turns the feature off; the text names the key.";
     Syncing = "syncing", SERVICE_UNAVAILABLE, Some(1), "Syncing",
@@ -104,7 +111,7 @@ codes! {
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, Some(1), "Shutting down",
         "This node is stopping.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(1), "Overloaded",
-        "A limit of this node on memory or remembered requests is reached.";
+        "A limit of this node on memory, connections or remembered requests is reached.";
     Internal = "internal", INTERNAL_SERVER_ERROR, None, "Internal error",
         "This node failed; `X-Request-Id` finds the line in its log.";
 }

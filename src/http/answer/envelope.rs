@@ -1,9 +1,11 @@
 //! The envelope: a live value with its version, as JSON.
 //!
-//! Content is shown as JSON where its type says JSON, the API would accept the bytes as JSON, and
-//! the reader gets exactly these bytes back. Otherwise it is shown in base64: white space around a
-//! JSON text would be lost, and so would line breaks where an envelope is one line. Nothing is
-//! parsed into a tree.
+//! Content is shown as JSON where its type says JSON and the API would accept the bytes as JSON,
+//! otherwise in base64. As JSON it loses the white space around it, and in a line, where line
+//! breaks between tokens become spaces, its layout; a reader that asks for exact content gets
+//! base64 wherever that would be so. Nothing is parsed into a tree.
+
+use std::borrow::Cow;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
@@ -38,15 +40,25 @@ pub(crate) struct Envelope<'a> {
     /// The value, where it is JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AnySchema")]
-    data: Option<&'a RawValue>,
+    data: Option<Cow<'a, RawValue>>,
     /// The value, where it is not shown as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Base64Schema")]
     data_base64: Option<Base64<'a>>,
-    /// `true` where the value is too large to be shown.
+    /// `true` where the value is too large to be shown, or this node no longer keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     omitted: Option<bool>,
+}
+
+/// How content is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ContentForm {
+    /// As JSON where it is JSON.
+    #[default]
+    Readable,
+    /// As JSON only where its text gives the same bytes back.
+    Exact,
 }
 
 /// Bytes that serialize as base64, straight into the text.
@@ -83,21 +95,19 @@ impl<'a> Envelope<'a> {
     }
 
     /// The envelope with content, if the entry carries its bytes.
-    pub(crate) fn of(key: &'a Key, entry: &'a Entry) -> Self {
-        Self::with_content(key, entry, verbatim)
+    pub(crate) fn of(key: &'a Key, entry: &'a Entry, form: ContentForm) -> Self {
+        Self::with_content(key, entry, |body| json_text(body, form).map(Cow::Borrowed))
     }
 
-    /// The envelope with content on one line: JSON with line breaks is shown in base64.
-    pub(crate) fn of_line(key: &'a Key, entry: &'a Entry) -> Self {
-        Self::with_content(key, entry, |body| {
-            verbatim(body).filter(|json| !json.get().contains(['\n', '\r']))
-        })
+    /// The envelope with content on one line.
+    pub(crate) fn of_line(key: &'a Key, entry: &'a Entry, form: ContentForm) -> Self {
+        Self::with_content(key, entry, |body| one_line(json_text(body, form)?, form))
     }
 
     fn with_content(
         key: &'a Key,
         entry: &'a Entry,
-        as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
+        as_json: impl FnOnce(&'a [u8]) -> Option<Cow<'a, RawValue>>,
     ) -> Self {
         let mut envelope = Self::bare(key, &entry.header);
         if let (Content::Value { content_type, .. }, Some(body)) =
@@ -109,11 +119,18 @@ impl<'a> Envelope<'a> {
     }
 
     /// The envelope of a refusal: content up to [`CURRENT_BYTES_MAX`], else `omitted`.
-    pub(crate) fn of_current(key: &'a Key, entry: &'a Entry) -> Self {
+    pub(crate) fn of_current(key: &'a Key, entry: &'a Entry, form: ContentForm) -> Self {
         if entry.body.is_some() && entry.header.content.size() <= CURRENT_BYTES_MAX {
-            return Self::of(key, entry);
+            return Self::of(key, entry, form);
         }
         Self { omitted: Some(true), ..Self::bare(key, &entry.header) }
+    }
+
+    /// The envelope of what a transaction read: content, or `omitted` in the answer to a retry
+    /// where this node no longer keeps it.
+    pub(crate) fn of_read(key: &'a Key, entry: &'a Entry, form: ContentForm) -> Self {
+        let omitted = entry.body.is_none().then_some(true);
+        Self { omitted, ..Self::of(key, entry, form) }
     }
 
     /// Appends the envelope and a line break. An envelope of [`Self::of_line`] contains no other.
@@ -128,24 +145,41 @@ impl<'a> Envelope<'a> {
 pub(crate) fn content<'a>(
     content_type: &ContentType,
     body: &'a [u8],
-) -> (Option<&'a RawValue>, Option<Base64<'a>>) {
-    shown(content_type, body, verbatim)
+    form: ContentForm,
+) -> (Option<Cow<'a, RawValue>>, Option<Base64<'a>>) {
+    shown(content_type, body, |body| json_text(body, form).map(Cow::Borrowed))
 }
 
 fn shown<'a>(
     content_type: &ContentType,
     body: &'a [u8],
-    as_json: impl FnOnce(&'a [u8]) -> Option<&'a RawValue>,
-) -> (Option<&'a RawValue>, Option<Base64<'a>>) {
+    as_json: impl FnOnce(&'a [u8]) -> Option<Cow<'a, RawValue>>,
+) -> (Option<Cow<'a, RawValue>>, Option<Base64<'a>>) {
     let json = if content_type.is_json() { as_json(body) } else { None };
-    (json, json.is_none().then_some(Base64(body)))
+    let base64 = json.is_none().then_some(Base64(body));
+    (json, base64)
 }
 
-/// The bytes as JSON text, if they are acceptable JSON without white space around it.
-fn verbatim(body: &[u8]) -> Option<&RawValue> {
+/// The bytes as JSON text without the white space around it, if they are acceptable JSON. In the
+/// exact form there must be none.
+fn json_text(body: &[u8], form: ContentForm) -> Option<&RawValue> {
     json::check(body).ok()?;
     let text: &RawValue = serde_json::from_slice(body).ok()?;
-    (text.get().len() == body.len()).then_some(text)
+    let is_all = text.get().len() == body.len();
+    (is_all || form == ContentForm::Readable).then_some(text)
+}
+
+/// A JSON text on one line. Its strings hold no line breaks, so that all are between tokens. In the
+/// exact form there must be none.
+fn one_line(text: &RawValue, form: ContentForm) -> Option<Cow<'_, RawValue>> {
+    const BREAKS: [char; 2] = ['\n', '\r'];
+    if !text.get().contains(BREAKS) {
+        return Some(Cow::Borrowed(text));
+    }
+    if form == ContentForm::Exact {
+        return None;
+    }
+    RawValue::from_string(text.get().replace(BREAKS, " ")).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

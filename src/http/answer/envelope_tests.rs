@@ -23,8 +23,20 @@ fn entry(content_type: &str, body: &'static [u8]) -> Entry {
 }
 
 fn text(entry: &Entry) -> String {
+    shown_as(entry, ContentForm::Readable)
+}
+
+fn shown_as(entry: &Entry, form: ContentForm) -> String {
     let key = Key::parse("a/b").unwrap();
-    serde_json::to_string(&Envelope::of(&key, entry)).unwrap()
+    serde_json::to_string(&Envelope::of(&key, entry, form)).unwrap()
+}
+
+fn line(entry: &Entry, form: ContentForm) -> Vec<u8> {
+    let (key, mut line) = (Key::parse("k").unwrap(), Vec::new());
+    Envelope::of_line(&key, entry, form).write_line(&mut line).unwrap();
+    let end = line.iter().position(|b| matches!(b, b'\n' | b'\r'));
+    assert_eq!(end, Some(line.len() - 1));
+    line
 }
 
 #[test]
@@ -59,37 +71,64 @@ fn a_large_current_value_is_omitted() {
     let key = Key::parse("k").unwrap();
     let mut large = entry("application/json", b"1");
     large.body = None;
-    let text = serde_json::to_string(&Envelope::of_current(&key, &large)).unwrap();
+    let current = Envelope::of_current(&key, &large, ContentForm::Readable);
+    let text = serde_json::to_string(&current).unwrap();
     assert!(text.ends_with(r#""omitted":true}"#), "{text}");
+    let read = Envelope::of_read(&key, &large, ContentForm::Readable);
+    assert_eq!(serde_json::to_string(&read).unwrap(), text, "no longer kept for a retry");
+    let small = entry("application/json", b"1");
+    let read = Envelope::of_read(&key, &small, ContentForm::Readable);
+    assert!(serde_json::to_string(&read).unwrap().ends_with(r#""data":1}"#));
 }
 
 #[test]
-fn white_space_around_json_survives_in_base64() {
-    for body in [&b" 1"[..], b"1\n", b"\t{}", b"[]\r\n", b" null "] {
-        let text = text(&entry("application/json", body));
+fn white_space_around_json_is_dropped_unless_exact_content_is_asked_for() {
+    for (body, shown) in [
+        (&b" 1"[..], "1"),
+        (b"1\n", "1"),
+        (b"\t{}", "{}"),
+        (b"[]\r\n", "[]"),
+        (b" null ", "null"),
+        (b"{\n  \"a\": 1\n}\n", "{\n  \"a\": 1\n}"),
+    ] {
+        let entry = entry("application/json", body);
+        let text = text(&entry);
+        assert!(text.ends_with(&format!(r#""data":{shown}}}"#)), "{text}");
+        let exact = shown_as(&entry, ContentForm::Exact);
         let encoded = STANDARD.encode(body);
-        assert!(text.ends_with(&format!(r#""data_base64":"{encoded}"}}"#)), "{text}");
+        assert!(exact.ends_with(&format!(r#""data_base64":"{encoded}"}}"#)), "{exact}");
     }
     // white space inside survives, line breaks too
-    let text = text(&entry("application/json", b"[1,\n 2]"));
-    assert!(text.ends_with("\"data\":[1,\n 2]}"), "{text}");
+    for form in [ContentForm::Readable, ContentForm::Exact] {
+        let text = shown_as(&entry("application/json", b"[1,\n 2]"), form);
+        assert!(text.ends_with("\"data\":[1,\n 2]}"), "{text}");
+    }
 }
 
 #[test]
-fn a_line_is_one_line_and_loses_nothing() {
+fn in_a_line_breaks_between_tokens_become_spaces() {
+    for (body, shown) in [
+        (&b"[\r\n1,\n2]\n"[..], r"[  1, 2]"),
+        (b"{\"a\":\r1}", r#"{"a": 1}"#),
+        (b"{\n  \"a b\": \"c\\nd\"\n}", r#"{   "a b": "c\nd" }"#),
+        (b"\n1", "1"),
+    ] {
+        let line = line(&entry("application/json", body), ContentForm::Readable);
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.ends_with(&format!("\"data\":{shown}}}\n")), "{line}");
+    }
+}
+
+#[test]
+fn an_exact_line_loses_nothing() {
     #[derive(serde::Deserialize)]
     struct Shown<'a> {
         #[serde(borrow)]
         data: Option<&'a RawValue>,
         data_base64: Option<String>,
     }
-    let key = Key::parse("k").unwrap();
-    for body in [&b"[\r\n1,\n2]"[..], b"{\"a\":\r1}", b"[1, 2]", b"\"\\n\"", b"1\n", b""] {
-        let entry = entry("application/json", body);
-        let mut line = Vec::new();
-        Envelope::of_line(&key, &entry).write_line(&mut line).unwrap();
-        let end = line.iter().position(|b| matches!(b, b'\n' | b'\r'));
-        assert_eq!(end, Some(line.len() - 1));
+    for body in [&b"[\r\n1,\n2]"[..], b"{\"a\":\r1}", b"[1, 2]", b"\"\\n\"", b"1\n", b" 1", b""] {
+        let line = line(&entry("application/json", body), ContentForm::Exact);
         let shown: Shown<'_> = serde_json::from_slice(&line).unwrap();
         let back = match (shown.data, shown.data_base64) {
             (Some(json), None) => json.get().as_bytes().to_vec(),

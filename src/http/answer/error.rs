@@ -6,7 +6,10 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use super::code::Code;
+use super::envelope::ContentForm;
 use crate::model::duration::DurationError;
 use crate::model::{Key, KeyError};
 use crate::store::{Entry, Obstacle, ReadError, WriteError};
@@ -28,8 +31,12 @@ pub(crate) enum Error {
     UnknownField {
         /// The beginning of its name.
         name: String,
-        /// The known name that is most alike, if one is alike at all.
+        /// The known name that was probably meant, if there is one.
         nearest: Option<&'static str>,
+        /// What it takes, or what to do instead.
+        hint: Option<&'static str>,
+        /// All names that are known there.
+        known: Vec<&'static str>,
     },
     /// `error` concerns one part of the body.
     At {
@@ -44,18 +51,22 @@ pub(crate) enum Error {
     KeyUnknown,
     /// No bytes exist for the revision; the text says why.
     RevisionNotFound(&'static str),
-    /// No resource has the path.
-    NoSuchRoute,
-    /// The resource does not have the method.
-    MethodNotAllowed,
+    /// No resource has the path; the text says which one was probably meant.
+    NoSuchRoute(String),
+    /// The resource does not have the method; the text says which it has.
+    MethodNotAllowed(String),
+    /// `Host` names another place than this node; the beginning of what it names.
+    Misdirected(String),
+    /// Who sends the request may not; the text says why, and what to do.
+    Forbidden(&'static str),
     /// The header or body did not arrive in time.
     RequestTimeout,
     /// A condition does not hold.
     PreconditionFailed {
         /// The live value at the moment of the decision.
         current: Option<(Key, Box<Entry>)>,
-        /// Whether the request was a swap, whose answers say `swapped`.
-        swap: bool,
+        /// How the answer is written.
+        form: RefusalForm,
     },
     /// The value is larger than this limit, in bytes.
     ValueTooLarge(usize),
@@ -74,6 +85,8 @@ pub(crate) enum Error {
     RangeNotSatisfiable(usize),
     /// The body has a content encoding.
     UnsupportedMedia,
+    /// The body has a transfer coding besides `chunked`.
+    TransferCoding,
     /// This configuration key turns the feature off.
     FeatureDisabled(&'static str),
     /// The uuid of the request names another request or version, or the expected one.
@@ -82,6 +95,17 @@ pub(crate) enum Error {
     Unavailable(Unavailable),
     /// This node failed.
     Failed(NodeFailure),
+}
+
+/// How the answer to a condition that does not hold is written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefusalForm {
+    /// Whether the request was a swap, whose answers say `swapped`.
+    pub(crate) swap: bool,
+    /// How the live value is shown.
+    pub(crate) content: ContentForm,
+    /// The versions that `If-Match` names by weak tags, which never match.
+    pub(crate) weak: Vec<Uuid>,
 }
 
 /// Why a node cannot serve a request now.
@@ -97,6 +121,8 @@ pub(crate) enum Unavailable {
     ShuttingDown,
     /// It has had no memory for the body, or for the answer, for a while.
     Overloaded,
+    /// All connections that it serves are busy.
+    Crowded,
     /// Its storage failed and is being opened again.
     Reopening,
     /// Its process has no file descriptor left to open a file of the data.
@@ -162,15 +188,17 @@ impl Error {
             Self::At { error, .. } => error.code(),
             Self::KeyNotFound | Self::KeyUnknown => Code::KeyNotFound,
             Self::RevisionNotFound(_) => Code::RevisionNotFound,
-            Self::NoSuchRoute => Code::NoSuchRoute,
-            Self::MethodNotAllowed => Code::MethodNotAllowed,
+            Self::NoSuchRoute(_) => Code::NoSuchRoute,
+            Self::MethodNotAllowed(_) => Code::MethodNotAllowed,
+            Self::Misdirected(_) => Code::Misdirected,
+            Self::Forbidden(_) => Code::Forbidden,
             Self::RequestTimeout => Code::RequestTimeout,
             Self::PreconditionFailed { .. } => Code::PreconditionFailed,
             Self::ValueTooLarge(_) => Code::ValueTooLarge,
             Self::BodyTooLarge(_) | Self::AnswerTooLarge => Code::BodyTooLarge,
             Self::TooManyOperations { .. } => Code::TooManyOperations,
             Self::RangeNotSatisfiable(_) => Code::RangeNotSatisfiable,
-            Self::UnsupportedMedia => Code::UnsupportedMedia,
+            Self::UnsupportedMedia | Self::TransferCoding => Code::UnsupportedMedia,
             Self::FeatureDisabled(_) => Code::FeatureDisabled,
             Self::IdempotencyMismatch => Code::IdempotencyMismatch,
             Self::Unavailable(reason) => reason.code(),
@@ -206,6 +234,7 @@ impl Unavailable {
             Self::ShuttingDown => Code::ShuttingDown,
             Self::Storage(Obstacle::Gone | Obstacle::Failed)
             | Self::Overloaded
+            | Self::Crowded
             | Self::Reopening
             | Self::NoDescriptor
             | Self::RequestsFull => Code::Overloaded,
@@ -237,11 +266,11 @@ impl From<ReadError> for Error {
 }
 
 impl Error {
-    /// Why a write of `key` was not accepted; `swap` for compare-and-swap.
-    pub(crate) fn of_write(error: WriteError, key: &Key, swap: bool) -> Self {
+    /// Why a write of `key` was not accepted.
+    pub(crate) fn of_write(error: WriteError, key: &Key, form: RefusalForm) -> Self {
         match error {
             WriteError::PreconditionFailed { current } => {
-                Self::PreconditionFailed { current: current.map(|e| (key.clone(), e)), swap }
+                Self::PreconditionFailed { current: current.map(|e| (key.clone(), e)), form }
             }
             WriteError::NotFound => Self::KeyNotFound,
             error => Self::of_txn(error),

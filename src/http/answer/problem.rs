@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::envelope::Envelope;
 use super::error::{Error, NodeFailure, Unavailable};
@@ -51,10 +52,11 @@ impl Error {
     pub(crate) fn problem(&self) -> (StatusCode, Vec<u8>) {
         let info = self.code().info();
         let (swapped, current) = match self {
-            Self::PreconditionFailed { current, swap } => {
-                let envelope =
-                    current.as_ref().map(|(key, entry)| Envelope::of_current(key, entry));
-                (swap.then_some(false), Some(Nullable(envelope)))
+            Self::PreconditionFailed { current, form } => {
+                let current = current.as_ref();
+                let current =
+                    current.map(|(key, entry)| Envelope::of_current(key, entry, form.content));
+                (form.swap.then_some(false), Some(Nullable(current)))
             }
             _ => (None, None),
         };
@@ -78,31 +80,36 @@ impl Error {
             Self::BadJson(problem) => {
                 format!("the body cannot be read as JSON: {problem}; correct it").into()
             }
-            Self::BadDuration(error) => {
-                format!("{error}, or `keep` to keep the current expiry").into()
-            }
+            Self::BadDuration(error) => format!(
+                "{error}, or `keep` to keep the current expiry; a value without `ttl` does not \
+                 expire"
+            )
+            .into(),
             Self::BadCursor => {
                 "`after` must be the `next` of an earlier page of the same prefix".into()
             }
-            Self::UnknownField { name, nearest: Some(nearest) } => {
-                format!("`{name}` is not known here; did you mean `{nearest}`?").into()
-            }
-            Self::UnknownField { name, nearest: None } => {
-                format!("`{name}` is not known here; leave it out").into()
+            Self::UnknownField { name, nearest, hint, known } => {
+                unknown(name, *nearest, *hint, known).into()
             }
             Self::At { place, error } => format!("in `{place}`: {}", error.detail()).into(),
             Self::KeyNotFound => "the key has no live value".into(),
             Self::KeyUnknown => "this node has no value of the key, neither now nor earlier".into(),
             Self::RevisionNotFound(why) => (*why).into(),
-            Self::NoSuchRoute => "nothing is served at this path; check the path".into(),
-            Self::MethodNotAllowed => {
-                "this path does not take this method; use one that `Allow` lists".into()
-            }
+            Self::NoSuchRoute(detail) | Self::MethodNotAllowed(detail) => detail.into(),
+            Self::Misdirected(host) => format!(
+                "this node listens on a loopback address, and the Host of the request, `{host}`, \
+                 is another place; use localhost or 127.0.0.1, or add the name to http.hosts"
+            )
+            .into(),
+            Self::Forbidden(why) => (*why).into(),
             Self::RequestTimeout => {
-                "the request did not arrive within limits.request_timeout; send it again".into()
+                "the header did not arrive within limits.request_timeout, or no byte of the body \
+                 came for that time, or fewer than 1,000 bytes a second; send it again"
+                    .into()
             }
-            Self::PreconditionFailed { .. } => {
-                "the condition does not hold; `current` shows the live value".into()
+            Self::PreconditionFailed { current, form } => {
+                let uuid = current.as_ref().map(|(_, entry)| entry.header.version.uuid);
+                condition_failed(uuid, &form.weak).into()
             }
             Self::ValueTooLarge(max) => {
                 format!("the value is larger than {max} bytes (limits.value_bytes_max)").into()
@@ -126,17 +133,54 @@ impl Error {
             Self::UnsupportedMedia => {
                 "bodies must not be encoded; send no Content-Encoding but `identity`".into()
             }
-            Self::FeatureDisabled(key) => {
-                format!("this node's configuration turns `{key}` off; use another node").into()
+            Self::TransferCoding => {
+                "the only transfer coding is `chunked`; send the body without any other".into()
             }
+            Self::FeatureDisabled(key) => format!(
+                "this node's configuration turns this off; set `{key} = true` and restart the \
+                     node. Another node is no way out: each node decides for itself"
+            )
+            .into(),
             Self::IdempotencyMismatch => {
                 "the uuid already names another request, or a version of the key, or the version \
-                 that the request expects; take a new uuid"
+                 that the request expects; take a new uuid for each request"
                     .into()
             }
             Self::Unavailable(reason) => reason.detail(),
             Self::Failed(failure) => failure.detail().into(),
         }
+    }
+}
+
+/// Why a condition does not hold for the live value of this uuid, or for none; `weak` are the
+/// versions that it names by weak tags.
+fn condition_failed(uuid: Option<Uuid>, weak: &[Uuid]) -> &'static str {
+    match uuid {
+        Some(uuid) if weak.contains(&uuid) => WEAK_TAG,
+        Some(_) => "the condition does not hold; `current` shows the live value",
+        None => "the condition does not hold; the key has no live value",
+    }
+}
+
+/// A refused condition that names the right version, and cannot hold.
+const WEAK_TAG: &str = "If-Match names the live value, but by a weak tag (`W/\"...\"`), which \
+    never matches: a proxy between you and this node compresses answers and weakens their ETag. \
+    Send the tag without `W/`, or let the proxy pass these answers as they are (they say \
+    `Cache-Control: no-transform`)";
+
+/// The refusal of a name that is not known.
+fn unknown(name: &str, nearest: Option<&str>, hint: Option<&str>, known: &[&str]) -> String {
+    let known: Vec<_> = known.iter().map(|known| format!("`{known}`")).collect();
+    match (nearest, hint) {
+        (Some(nearest), Some(hint)) => {
+            format!("`{name}` is not known here; did you mean `{nearest}` ({hint})?")
+        }
+        (Some(nearest), None) => format!("`{name}` is not known here; did you mean `{nearest}`?"),
+        (None, Some(hint)) => format!("`{name}` is not known here: {hint}"),
+        (None, None) if known.is_empty() => {
+            format!("`{name}` is not known here, nor is any other name; leave it out")
+        }
+        (None, None) => format!("`{name}` is not known here; known are {}", known.join(", ")),
     }
 }
 
@@ -155,9 +199,15 @@ impl Unavailable {
                 "the disk of this node is full, and nothing was written; try again when it has \
                  room, no restart is needed"
             }
-            Self::ShuttingDown => "this node is stopping; use another one",
+            Self::ShuttingDown => {
+                "this node is stopping; read from another one, or try again when it is back. \
+                 Writes on conditions go to one node: move all clients of a key together"
+            }
             Self::Overloaded => {
                 "this node has no memory for the request or its answer now; try again"
+            }
+            Self::Crowded => {
+                "all connections of this node are busy (limits.connections_max); try again"
             }
             Self::Reopening => {
                 "storage failed and is being opened again; nothing was read or written; try again"
@@ -167,8 +217,9 @@ impl Unavailable {
             }
             Self::Storage(obstacle) => return obstacle.to_string().into(),
             Self::RequestsFull => {
-                "this node cannot remember more requests with a uuid \
-                 (limits.idempotency_bytes_max); try again later, or leave the uuid out"
+                "this node remembers as many requests with a uuid as \
+                 limits.idempotency_bytes_max allows, all of the last 10 minutes; try again in a \
+                 minute, or raise the limit"
             }
         }
         .into()
@@ -215,6 +266,7 @@ impl IntoResponse for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::answer::error::RefusalForm;
     use crate::model::KeyError;
 
     #[test]
@@ -232,7 +284,10 @@ mod tests {
 
     #[test]
     fn a_failed_condition_shows_null_where_nothing_is() {
-        let failed = |swap| Error::PreconditionFailed { current: None, swap }.problem().1;
+        let failed = |swap| {
+            let form = RefusalForm { swap, ..RefusalForm::default() };
+            Error::PreconditionFailed { current: None, form }.problem().1
+        };
         let text = String::from_utf8(failed(true)).unwrap();
         assert!(text.ends_with(r#""swapped":false,"current":null}"#), "{text}");
         let text = String::from_utf8(failed(false)).unwrap();
@@ -241,14 +296,20 @@ mod tests {
 
     #[test]
     fn a_part_of_a_body_is_named_and_keeps_its_code() {
-        let unknown = |nearest| Error::UnknownField { name: "x".to_owned(), nearest };
+        let known = vec!["y", "z"];
+        let unknown = |nearest| Error::UnknownField {
+            name: "x".to_owned(),
+            nearest,
+            hint: None,
+            known: known.clone(),
+        };
         let error = unknown(None).at("put").at("success[3]");
         let (status, body) = error.problem();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((status.as_u16(), body["code"].as_str()), (400, Some("unknown_field")));
         assert_eq!(
             body["detail"].as_str(),
-            Some("in `success[3].put`: `x` is not known here; leave it out")
+            Some("in `success[3].put`: `x` is not known here; known are `y`, `z`")
         );
         assert_eq!(unknown(Some("y")).detail(), "`x` is not known here; did you mean `y`?");
     }
@@ -268,6 +329,7 @@ mod tests {
             Unavailable::StorageFull,
             Unavailable::ShuttingDown,
             Unavailable::Overloaded,
+            Unavailable::Crowded,
             Unavailable::Reopening,
             Unavailable::RequestsFull,
         ];

@@ -23,7 +23,8 @@ pub(crate) struct WrittenBody<'a> {
     timestamp: Timestamp,
     /// The node that accepted the write.
     origin: Uuid,
-    /// `local`: this node decided alone.
+    /// `local`: this node decided alone. No other node was asked, and another one may accept a
+    /// write on the same condition at the same time: send all clients of a key to one node.
     scope: &'static str,
     /// `true` in the answer to a delete.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,20 @@ pub(crate) fn if_none_match(headers: &HeaderMap) -> Result<Option<Tags>, Error> 
     list(headers, IF_NONE_MATCH, "If-None-Match", true)
 }
 
+/// The versions that `If-Match` names by weak tags. A proxy that compresses answers makes tags
+/// weak, and a client that sends one back should learn why it never matches.
+pub(crate) fn weak_if_match(headers: &HeaderMap) -> Vec<Uuid> {
+    let mut weak = Vec::new();
+    for value in headers.get_all(IF_MATCH) {
+        let mut rest = value.as_bytes();
+        while let Ok(Some((tag, after))) = next_tag(rest) {
+            weak.extend(tag.uuid.filter(|_| tag.weak));
+            rest = after;
+        }
+    }
+    weak
+}
+
 /// The conditions that the header fields of a write ask for.
 pub(crate) fn conditions(headers: &HeaderMap) -> Result<Vec<Condition>, Error> {
     let matches = if_match(headers)?.map(Condition::Match);
@@ -154,6 +168,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(IF_NONE_MATCH, format!("W/{A}").parse().unwrap());
         assert_eq!(if_none_match(&headers).unwrap(), Some(these(&[10])));
+    }
+
+    #[test]
+    fn weak_tags_of_if_match_are_known_apart() {
+        let mut headers = HeaderMap::new();
+        assert!(weak_if_match(&headers).is_empty());
+        headers.append(IF_MATCH, format!("{A}, W/{B}").parse().unwrap());
+        headers.append(IF_MATCH, format!("W/\"x\", W/{A}").parse().unwrap());
+        assert_eq!(weak_if_match(&headers), [11, 10].map(Uuid::from_u128));
     }
 
     #[test]

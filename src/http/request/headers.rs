@@ -10,8 +10,13 @@ use crate::model::ContentType;
 
 /// Refuses header fields that would change the meaning of a write and are not supported.
 pub(crate) fn check_supported(headers: &HeaderMap) -> Result<(), Error> {
-    if headers.contains_key(IF_UNMODIFIED_SINCE) {
-        return Err(Error::bad("If-Unmodified-Since is not supported; use If-Match"));
+    // a date cannot tell two versions of one second apart; beside If-Match it does not count
+    // (RFC 9110, section 13.1.4)
+    if headers.contains_key(IF_UNMODIFIED_SINCE) && !headers.contains_key(IF_MATCH) {
+        return Err(Error::bad(
+            "If-Unmodified-Since is not supported for writes, as a date cannot tell two versions \
+             of one second apart; send the ETag in If-Match",
+        ));
     }
     // a part that was stored as the whole would destroy the rest (RFC 9110, section 14.5)
     if headers.contains_key(CONTENT_RANGE) {

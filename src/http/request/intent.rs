@@ -151,9 +151,21 @@ pub(crate) struct ExpectedBody<'a> {
     exists: JsonMember<'a, TrueSchema>,
 }
 
+const EXPECTED_FORM: &str = "`expected` must be a JSON object that says what the key holds, as in \
+    `{\"data\": 1}`, `{\"uuid\": \"...\"}` or, for no value, `{\"absent\": true}`";
+
+/// The error for a body without an expectation.
+pub(crate) fn expected_is_missing() -> Error {
+    Error::bad(
+        "`expected` is missing: what the key must hold, as in `{\"uuid\": \"...\"}` or, for no \
+         value, `{\"absent\": true}`",
+    )
+}
+
 /// Reads an expectation.
 pub(crate) fn expected(raw: &RawValue, body: &Bytes) -> Result<Expected, Error> {
-    let members: ExpectedBody<'_> = json::object(raw, "expected")?.members()?;
+    let object = json::object(raw, "expected").map_err(|_| Error::bad(EXPECTED_FORM))?;
+    let members: ExpectedBody<'_> = object.members()?;
     let version = (members.uuid.text(), members.timestamp.text());
     let content = (members.data.text(), members.data_base64.text());
     let presence = (members.absent.text(), members.exists.text());

@@ -1,13 +1,14 @@
 //! What comes in: each file reads one part of a request, strictly.
 //!
 //! - [`path`], [`query`]: keys, prefixes and parameters; [`unknown`]: refuses what no table lists.
-//! - [`headers`], [`etag`], [`range`], [`retry`]: header fields.
+//! - [`headers`], [`etag`], [`date`], [`range`], [`retry`]: header fields.
 //! - [`body`]: bounded bodies; [`json`]: their members; [`intent`]: the members that the bodies of
 //!   several operations share.
 //!
 //! Nothing here decides a request or touches the store.
 
 pub(crate) mod body;
+pub(crate) mod date;
 pub(crate) mod etag;
 pub(crate) mod headers;
 pub(crate) mod intent;

@@ -10,6 +10,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::path::{Unescape, unescape};
 use super::unknown::unknown_field;
+use crate::http::answer::envelope::ContentForm;
 use crate::http::answer::error::Error;
 use crate::http::answer::schema::SchemaOf;
 
@@ -22,6 +23,18 @@ pub(crate) const LIMIT: Param<usize> = Param {
     doc: "The most items in the answer.",
     schema: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX }),
     read: limit,
+};
+
+/// How content is shown.
+pub(crate) const EXACT: Param<ContentForm> = Param {
+    name: "exact",
+    doc: "`true` shows a value as `data` only where that gives the same bytes back, also in a \
+          refusal, and otherwise as `data_base64`.",
+    schema: |_| json_schema!({ "const": "true" }),
+    read: |text| match text {
+        "true" => Ok(ContentForm::Exact),
+        _ => Err(Error::bad("`exact` can only be true; otherwise leave it out")),
+    },
 };
 
 /// A query parameter: its name, its meaning, and how its text becomes a `T`.

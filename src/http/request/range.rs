@@ -1,8 +1,9 @@
 //! `Range` and `If-Range` (RFC 9110, sections 13.1.5 and 14): one part of a value.
 //!
 //! A server may answer any range with the whole value. This one does so for several ranges at once,
-//! for unknown units and for malformed ranges. It refuses only a well-formed range that lies
-//! outside of the value.
+//! for unknown units, for malformed ranges, and for an empty value: some clients ask for a range
+//! only to bound the answer, and cannot know that there is nothing. It refuses only a well-formed
+//! range that lies outside of a value that has bytes.
 
 use std::ops::Range;
 
@@ -29,16 +30,15 @@ pub(crate) fn part(
     let mut given = headers.get_all(RANGE).iter();
     let (Some(range), None) = (given.next(), given.next()) else { return Ok(ValuePart::Whole) };
     let Some(spec) = range.to_str().ok().and_then(single) else { return Ok(ValuePart::Whole) };
-    if !is_current(headers, tag) {
+    if size == 0 || !is_current(headers, tag) {
         return Ok(ValuePart::Whole);
     }
     let (first, end) = match spec {
         Spec::From(first, last) => (first, last.saturating_add(1).min(size)),
-        // a range of an empty value cannot be written, but this one asks for all of it
-        Spec::Last(1..) if size == 0 => return Ok(ValuePart::Whole),
         Spec::Last(length) => (size.saturating_sub(length), size),
     };
     if first < end {
+        assert!(end <= size, "a range ends behind its value");
         Ok(ValuePart::Bytes(first..end))
     } else {
         Err(Error::RangeNotSatisfiable(size))

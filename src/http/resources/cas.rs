@@ -14,13 +14,13 @@ use super::operation::{
     Resource, Verb, WRITE_ERRORS,
 };
 use crate::http::answer::code::Code;
-use crate::http::answer::error::Error;
+use crate::http::answer::error::{Error, RefusalForm};
 use crate::http::answer::schema::{AnySchema, Base64Schema, LifetimeSchema, TrueSchema, schema_of};
 use crate::http::answer::text::{self, JSON};
 use crate::http::answer::written::WrittenBody;
 use crate::http::request::intent::{self, ExpectedBody, ValueMembers};
 use crate::http::request::json::{self, JsonMember};
-use crate::http::request::query::Query;
+use crate::http::request::query::{EXACT, Query};
 use crate::http::request::{body, headers, path, retry};
 use crate::http::server::detached;
 use crate::http::state::Ctx;
@@ -37,8 +37,10 @@ static SWAP: ApiOperation = ApiOperation {
     verb: Verb::Post,
     route: |filter| on(filter, swap),
     summary: "Writes or deletes a key if its live value is the expected one, atomically on this \
-              node.",
-    query: &[],
+              node. Other nodes are not asked (`scope` is `local`): two nodes can both accept a \
+              swap of the same version. As a lock it works only while all clients of the key use \
+              one node.",
+    query: &[&EXACT],
     headers: &[&IDEMPOTENCY_KEY],
     body: Some(BodyForm { media_types: &[JSON], schema: Some(schema_of::<SwapBody<'static>>) }),
     answers: &[AnswerForm {
@@ -104,7 +106,9 @@ struct SwapBody<'a> {
 async fn swap(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let app = &ctx.0;
     let key = path::key(request.uri().path(), BASE)?;
-    Query::parse(SWAP.query, request.uri().query())?.finish()?;
+    let mut query = Query::parse(SWAP.query, request.uri().query())?;
+    let content = query.take(&EXACT)?.unwrap_or_default();
+    query.finish()?;
     headers::check_supported(request.headers())?;
     headers::check_unconditional(request.headers(), "expected")?;
     let request_id = retry::header(request.headers())?;
@@ -119,9 +123,10 @@ async fn swap(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let uuid = retry::agreed(request_id, swap.uuid)?;
     let conditions = vec![Condition::Expect(swap.expected)];
     let write = Write { key: key.clone(), change: swap.change, conditions, uuid };
+    let form = RefusalForm { swap: true, content, weak: Vec::new() };
     let written = detached::submit(app, write, Some(permit))
         .await
-        .map_err(|error| Error::of_write(error, &key, true))?;
+        .map_err(|error| Error::of_write(error, &key, form))?;
     text::json(StatusCode::OK, &WrittenBody::swap(&key, &written))
 }
 
@@ -141,7 +146,7 @@ impl Swap {
             content_type: members.content_type.text(),
             ttl: members.ttl.text(),
         };
-        let expected = members.expected.text().ok_or(Error::bad("`expected` is missing"))?;
+        let expected = members.expected.text().ok_or_else(intent::expected_is_missing)?;
         let expected = intent::expected(expected, body)?;
         let change = match (members.delete.text(), value.first_given()) {
             (Some(delete), None) => {

@@ -1,7 +1,6 @@
 //! `/health/live`, `/health/ready` and `/health/readable`: whether the process runs, whether it
 //! serves reads and writes, and whether it serves reads.
 
-use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::on;
@@ -13,7 +12,6 @@ use crate::http::answer::code::Code;
 use crate::http::answer::error::{Error, Unavailable};
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::text::{self, JSON};
-use crate::http::request::query::Query;
 use crate::http::state::Ctx;
 use crate::store::Obstacle;
 
@@ -139,14 +137,13 @@ enum Health {
     Readable,
 }
 
-async fn live(request: Request) -> Result<Response, Error> {
-    Query::parse(LIVE.query, request.uri().query())?.finish()?;
+/// Ignores parameters, as the others do: some load balancers add their own.
+async fn live() -> Result<Response, Error> {
     healthy(Health::Live, None)
 }
 
 /// A node that is stopping does not get here: its front refuses every new request.
-async fn ready(ctx: Ctx, request: Request) -> Result<Response, Error> {
-    Query::parse(READY.query, request.uri().query())?.finish()?;
+async fn ready(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
     match ctx.0.state.store.obstacle() {
         Some(obstacle) => Err(Unavailable::Storage(obstacle).into()),
@@ -154,8 +151,7 @@ async fn ready(ctx: Ctx, request: Request) -> Result<Response, Error> {
     }
 }
 
-async fn readable(ctx: Ctx, request: Request) -> Result<Response, Error> {
-    Query::parse(READABLE.query, request.uri().query())?.finish()?;
+async fn readable(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
     let store = &ctx.0.state.store;
     let obstacle = store.obstacle();

@@ -1,5 +1,7 @@
 //! `/history/{key}`: the revisions of a key that this node saw, and the bytes of each.
 
+use std::borrow::Cow;
+
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::{ETAG, LAST_MODIFIED};
@@ -14,7 +16,7 @@ use super::operation::{
     self, AnswerForm, ApiOperation, Example, KEY_ERRORS, READ_ERRORS, Resource, Verb,
 };
 use crate::http::answer::code::Code;
-use crate::http::answer::envelope::{self, Base64};
+use crate::http::answer::envelope::{self, Base64, ContentForm};
 use crate::http::answer::error::Error;
 use crate::http::answer::schema::{
     AnySchema, Base64Schema, KeySchema, MicrosSchema, MomentSchema, schema_of,
@@ -22,7 +24,7 @@ use crate::http::answer::schema::{
 use crate::http::answer::size::{self, CONTENT_FACTOR, REVISION_BYTES_MAX, envelope_text_bytes};
 use crate::http::answer::text::{self, JSON};
 use crate::http::answer::value;
-use crate::http::request::query::{LIMIT, LIMIT_MAX, Param, Query};
+use crate::http::request::query::{EXACT, LIMIT, LIMIT_MAX, Param, Query};
 use crate::http::request::{path, retry};
 use crate::http::server::limits::Permit;
 use crate::http::state::{App, Ctx};
@@ -50,7 +52,7 @@ static HISTORY: ApiOperation = ApiOperation {
     verb: Verb::Get,
     route: |filter| on(filter, history),
     summary: "Lists the revisions of a key that this node saw, newest first, or reads one.",
-    query: &[&LIMIT, &REVISION],
+    query: &[&LIMIT, &REVISION, &EXACT],
     headers: &[],
     body: None,
     answers: &[
@@ -127,7 +129,7 @@ struct RevisionBody<'a> {
     /// The value, where it is JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AnySchema")]
-    data: Option<&'a RawValue>,
+    data: Option<Cow<'a, RawValue>>,
     /// The value, where it is not shown as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Base64Schema")]
@@ -148,7 +150,7 @@ enum OutcomeName {
 }
 
 impl<'a> RevisionBody<'a> {
-    fn of(revision: &'a Revision) -> Self {
+    fn of(revision: &'a Revision, form: ContentForm) -> Self {
         let header = &revision.header;
         let mut shown = Self {
             uuid: header.version.uuid,
@@ -174,7 +176,9 @@ impl<'a> RevisionBody<'a> {
         };
         (shown.content_type, shown.size) = (Some(content_type.as_str()), Some(*size));
         match &revision.body {
-            Some(body) => (shown.data, shown.data_base64) = envelope::content(content_type, body),
+            Some(body) => {
+                (shown.data, shown.data_base64) = envelope::content(content_type, body, form);
+            }
             None => shown.omitted = Some(true),
         }
         shown
@@ -187,6 +191,7 @@ async fn history(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let mut query = Query::parse(HISTORY.query, request.uri().query())?;
     let limit = query.take(&LIMIT)?;
     let uuid = query.take(&REVISION)?;
+    let form = query.take(&EXACT)?.unwrap_or_default();
     query.finish()?;
     if uuid.is_some() && limit.is_some() {
         return Err(Error::bad("`uuid` asks for one revision; leave `limit` out"));
@@ -197,17 +202,17 @@ async fn history(ctx: Ctx, request: Request) -> Result<Response, Error> {
     app.check_serving()?;
     match uuid {
         Some(uuid) => one(app, &key, uuid).await,
-        None => all(app, key, limit.unwrap_or(LIMIT_MAX)).await,
+        None => all(app, key, limit.unwrap_or(LIMIT_MAX), form).await,
     }
 }
 
 /// The revisions, newest first.
-async fn all(app: &App, key: Key, limit: usize) -> Result<Response, Error> {
+async fn all(app: &App, key: Key, limit: usize, form: ContentForm) -> Result<Response, Error> {
     let (revisions, permit) = read(app, &key, limit).await?;
     let size = content_bytes(&revisions);
     let text = move || {
         let bytes = revisions.iter().map(|r| envelope_text_bytes(r.content_bytes())).sum();
-        let shown = revisions.iter().map(RevisionBody::of).collect();
+        let shown = revisions.iter().map(|revision| RevisionBody::of(revision, form)).collect();
         text::text(&HistoryBody { key: key.as_str(), revisions: shown }, bytes)
     };
     let text = app.work(size, text).await?;

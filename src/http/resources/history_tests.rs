@@ -28,7 +28,7 @@ fn revision(content: Content, body: Option<&'static [u8]>, outcome: Outcome) -> 
 }
 
 fn text(revision: &Revision) -> String {
-    serde_json::to_string(&RevisionBody::of(revision)).unwrap()
+    serde_json::to_string(&RevisionBody::of(revision, ContentForm::Readable)).unwrap()
 }
 
 const HEAD: &str = concat!(
@@ -56,6 +56,11 @@ fn a_revision_shows_its_fields_in_the_order_of_the_contract() {
     ));
     assert!(shown.ends_with(r#""size":2,"data_base64":"aGk="}"#), "{shown}");
     assert!(!shown.contains("\"by\""), "{shown}");
+    let lined =
+        revision(Content::value(ContentType::json(), b"1\n"), Some(b"1\n"), Outcome::Current);
+    assert!(text(&lined).ends_with(r#""size":2,"data":1}"#));
+    let exact = serde_json::to_string(&RevisionBody::of(&lined, ContentForm::Exact)).unwrap();
+    assert!(exact.ends_with(r#""size":2,"data_base64":"MQo="}"#), "{exact}");
 }
 
 #[test]

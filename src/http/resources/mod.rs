@@ -10,6 +10,7 @@ mod health;
 mod history;
 mod kv;
 mod metrics;
+mod misroutes;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "until /openapi.json is served, only tests read all of the tables")
@@ -21,6 +22,7 @@ mod txn;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::{Method, Uri};
 use axum::routing::MethodRouter;
 
 use operation::Resource;
@@ -65,9 +67,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         }
     }
     router
-        .fallback(async || Error::NoSuchRoute)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .fallback(async |uri: Uri| misroutes::no_such_route(&RESOURCES, uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| refuse(&method, &uri))
         .with_state(app)
+}
+
+/// The refusal of a method that a path does not have.
+fn refuse(method: &Method, uri: &Uri) -> Error {
+    match find(uri.path()).and_then(|at| RESOURCES.get(at)) {
+        Some(resource) => misroutes::method_not_allowed(resource, method),
+        None => misroutes::no_such_route(&RESOURCES, uri.path()),
+    }
 }
 
 /// The routes of a resource. axum makes `Allow` from them.

@@ -124,12 +124,16 @@ pub(crate) struct Example {
     pub(crate) answer: &'static str,
 }
 
-/// The errors that every operation can give: of its query, of a slow or cut request, of a node that
-/// stops or fails.
+/// The errors that every operation can give: of its query, of the place that the request is for or
+/// comes from, of a coded, slow or cut request, of a node that is busy, stops or fails.
 pub(crate) const COMMON_ERRORS: &[Code] = &[
     Code::BadRequest,
     Code::UnknownField,
+    Code::Forbidden,
+    Code::Misdirected,
+    Code::UnsupportedMedia,
     Code::RequestTimeout,
+    Code::Overloaded,
     Code::ShuttingDown,
     Code::Internal,
 ];
@@ -137,26 +141,16 @@ pub(crate) const COMMON_ERRORS: &[Code] = &[
 /// The errors of a key in the path.
 pub(crate) const KEY_ERRORS: &[Code] = &[Code::BadKey, Code::KeyTooLong];
 
-/// The errors of reading from the store, and of the memory for an answer.
-pub(crate) const READ_ERRORS: &[Code] = &[Code::Syncing, Code::StorageFull, Code::Overloaded];
+/// The errors of reading from the store.
+pub(crate) const READ_ERRORS: &[Code] = &[Code::Syncing, Code::StorageFull];
 
 /// The errors of writing to the store.
-pub(crate) const WRITE_ERRORS: &[Code] = &[
-    Code::Syncing,
-    Code::StorageFull,
-    Code::Overloaded,
-    Code::ClockSkewed,
-    Code::IdempotencyMismatch,
-];
+pub(crate) const WRITE_ERRORS: &[Code] =
+    &[Code::Syncing, Code::StorageFull, Code::ClockSkewed, Code::IdempotencyMismatch];
 
 /// The errors of a JSON body that holds values.
-pub(crate) const BODY_ERRORS: &[Code] = &[
-    Code::BadJson,
-    Code::BadDuration,
-    Code::BodyTooLarge,
-    Code::ValueTooLarge,
-    Code::UnsupportedMedia,
-];
+pub(crate) const BODY_ERRORS: &[Code] =
+    &[Code::BadJson, Code::BadDuration, Code::BodyTooLarge, Code::ValueTooLarge];
 
 impl ApiOperation {
     /// Every error that it can give.
@@ -174,12 +168,22 @@ pub(crate) const IF_NONE_MATCH: HeaderField = HeaderField {
     name: "If-None-Match",
     doc: "Goes on only if the live value has none of these tags; `*` for no live value.",
 };
+pub(crate) const IF_MODIFIED_SINCE: HeaderField = HeaderField {
+    name: "If-Modified-Since",
+    doc: "Asks for 304 if the live value has not changed since; does not count beside \
+          `If-None-Match`.",
+};
+pub(crate) const IF_UNMODIFIED_SINCE: HeaderField = HeaderField {
+    name: "If-Unmodified-Since",
+    doc: "Goes on only if the live value has not changed since; does not count beside `If-Match`.",
+};
 pub(crate) const IDEMPOTENCY_KEY: HeaderField = HeaderField {
     name: "Idempotency-Key",
-    doc: "A uuid that makes the request safe to send again to the same node.",
+    doc: "A uuid that makes the request safe to send again to the same node; on another node it \
+          is another write.",
 };
 pub(crate) const CONTENT_TYPE: HeaderField =
-    HeaderField { name: "Content-Type", doc: "The type of the value." };
+    HeaderField { name: "Content-Type", doc: "The type of the value; an empty value needs one." };
 pub(crate) const RANGE: HeaderField =
     HeaderField { name: "Range", doc: "Asks for one range of bytes of the value." };
 pub(crate) const IF_RANGE: HeaderField = HeaderField {

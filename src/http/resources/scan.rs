@@ -18,13 +18,13 @@ use super::operation::{
     self, AnswerForm, ApiOperation, Example, KEY_ERRORS, READ_ERRORS, Resource, Verb,
 };
 use crate::http::answer::code::Code;
-use crate::http::answer::envelope::Envelope;
+use crate::http::answer::envelope::{ContentForm, Envelope};
 use crate::http::answer::error::Error;
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::size::{CONTENT_FACTOR, ITEM_BYTES_MAX, envelope_text_bytes};
 use crate::http::answer::text::{self, JSON};
 use crate::http::request::path;
-use crate::http::request::query::{LIMIT, LIMIT_MAX, Param, Query};
+use crate::http::request::query::{EXACT, LIMIT, LIMIT_MAX, Param, Query};
 use crate::http::server::limits::Permit;
 use crate::http::state::{App, Ctx};
 use crate::model::{Key, Prefix};
@@ -58,12 +58,24 @@ const VALUES: Param<()> = Param {
     },
 };
 
+/// Whether the lines have an end of their own.
+const END: Param<()> = Param {
+    name: "end",
+    doc: "`true` adds a last line to `application/x-ndjson`, such as `{\"end\":true,\"items\":12}`: \
+          without it the lines are cut, whatever the connection says.",
+    schema: |_| json_schema!({ "const": "true" }),
+    read: |text| match text {
+        "true" => Ok(()),
+        _ => Err(Error::bad("`end` can only be true; otherwise leave it out")),
+    },
+};
+
 static SCAN: ApiOperation = ApiOperation {
     id: "scan",
     verb: Verb::Get,
     route: |filter| on(filter, scan),
     summary: "Lists the live values below a prefix in the order of their keys.",
-    query: &[&LIMIT, &AFTER, &VALUES],
+    query: &[&LIMIT, &AFTER, &VALUES, &EXACT, &END],
     headers: &[&operation::ACCEPT],
     body: None,
     answers: &[
@@ -77,9 +89,10 @@ static SCAN: ApiOperation = ApiOperation {
         AnswerForm {
             status: 200,
             when: "With `Accept: application/x-ndjson`: one envelope a line, all of them without \
-                   `limit`. A stream that is cut was not finished.",
+                   `limit`, and with `end=true` a last line that counts them. A stream that is cut \
+                   was not finished: its connection is reset.",
             media_types: &[NDJSON],
-            schema: Some(schema_of::<Envelope<'static>>),
+            schema: Some(schema_of::<Line<'static>>),
             headers: &[&operation::VARY],
         },
     ],
@@ -103,6 +116,8 @@ struct ScanQuery {
     limit: Option<usize>,
     after: Option<Key>,
     values: bool,
+    form: ContentForm,
+    end: bool,
 }
 
 impl ScanQuery {
@@ -115,8 +130,10 @@ impl ScanQuery {
             return Err(Error::BadCursor);
         }
         let values = query.take(&VALUES)?.is_some();
+        let form = query.take(&EXACT)?.unwrap_or_default();
+        let end = query.take(&END)?.is_some();
         query.finish()?;
-        Ok(Self { prefix, limit, after, values })
+        Ok(Self { prefix, limit, after, values, form, end })
     }
 }
 
@@ -130,12 +147,33 @@ struct PageBody<'a> {
     next: Option<String>,
 }
 
+/// A line of `application/x-ndjson`.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is written; see render() and end_line()")]
+enum Line<'a> {
+    /// A value.
+    Envelope(Envelope<'a>),
+    /// The last line with `end=true`.
+    End(EndLine),
+}
+
+#[derive(Serialize, JsonSchema)]
+struct EndLine {
+    /// `true`.
+    end: bool,
+    /// How many lines came before.
+    items: usize,
+}
+
 async fn scan(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let app = &ctx.0;
     let query = ScanQuery::parse(request.uri().path(), request.uri().query())?;
     app.check_serving()?;
     let mut response = if wants_lines(request.headers()) {
         lines(app, query).await?
+    } else if query.end {
+        return Err(Error::bad("`end` goes with `Accept: application/x-ndjson` only"));
     } else {
         page(app, query).await?
     };
@@ -155,11 +193,11 @@ async fn page(app: &App, mut query: ScanQuery) -> Result<Response, Error> {
             _ => break (page, permit),
         }
     };
-    let (prefix, size) = (query.prefix, content_bytes(&page));
+    let (prefix, form, size) = (query.prefix, query.form, content_bytes(&page));
     let text = move || {
         let body = PageBody {
             prefix: prefix.as_str(),
-            items: page.items.iter().map(|(key, entry)| Envelope::of(key, entry)).collect(),
+            items: page.items.iter().map(|(key, e)| Envelope::of(key, e, form)).collect(),
             next: page.next.as_ref().map(cursor),
         };
         text::text(&body, text_bytes(&page))
@@ -198,7 +236,7 @@ fn text_bytes(page: &Page) -> usize {
 /// is a refusal; a later failure cuts the connection, which the client notices.
 async fn lines(app: &Arc<App>, query: ScanQuery) -> Result<Response, Error> {
     let left = query.limit.unwrap_or(usize::MAX);
-    let mut lines = Lines { app: Arc::clone(app), query, left, ended: false };
+    let mut lines = Lines { app: Arc::clone(app), query, left, items: 0, ended: false };
     let first = lines.step().await?;
     let stream = futures_util::stream::try_unfold((first, lines), async |(ready, mut lines)| {
         let chunk = match ready {
@@ -232,6 +270,8 @@ struct Lines {
     app: Arc<App>,
     query: ScanQuery,
     left: usize,
+    /// How many lines were made.
+    items: usize,
     ended: bool,
 }
 
@@ -244,21 +284,30 @@ impl Lines {
             let limit = self.left.min(LIMIT_MAX);
             let (page, permit) = read(&self.app, &self.query, limit, content).await?;
             self.left -= page.items.len().min(self.left);
+            self.items += page.items.len();
             self.ended = page.next.is_none();
             self.query.after.clone_from(&page.next);
-            let lines = self.app.work(content_bytes(&page), move || render(&page)).await?;
+            let (bytes, form) = (content_bytes(&page), self.query.form);
+            let lines = self.app.work(bytes, move || render(&page, form)).await?;
             if !lines.is_empty() {
                 return Ok(Some(text::with_fitting_permit(&self.app.answers, lines, permit)));
             }
         }
-        Ok(None)
+        // told once
+        std::mem::take(&mut self.query.end).then(|| end_line(self.items)).transpose()
     }
 }
 
-fn render(page: &Page) -> Result<Vec<u8>, Error> {
+fn end_line(items: usize) -> Result<Bytes, Error> {
+    let mut line = text::text(&EndLine { end: true, items }, 40)?;
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+fn render(page: &Page, form: ContentForm) -> Result<Vec<u8>, Error> {
     let mut lines = Vec::with_capacity(text_bytes(page));
     for (key, entry) in &page.items {
-        let envelope = Envelope::of_line(key, entry);
+        let envelope = Envelope::of_line(key, entry, form);
         envelope.write_line(&mut lines).map_err(|e| Error::internal(e.to_string()))?;
     }
     Ok(lines)

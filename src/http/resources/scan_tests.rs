@@ -11,11 +11,19 @@ fn parse(path: &str, query: &str) -> Result<ScanQuery, Error> {
 #[test]
 fn parameters_are_checked() {
     let plain = parse("/scan", "").unwrap();
-    assert!(plain.limit.is_none() && plain.after.is_none() && !plain.values);
+    assert!(plain.limit.is_none() && plain.after.is_none() && !plain.values && !plain.end);
+    assert!(parse("/scan", "end=true").unwrap().end);
     let full = parse("/scan/a", "limit=1000&values=true&after=YS9i").unwrap();
     assert_eq!((full.limit, full.values), (Some(1000), true));
     assert_eq!(full.after.unwrap().as_str(), "a/b");
-    for bad in ["limit=0", "limit=1001", "limit=x", "limit=+1", "limit=", "values=1", "values"] {
+    assert_eq!(plain.form, ContentForm::Readable);
+    assert_eq!(parse("/scan", "exact=true").unwrap().form, ContentForm::Exact);
+    for bad in
+        ["limit=0", "limit=1001", "limit=x", "limit=+1", "limit=", "values=1", "values", "end=1"]
+    {
+        assert!(matches!(parse("/scan", bad), Err(Error::BadRequest(_))), "{bad}");
+    }
+    for bad in ["exact", "exact=1", "exact=false"] {
         assert!(matches!(parse("/scan", bad), Err(Error::BadRequest(_))), "{bad}");
     }
     assert!(matches!(parse("/scan", "x=1"), Err(Error::UnknownField { .. })));

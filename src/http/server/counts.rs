@@ -14,8 +14,10 @@ use crate::telemetry::Metrics;
 /// The `route` label of a path without a resource.
 const NO_ROUTE: &str = "none";
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
-const STATUSES: [u16; 19] =
-    [200, 201, 206, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 429, 500, 501, 503];
+const STATUSES: [u16; 21] = [
+    200, 201, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 421, 429, 500,
+    501, 503,
+];
 const OTHER: &str = "other";
 
 /// The counters of all possible label sets. Each is fetched from the registry once, so that a

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::limits::Permit;
+use super::limits::BodyPermit;
 use crate::http::state::App;
 use crate::store::{Write, WriteError, Written};
 
@@ -17,7 +17,7 @@ use crate::store::{Write, WriteError, Written};
 pub(crate) fn submit(
     app: &Arc<App>,
     write: Write,
-    permit: Option<Permit>,
+    permit: Option<BodyPermit>,
 ) -> ToItsEnd<Result<Written, WriteError>> {
     let store = app.state.store.clone();
     to_its_end(app, async move {

@@ -1,7 +1,8 @@
 //! The front of the API: what all requests and answers have in common, of any resource.
 //!
-//! Adds request id and common headers, counts, logs, and catches panics. Leaves the answers of
-//! handlers as they are; the cause of a failure goes to the log and never to the client.
+//! Adds request id and common headers, says whether the connection goes on, counts, logs, and catches
+//! panics. Leaves the answers of handlers as they are; the cause of a failure goes to the log and
+//! never to the client.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -11,16 +12,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName,
+    HeaderValue, RETRY_AFTER,
 };
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{Method, Request, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::{Body as _, Incoming};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::connection::{ConnectionState, TrackedBody};
+use super::activity::{ConnectionState, TrackedAnswer, TrackedBody};
+use super::browsers::{self, Admission, Wall};
 use super::counts::{RequestCounts, template};
 use crate::clock::Clock;
 use crate::http::answer::error::{Error, Unavailable};
@@ -31,7 +34,10 @@ use crate::http::state::{App, State};
 const KVS_NODE: HeaderName = HeaderName::from_static("kvs-node");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
-const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+/// A proxy that compressed an answer would weaken its tag, and `If-Match` would never hold again.
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Answers the requests of all connections.
 pub(crate) struct Front {
@@ -39,16 +45,25 @@ pub(crate) struct Front {
     router: Router,
     node: HeaderValue,
     counts: RequestCounts,
+    wall: Wall,
+    /// How long an idle connection stays open, as clients are told.
+    keep_alive: HeaderValue,
     stop: CancellationToken,
 }
 
 impl Front {
-    pub(crate) fn new(state: State, stop: CancellationToken) -> Self {
+    /// `loopback`: whether it is reached at a loopback address only.
+    pub(crate) fn new(state: State, loopback: bool, stop: CancellationToken) -> Self {
         let node = state.me.id.to_string();
         let node = HeaderValue::from_str(&node).unwrap_or(HeaderValue::from_static("unknown"));
         let counts = RequestCounts::new(&state.metrics);
+        let wall = Wall::new(&state.config.http, loopback);
+        let seconds = state.config.limits.idle_timeout.as_secs();
+        let keep_alive = HeaderValue::from_str(&format!("timeout={seconds}"))
+            .unwrap_or(HeaderValue::from_static("timeout=1"));
         let app = Arc::new(App::new(state));
-        Self { router: resources::router(Arc::clone(&app)), app, node, counts, stop }
+        let router = resources::router(Arc::clone(&app));
+        Self { router, app, node, counts, wall, keep_alive, stop }
     }
 
     /// Answers one request.
@@ -56,7 +71,7 @@ impl Front {
         &self,
         request: Request<Incoming>,
         seen: &Arc<ConnectionState>,
-    ) -> Response {
+    ) -> Response<TrackedAnswer> {
         let began = self.app.state.clock.instant();
         seen.begin();
         let id = request_id(request.headers(), &self.app.state.clock);
@@ -64,7 +79,10 @@ impl Front {
         let method = request.method().clone();
         let debug = tracing::enabled!(tracing::Level::DEBUG);
         let path = if debug { request.uri().path().to_owned() } else { String::new() };
-        let mut response = self.dispatch(request, seen).await;
+        let admission = self.wall.admission(request.headers());
+        let expects_continue = request.headers().contains_key(EXPECT);
+        let (version, goes_on) = (request.version(), goes_on(request.version(), request.headers()));
+        let mut response = self.dispatch(request, &admission, seen).await;
         let status = response.status();
         if status.is_server_error() {
             log_failure(&response, &id, &method, route);
@@ -77,22 +95,38 @@ impl Front {
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         self.dress(response.headers_mut(), id);
-        seen.end();
-        response
+        admission.dress(response.headers_mut());
+        // HTTP/1.0 shows the end of a body of unknown length by the end of the connection
+        let ends = version < Version::HTTP_11 && response.body().size_hint().exact().is_none();
+        let goes_on = goes_on && !ends && seen.can_go_on(expects_continue).await;
+        self.tell_end(response.headers_mut(), goes_on && !seen.is_surplus());
+        // hyper would announce to HTTP/1.0 that an answer of a later version keeps the connection
+        *response.version_mut() = version;
+        response.map(|body| seen.send(body))
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, seen: &Arc<ConnectionState>) -> Response {
-        if self.stop.is_cancelled() {
-            let mut response = Error::from(Unavailable::ShuttingDown).into_response();
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return response;
-        }
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        admission: &Admission,
+        seen: &Arc<ConnectionState>,
+    ) -> Response {
         let request = request.map(|body| {
             if body.is_end_stream() {
                 return Body::empty();
             }
             Body::new(TrackedBody::new(body, Arc::clone(seen)))
         });
+        let (parts, body) = request.into_parts();
+        if let Err(error) =
+            self.admit(parts.uri.path(), seen).and_then(|()| self.wall.check(&parts))
+        {
+            return error.into_response();
+        }
+        if let Some(answer) = browsers::preflight(&parts, admission) {
+            return answer;
+        }
+        let request = Request::from_parts(parts, body);
         let mut router = self.router.clone();
         match AssertUnwindSafe(router.call(request)).catch_unwind().await {
             Ok(Ok(response)) => response,
@@ -101,6 +135,28 @@ impl Front {
                 match never {}
             }
             Err(panic) => Error::internal(panic_text(&*panic)).into_response(),
+        }
+    }
+
+    /// Refuses what this node cannot serve now, whatever it is. Health is answered in any case.
+    fn admit(&self, path: &str, seen: &ConnectionState) -> Result<(), Error> {
+        let is_health = path.starts_with("/health/");
+        if self.stop.is_cancelled() && is_health && path != "/health/live" {
+            return Err(Unavailable::ShuttingDown.into());
+        }
+        if seen.is_surplus() && !is_health {
+            return Err(Unavailable::Crowded.into());
+        }
+        Ok(())
+    }
+
+    /// Says whether the connection goes on, and for how long it may be idle.
+    fn tell_end(&self, headers: &mut HeaderMap, goes_on: bool) {
+        if goes_on && !self.stop.is_cancelled() {
+            headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+            headers.insert(KEEP_ALIVE, self.keep_alive.clone());
+        } else {
+            headers.insert(CONNECTION, CLOSE);
         }
     }
 
@@ -117,7 +173,10 @@ impl Front {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(CONNECTION, CLOSE);
+        if let Some(seconds) = error.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         self.dress(&mut headers, new_id(&self.app.state.clock));
         let mut bytes = format!("HTTP/1.1 {status}\r\n").into_bytes();
         for (name, value) in &headers {
@@ -130,6 +189,16 @@ impl Front {
         bytes.extend_from_slice(&body);
         bytes
     }
+}
+
+/// Whether the client expects to send further requests on the connection.
+fn goes_on(version: Version, headers: &HeaderMap) -> bool {
+    let has = |wanted: &str| {
+        let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let mut options = options.flat_map(|value| value.split(','));
+        options.any(|option| option.trim().eq_ignore_ascii_case(wanted))
+    };
+    !has("close") && (version >= Version::HTTP_11 || has("keep-alive"))
 }
 
 /// The client's id, so that it finds the request in both logs; a new one if the client's is missing
@@ -180,5 +249,20 @@ mod tests {
         assert!(given(b"abc-1") && given(&[b'x'; 128]));
         assert!(!given(b"") && !given(b"a b") && !given(b"\xff") && !given(&[b'x'; 129]));
         assert_eq!(request_id(&HeaderMap::new(), &clock).len(), 36);
+    }
+
+    #[test]
+    fn a_connection_goes_on_as_the_client_asks() {
+        let asks = |version, values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONNECTION, HeaderValue::from_static(value));
+            }
+            goes_on(version, &headers)
+        };
+        assert!(asks(Version::HTTP_11, &[]) && asks(Version::HTTP_11, &["keep-alive, te"]));
+        assert!(!asks(Version::HTTP_11, &["te, Close"]));
+        assert!(!asks(Version::HTTP_11, &["keep-alive", "close"]));
+        assert!(asks(Version::HTTP_10, &["Keep-Alive"]) && !asks(Version::HTTP_10, &[]));
     }
 }

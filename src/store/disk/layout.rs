@@ -28,6 +28,8 @@ pub const MEMBERS: &str = "members";
 pub const WATERMARK: &str = "judged";
 /// Meta entry: how many bytes the remembered requests take.
 pub const REQUESTS_BYTES: &str = "requests_bytes";
+/// Meta entry: wall time minus the steady time that requests are remembered by, in microseconds.
+pub const REQUESTS_DISTANCE: &str = "requests_distance";
 /// Meta entry: the epoch of the feed.
 pub const FEED_EPOCH: &str = "feed_epoch";
 
@@ -210,6 +212,12 @@ pub fn request_key(uuid: Uuid, key: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn request_time_key(at: Timestamp, uuid: Uuid, key: &[u8]) -> Vec<u8> {
     [&[REQUEST_TIMES], at.micros().to_be_bytes().as_slice(), uuid.as_bytes(), key].concat()
+}
+
+/// Where the requests that were accepted at `at` or later begin in the index by time of acceptance.
+#[must_use]
+pub fn request_times_from(at: Timestamp) -> Vec<u8> {
+    [[REQUEST_TIMES].as_slice(), &at.micros().to_be_bytes()].concat()
 }
 
 /// The first byte in `requests` of remembered requests.

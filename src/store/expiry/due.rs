@@ -43,7 +43,7 @@ impl DueChange {
 
     /// Nothing before `end` is due any more.
     pub fn sweep_to(&mut self, end: Timestamp) {
-        self.swept_to = Some(end);
+        self.swept_to = self.swept_to.max(Some(end));
     }
 
     /// An entry was added at `at`.
@@ -95,9 +95,15 @@ impl Shared {
         now.next()
     }
 
-    /// The end of the search for requests that are no longer remembered.
-    pub(super) fn requests_end(&self, now: Timestamp) -> Timestamp {
-        now.minus(self.idempotency_window).next()
+    /// The end of the search for requests that are no longer remembered at the steady time
+    /// `steady`.
+    pub(super) fn requests_end(&self, steady: Timestamp) -> Timestamp {
+        steady.minus(self.idempotency_window).next()
+    }
+
+    /// Nothing before this is due. Requests that were forgotten early are behind it, too.
+    pub(super) fn requests_begin(&self) -> Timestamp {
+        Timestamp::saturating(self.due.requests.load(Ordering::Relaxed))
     }
 
     /// At most `most` records that have expired by `now` and were not swept.
@@ -106,15 +112,34 @@ impl Shared {
         self.due_entries((Family::Expiry, &[]), from, Self::records_end(now), most)
     }
 
-    /// At most `most` requests whose window has ended by `now`.
+    /// At most `most` requests whose window has ended by the steady time `steady`.
     pub(super) fn due_requests(
         &self,
-        now: Timestamp,
+        steady: Timestamp,
         most: usize,
     ) -> Result<DueEntries, ReadError> {
         let from = self.due.requests.load(Ordering::Relaxed);
         let index = (Family::Requests, [layout::REQUEST_TIMES].as_slice());
-        self.due_entries(index, from, self.requests_end(now), most)
+        self.due_entries(index, from, self.requests_end(steady), most)
+    }
+
+    /// Visits the remembered requests that were accepted before `end`, from the oldest on: when,
+    /// and the rest of the entry in the index of times.
+    pub(in crate::store) fn visit_oldest_requests(
+        &self,
+        end: Timestamp,
+        visit: &mut dyn FnMut(Timestamp, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let from = layout::request_times_from(self.requests_begin());
+        let to = layout::request_times_from(end);
+        self.engine.scan(Family::Requests, &from, Some(&to), &mut |entry, _| match entry
+            .get(1..)
+            .and_then(layout::split_instant)
+        {
+            Some((at, rest)) => visit(at, rest),
+            None => ControlFlow::Continue(()),
+        })?;
+        Ok(())
     }
 
     /// Entries of `family` below `lead`, from the instant `from` to before `to`.
@@ -143,12 +168,14 @@ impl Shared {
 
     /// Whether a sweep has something to do.
     pub(super) fn is_due(&self) -> bool {
-        let now = self.now();
+        let wall = self.clock.now();
+        let now = self.expiry_clock.now(wall);
+        let steady = self.steady.read(&self.clock, wall).now;
         let begin = Timestamp::saturating(self.due.records.load(Ordering::Relaxed));
         let any = |due: Result<DueEntries, ReadError>| due.is_ok_and(|d| !d.entries.is_empty());
         now.since(begin) > BEGIN_AGAIN
             || any(self.due_records(now, 1))
-            || any(self.due_requests(now, 1))
+            || any(self.due_requests(steady, 1))
     }
 
     /// How many values have expired and were not swept; counts up to ten thousand.

@@ -100,10 +100,11 @@ pub(in crate::store) fn sweep(group: &mut Group<'_>, shared: &Shared) -> Result<
     let records_end = due.reached(Shared::records_end(now));
     swept.more = due.more;
     let expired = !due.entries.is_empty();
-    let due = shared.due_requests(now, SWEEP_MAX).map_err(WriteError::Failed)?;
+    let steady = group.steady();
+    let due = shared.due_requests(steady, SWEEP_MAX).map_err(WriteError::Failed)?;
     swept.requests = forget_requests(group, &due)?;
     swept.more |= due.more;
-    let requests_end = due.reached(shared.requests_end(now));
+    let requests_end = due.reached(shared.requests_end(steady)).max(shared.requests_begin());
     let mut effects = Effects::of(Effect::SweepTo { records: records_end, requests: requests_end });
     if expired {
         effects.push(Effect::AdvanceWatermark);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::model::{Condition, ContentType, Expected, Prefix, Tags, Timestamp, json};
+use crate::store::write::requests::{FORGOTTEN_MIN, KEPT_MIN};
 
 const SECOND: u64 = 1_000_000;
 
@@ -249,7 +250,7 @@ async fn a_named_request_is_done_once_and_answered_alike() {
         store.write(put("c", b"0")).await.unwrap();
         store.write(ask()).await.unwrap();
         // until its time is over
-        clock.set(START + 3600 * SECOND);
+        clock.pass(Duration::from_secs(3600));
         assert_eq!(store.sweep().await.unwrap().requests, 3);
         assert_eq!(entries(store, Family::Requests), 0);
         let again = store.write(named(put("a", b"1"), 5)).await.unwrap();
@@ -281,37 +282,172 @@ async fn requests_in_one_group_that_are_the_same_are_done_once() {
     .await;
 }
 
+/// Writes that fill the memory of requests, from number `first` on; returns the number of the first
+/// that was refused.
+async fn fill(store: &Store, first: u128) -> u128 {
+    let mut n = first;
+    loop {
+        match store.write(named(put("a", b"1"), n)).await {
+            Ok(_) => n += 1,
+            Err(WriteError::RequestsFull) => return n,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(n < first + 10_000, "no bound");
+    }
+}
+
+/// Whether the answer to the write of this number is remembered: the retry writes nothing.
+async fn remembers(store: &Store, n: u128) -> bool {
+    let now = store.head(&key("a")).await.unwrap().unwrap().version;
+    let again = store.write(named(put("a", b"1"), n)).await.unwrap();
+    again.header.version <= now
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_of_requests_is_bounded_and_refuses_only_those_that_want_to_be_remembered() {
+async fn a_full_memory_of_requests_forgets_the_oldest_beyond_ten_minutes_and_no_others() {
     on_both(|opened, clock| async move {
         let store = &opened.store;
-        let mut n = 0;
-        loop {
-            n += 1;
-            let read = vec![Operation::Get(key("a"))];
-            store.write(put("a", &vec![1; 60_000])).await.unwrap();
-            let txn = Txn {
-                compare: Vec::new(),
-                success: read,
-                failure: Vec::new(),
-                uuid: Some(Uuid::from_u128(n)),
-                content_bytes_max: 1 << 20,
-            };
-            match store.txn(txn).await {
-                Ok(_) => assert!(n < 30),
-                Err(WriteError::RequestsFull) => break,
-                Err(error) => panic!("{error}"),
-            }
+        let first_refused = fill(store, 1).await;
+        assert!(first_refused > 1000);
+        assert!(remembers(store, 1).await, "a full memory keeps its answers");
+        store.write(put("b", b"1")).await.expect("no uuid, no memory");
+        // not yet ten minutes old
+        clock.pass(KEPT_MIN / 2);
+        let full = store.write(named(put("b", b"2"), first_refused)).await;
+        assert!(matches!(full, Err(WriteError::RequestsFull)), "{full:?}");
+        clock.pass(KEPT_MIN);
+        store.write(named(put("b", b"2"), first_refused)).await.expect("room was made");
+        // the oldest went, and no more than make room for a while
+        let (first_kept, last) = (FORGOTTEN_MIN + 1, first_refused - 1);
+        for n in [u128::from(first_kept), last] {
+            assert!(remembers(store, n).await, "{n}");
         }
-        assert!(n > 10);
-        store.write(put("b", b"1")).await.unwrap();
-        clock.set(START + 3600 * SECOND);
-        store.sweep().await.unwrap();
+        assert!(!remembers(store, u128::from(FORGOTTEN_MIN)).await);
+        let bytes = store.shared.requests_bytes.load(Ordering::Relaxed);
+        assert!(bytes <= settings().idempotency_bytes_max);
+        clock.pass(Duration::from_secs(3600));
+        while store.sweep().await.unwrap().more {}
         assert_eq!(store.shared.requests_bytes.load(Ordering::Relaxed), 0);
-        store.write(named(put("b", b"2"), 1)).await.unwrap();
+        assert_eq!(entries(store, Family::Requests), 0);
         opened.close();
     })
     .await;
+}
+
+/// Jobs of one group make room one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_one_group_make_room_for_each_other() {
+    on_both(|opened, clock| async move {
+        let store = &opened.store;
+        let first = fill(store, 1).await;
+        clock.pass(KEPT_MIN + Duration::from_secs(1));
+        let all = (0..600).map(|n| {
+            let (store, write) = (store.clone(), named(put("b", b"1"), first + n));
+            tokio::spawn(async move { store.write(write).await.unwrap() })
+        });
+        for one in all.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+        let bytes = store.shared.requests_bytes.load(Ordering::Relaxed);
+        assert!(bytes <= settings().idempotency_bytes_max);
+        clock.pass(Duration::from_secs(3600));
+        while store.sweep().await.unwrap().more {}
+        assert_eq!(store.shared.requests_bytes.load(Ordering::Relaxed), 0, "the sum is right");
+        opened.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_can_never_be_remembered_forgets_no_others() {
+    on_both(|opened, clock| async move {
+        let store = &opened.store;
+        store.write(named(put("a", b"1"), 1)).await.unwrap();
+        clock.pass(KEPT_MIN + Duration::from_secs(1));
+        let long = |n: usize| format!("{n:04}{}", "x".repeat(1000));
+        let success = (0..600).map(|n| puts(&long(n), b"1")).collect();
+        let uuid = Some(Uuid::from_u128(2));
+        let much = Txn { uuid, ..txn(vec![], success, vec![]) };
+        let full = store.txn(much).await;
+        assert!(matches!(full, Err(WriteError::RequestsFull)), "{full:?}");
+        assert!(remembers(store, 1).await);
+        opened.close();
+    })
+    .await;
+}
+
+/// What a transaction read is not remembered with its answer, and read again by its version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_transaction_shows_what_it_read_as_long_as_that_is_kept() {
+    on_both(|opened, _| async move {
+        let store = &opened.store;
+        let large = vec![7; 60_000];
+        store.write(put("large", &large)).await.unwrap();
+        store.write(put("small", b"7")).await.unwrap();
+        let ask = |n: u128| Txn {
+            uuid: Some(Uuid::from_u128(n)),
+            ..txn(vec![], vec![gets("large"), gets("small"), gets("none")], vec![])
+        };
+        let first = store.txn(ask(1)).await.unwrap();
+        let (alone, mut all) = (store.shared.requests_bytes.load(Ordering::Relaxed), 1);
+        assert!(alone < 2000, "{alone} bytes for an answer of 60 kB");
+        while all < 30 {
+            all += 1;
+            store.txn(ask(all)).await.expect("large answers do not fill the memory");
+        }
+        assert_eq!(store.txn(ask(1)).await.unwrap(), first);
+        // three revisions are kept
+        for n in 0..3 {
+            store.write(put("large", &[n; 100])).await.unwrap();
+            store.write(put("small", &[n])).await.unwrap();
+            assert_eq!(store.txn(ask(1)).await.unwrap(), first);
+        }
+        let mut little = ask(1);
+        little.content_bytes_max = 1000;
+        let refused = store.txn(little.clone()).await;
+        assert!(matches!(refused, Err(WriteError::ContentTooLarge)), "{refused:?}");
+        store.write(put("large", b"")).await.unwrap();
+        store.write(put("small", b"")).await.unwrap();
+        let again = store.txn(little).await.unwrap();
+        let OperationResult::Got(Some(gone)) = &again.results[0] else { panic!("{again:?}") };
+        let OperationResult::Got(Some(was)) = &first.results[0] else { panic!("{first:?}") };
+        assert_eq!((&gone.header, &gone.body), (&was.header, &None), "no longer kept");
+        assert_eq!(again.results[1..], first.results[1..], "little content is remembered");
+        opened.close();
+    })
+    .await;
+}
+
+/// The wall clock was wrong when a request came, and is set right: not a second has passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn setting_the_clock_forgets_no_request_and_keeps_none_for_ever() {
+    const YEAR: u64 = 365 * 24 * 3600 * SECOND;
+    let settings = settings();
+    for (wrong, right) in [(5 * SECOND, START), (START + 70 * YEAR, START)] {
+        let (engine, clock) = (Arc::new(Memory::default()), crate::clock::Fixed::new(wrong, 1));
+        let opened = Opened::with(engine.clone(), &clock, &settings);
+        let store = &opened.store;
+        let ask = || named(put("a", b"1"), 5);
+        let first = store.write(ask()).await.unwrap();
+        store.write(put("a", b"2")).await.unwrap();
+        clock.set(right);
+        assert_eq!(store.write(ask()).await.unwrap(), first);
+        assert_eq!(store.sweep().await.unwrap().requests, 0);
+        opened.close();
+        // after a restart, too, and where the clock is set back while the node is down
+        clock.pass(Duration::from_secs(60));
+        let opened = Opened::with(engine.clone(), &clock, &settings);
+        assert_eq!(opened.store.write(ask()).await.unwrap(), first);
+        opened.close();
+        clock.set(right - 3600 * SECOND);
+        let opened = Opened::with(engine.clone(), &clock, &settings);
+        assert_eq!(opened.store.write(ask()).await.unwrap(), first);
+        assert_eq!(value(&opened.store, "a").await.unwrap(), b"2");
+        clock.pass(settings.idempotency_window);
+        let swept = opened.store.sweep().await.unwrap();
+        assert_eq!(swept.requests, 1, "its time is over once it has passed");
+        opened.close();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,7 +455,7 @@ async fn a_name_that_is_used_again_after_its_time_leaves_nothing_of_the_first_re
     on_both(|opened, clock| async move {
         let store = &opened.store;
         store.write(named(put("a", b"1"), 1)).await.unwrap();
-        clock.set(START + 3600 * SECOND);
+        clock.pass(Duration::from_secs(3600));
         store.write(named(put("a", b"2"), 1)).await.unwrap();
         // an answer, and when it was given
         assert_eq!(entries(store, Family::Requests), 2);

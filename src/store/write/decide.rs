@@ -113,7 +113,7 @@ pub(super) fn txn(
     let mut effects = Effects::default();
     if let Some(id) = id {
         if let Some(answer) = requests::recall(view, id, &[])? {
-            return Ok((Some(replay(answer, txn.content_bytes_max)?), effects));
+            return Ok((Some(requests::replay(view, txn, answer)?), effects));
         }
         if txn.compare.iter().any(|(_, condition)| condition.expects(id.uuid())) {
             return Err(WriteError::OtherRequest);
@@ -138,21 +138,10 @@ pub(super) fn txn(
     }
     if let Some(id) = id {
         let parts = keys.iter().map(|key| (key.as_bytes(), RememberedAnswer::PartOfTxn));
-        let whole = ([].as_slice(), RememberedAnswer::Txn(done.clone()));
+        let whole = ([].as_slice(), RememberedAnswer::of_txn(&done));
         requests::remember(view, id, parts.chain([whole]).collect(), &mut effects)?;
     }
     Ok((Some(done), effects))
-}
-
-/// The remembered answer of a transaction, for a retry that takes `content_bytes_max` of content.
-fn replay(answer: RememberedAnswer, content_bytes_max: usize) -> Result<TxnDone, WriteError> {
-    match answer {
-        RememberedAnswer::Txn(done) if done.content_bytes() > content_bytes_max => {
-            Err(WriteError::ContentTooLarge)
-        }
-        RememberedAnswer::Txn(done) => Ok(done),
-        RememberedAnswer::Written(_) | RememberedAnswer::PartOfTxn => Err(WriteError::OtherRequest),
-    }
 }
 
 /// Decides the operations of a transaction in their order: what each gives, and all that they
@@ -200,6 +189,7 @@ fn operate(
         places.insert(key, writes.len());
         writes.push(write);
     }
+    assert_eq!(results.len(), operations.len(), "each operation has one result");
     Ok((writes, results))
 }
 

@@ -31,6 +31,9 @@ pub(in crate::store) enum Effect {
     DropRequest { slot: RequestSlot },
     /// The index of times loses an entry.
     DropRequestTime { slot: RequestSlot, accepted_at: Timestamp },
+    /// So many requests are forgotten before their window ended; none is left that was accepted
+    /// before this time.
+    ForgetEarly { count: u64, to: Timestamp },
     /// How many bytes all remembered requests take now.
     SetRequestsBytes(u64),
     /// A meta entry is written.
@@ -62,6 +65,11 @@ impl Effects {
 
     pub fn push(&mut self, effect: Effect) {
         self.0.push(effect);
+    }
+
+    /// Adds all of `others`, to be applied after those before.
+    pub fn append(&mut self, others: Self) {
+        self.0.extend(others.0);
     }
 
     /// Adds a change to the feed. `body` is the value, where the feed is to carry it.

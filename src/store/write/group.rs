@@ -12,7 +12,7 @@ use super::view::{CurrentEntry, Entries, Leaf, View};
 use crate::model::{Key, Timestamp};
 use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
-use crate::store::expiry::DueChange;
+use crate::store::expiry::{DueChange, SteadyReading};
 use crate::store::feed::{Announcement, WindowChange};
 use crate::store::{ReadError, Shared, WriteError};
 
@@ -38,6 +38,10 @@ pub(in crate::store) struct Durable {
     pub feed: WindowChange,
     /// How many bytes the remembered requests take, where that changed.
     pub requests_bytes: Option<u64>,
+    /// How many requests were forgotten before their window ended.
+    pub forgotten: u64,
+    /// The distance from steady to wall time, where it was written.
+    pub distance: Option<i64>,
     pub due_records: DueChange,
     pub due_requests: DueChange,
     /// The watermark, where it was advanced.
@@ -55,6 +59,7 @@ pub(in crate::store) struct Group<'a> {
     entries: Entries,
     wall: Timestamp,
     now: Timestamp,
+    steady: SteadyReading,
     announcements: Vec<Announcement>,
     follows: Durable,
     advance_watermark: bool,
@@ -74,6 +79,7 @@ impl<'a> Group<'a> {
             entries: Entries::default(),
             wall,
             now: shared.expiry_clock.now(wall),
+            steady: shared.steady.read(&shared.clock, wall),
             announcements: Vec::new(),
             follows: Durable::default(),
             advance_watermark: shared.expiry_clock.must_persist(),
@@ -96,6 +102,7 @@ impl<'a> Group<'a> {
             rules: self.rules,
             wall: self.wall,
             now: self.now,
+            steady: self.steady.now,
             requests_bytes,
         };
         let (answer, effects) = decide(&mut view)?;
@@ -108,6 +115,11 @@ impl<'a> Group<'a> {
     /// The time that expiry is judged by.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// The time that requests are remembered by.
+    pub fn steady(&self) -> Timestamp {
+        self.steady.now
     }
 
     fn requests_bytes(&self) -> u64 {
@@ -148,6 +160,11 @@ impl<'a> Group<'a> {
             Effect::DropRequestTime { slot, accepted_at } => {
                 let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
                 self.delete(Family::Requests, &at)
+            }
+            Effect::ForgetEarly { count, to } => {
+                self.follows.forgotten += count;
+                self.follows.due_requests.sweep_to(to);
+                Ok(())
             }
             Effect::SetRequestsBytes(bytes) => {
                 self.follows.requests_bytes = Some(bytes);
@@ -222,7 +239,12 @@ impl<'a> Group<'a> {
 
     /// Whether there is anything to commit.
     pub(super) fn has_changes(&self) -> bool {
-        self.changed || self.advances_watermark()
+        self.changed || self.advances_watermark() || self.keeps_distance()
+    }
+
+    /// Whether a restart would misjudge the age of remembered requests.
+    fn keeps_distance(&self) -> bool {
+        self.requests_bytes() > 0 && self.shared.steady.must_keep(self.steady)
     }
 
     fn advances_watermark(&self) -> bool {
@@ -266,12 +288,18 @@ impl<'a> Group<'a> {
         Ok(self.follows)
     }
 
-    /// Writes what belongs to the group as a whole: the feed, the watermark, the sum of requests. A
-    /// failure spoils the group.
+    /// Writes what belongs to the group as a whole: the feed, the watermark, the sum of requests
+    /// and their clock. A failure spoils the group.
     fn close(&mut self) -> Result<(), WriteError> {
         if let Some(bytes) = self.follows.requests_bytes {
             let value = layout::encode_meta(&bytes);
             self.put(Family::Meta, layout::REQUESTS_BYTES.as_bytes(), &value)?;
+        }
+        if self.keeps_distance() {
+            let distance = self.steady.distance();
+            self.follows.distance = Some(distance);
+            let value = layout::encode_meta(&distance);
+            self.put(Family::Meta, layout::REQUESTS_DISTANCE.as_bytes(), &value)?;
         }
         if self.advances_watermark() {
             self.follows.watermark = Some(self.now);

@@ -65,6 +65,8 @@ pub(in crate::store) struct View<'g> {
     pub(super) wall: Timestamp,
     /// The time that expiry is judged by.
     pub(in crate::store) now: Timestamp,
+    /// The time that requests are remembered by.
+    pub(super) steady: Timestamp,
     /// How many bytes the remembered requests take, this group's included.
     pub(super) requests_bytes: u64,
 }

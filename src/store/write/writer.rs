@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::effects::{Effect, Effects};
 use super::group::{CommitError, Durable, Group, RecordDelta};
 use super::job::{Answer, Decided, Job};
+use super::requests::EarlyForgetting;
 use super::{Rules, decide, merge};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
@@ -60,6 +61,7 @@ pub struct Writer {
     /// How much was written since the writer last looked at the disk.
     unlooked_bytes: usize,
     looked_at: Option<Instant>,
+    early_forgetting: EarlyForgetting,
 }
 
 impl Writer {
@@ -69,8 +71,10 @@ impl Writer {
         metrics: Arc<Metrics>,
         settings: &Settings,
     ) -> Self {
-        let rules = Rules::of(settings);
-        let writer = Self { shared, queue, metrics, rules, unlooked_bytes: 0, looked_at: None };
+        let (rules, early_forgetting) = (Rules::of(settings), EarlyForgetting::default());
+        let (unlooked_bytes, looked_at) = (0, None);
+        let writer =
+            Self { shared, queue, metrics, rules, unlooked_bytes, looked_at, early_forgetting };
         writer.count_records();
         writer
     }
@@ -147,9 +151,11 @@ impl Writer {
 
     /// Brings memory to what was committed, then answers. After an error nobody knows what the disk
     /// holds until the store is opened again.
-    fn publish(&self, group: Committed) -> Result<(), ReadError> {
+    fn publish(&mut self, group: Committed) -> Result<(), ReadError> {
         let result = group.result.and_then(|durable| {
             self.shared.follow(&durable);
+            let now = self.shared.clock.instant();
+            self.early_forgetting.note(durable.forgotten, now, &self.metrics);
             self.follow_digest(durable.deltas).map_err(CommitError::Unknown)?;
             self.shared.feed.publish(durable.feed);
             Ok(())

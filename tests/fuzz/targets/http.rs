@@ -281,7 +281,8 @@ impl Node {
             assert_eq!((&item["key"], &item["uuid"]), (&json!(key), &json!(held.uuid)));
             assert_eq!(item["size"], held.body.len());
         }
-        let request = Request::get("/scan?values=true").header("accept", "application/x-ndjson");
+        let lines = "/scan?values=true&exact=true";
+        let request = Request::get(lines).header("accept", "application/x-ndjson");
         let answer = self.send(request.body(Body::empty()).expect("sane")).await;
         let lines: Vec<&[u8]> = answer.body.split_inclusive(|b| *b == b'\n').collect();
         assert_eq!(lines.len(), self.map.len());
@@ -593,8 +594,7 @@ async fn part(script: &mut Script<'_>, node: &Node, key: &str, held: Option<&Hel
         1 => (format!("bytes={first}-"), first..size),
         _ => (format!("bytes=-{first}"), size.saturating_sub(first)..size),
     };
-    let whole = (range.contains(&format!("{first}-{last}")) && last < first)
-        || (range.starts_with("bytes=-") && first > 0 && size == 0);
+    let whole = (range.contains(&format!("{first}-{last}")) && last < first) || size == 0;
     let request = Request::get(format!("/kv/{}", escaped(key))).header("range", &range);
     let answer = node.send(request.body(Body::empty()).expect("sane")).await;
     let Some(held) = held else {
@@ -655,6 +655,23 @@ fn operations(script: &mut Script<'_>, map: &BTreeMap<String, Held>) -> (Vec<Val
     (list, meant)
 }
 
+/// Whether the answer to a transaction is the first one again. Content that the node no longer
+/// keeps is left out.
+fn repeats(answer: &[u8], first: &[u8]) -> bool {
+    let read = |text: &[u8]| serde_json::from_slice::<Value>(text).expect("JSON");
+    let (answer, mut first) = (read(answer), read(first));
+    let again = answer["results"].as_array().into_iter().flatten();
+    let firsts = first["results"].as_array_mut().into_iter().flatten();
+    for (again, first) in again.zip(firsts) {
+        if again["get"]["omitted"] == true {
+            let first = first["get"].as_object_mut().expect("it read something then");
+            first.retain(|name, _| !name.starts_with("data"));
+            first.insert("omitted".to_owned(), true.into());
+        }
+    }
+    answer == first
+}
+
 async fn transaction(script: &mut Script<'_>, node: &mut Node) {
     let (mut compare, mut failed) = (Vec::new(), Vec::new());
     for at in 0..script.byte() % 3 {
@@ -683,7 +700,8 @@ async fn transaction(script: &mut Script<'_>, node: &mut Node) {
         if let Some(first) = node.names.get(&(String::new(), name.to_owned())) {
             assert!(!answer.changed);
             if first.request.as_ref() == Some(&body) {
-                assert_eq!((answer.status, &answer.body), (first.status, &first.body));
+                assert_eq!(answer.status, first.status);
+                assert!(repeats(&answer.body, &first.body), "{:?}", answer.body);
             } else {
                 assert_eq!(answer.code(), "idempotency_mismatch");
             }
@@ -818,7 +836,7 @@ async fn read(script: &mut Script<'_>, node: &Node, key: &str, held: Option<&Hel
         assert_eq!(answer.status.as_u16(), expected);
         return;
     }
-    let answer = node.get(key, "?format=envelope").await;
+    let answer = node.get(key, "?format=envelope&exact=true").await;
     assert_eq!(answer.status.is_success(), held.is_some());
     let Some(held) = held else { return };
     let mut line = answer.body.to_vec();

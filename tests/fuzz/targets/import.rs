@@ -4,7 +4,7 @@ use std::io::BufReader;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use kvs::cli::lines::{Line, Lines};
+use kvs::cli::lines::{Lifetime, Line, Lines};
 use kvs::model::{ContentType, Key, Timestamp};
 use serde_json::Value;
 
@@ -61,7 +61,11 @@ fn parse(bytes: &[u8]) {
         let type_given = members.get("content_type").and_then(Value::as_str);
         assert!(type_given.is_none_or(|given| given == line.content_type.as_str()));
         let expires_at = members.get("expires_at").and_then(Value::as_str);
-        assert_eq!(expires_at.and_then(Timestamp::from_rfc3339), line.expires_at);
+        let until = match line.life {
+            Lifetime::Until(at) => Some(at),
+            Lifetime::Endless | Lifetime::Ttl(_) => None,
+        };
+        assert_eq!(expires_at.and_then(Timestamp::from_rfc3339), until);
     }
     // An export of the record reads back as the same record.
     let mut envelope = serde_json::json!({
@@ -70,8 +74,10 @@ fn parse(bytes: &[u8]) {
         "data_base64": BASE64_STANDARD.encode(&line.value),
         "parent": null,
     });
-    if let Some(at) = line.expires_at {
-        envelope["expires_at"] = at.rfc3339().into();
+    match line.life {
+        Lifetime::Endless => {}
+        Lifetime::Until(at) => envelope["expires_at"] = at.rfc3339().into(),
+        Lifetime::Ttl(ttl) => envelope["ttl"] = ttl.to_string().into(),
     }
     assert_eq!(Line::parse(envelope.to_string().as_bytes()), Ok(line));
 }
@@ -93,11 +99,25 @@ fn is_sane(line: &[u8]) -> bool {
         Some(_) => text("expires_at").is_some_and(|at| Timestamp::from_rfc3339(at).is_some()),
     };
     let base64 = text("data_base64").is_some_and(|text| BASE64_STANDARD.decode(text).is_ok());
+    const MEMBERS: [&str; 11] = [
+        "key",
+        "data",
+        "data_base64",
+        "content_type",
+        "expires_at",
+        "uuid",
+        "timestamp",
+        "origin",
+        "origin_joined_at",
+        "parent",
+        "size",
+    ];
+    let known = members.keys().all(|name| MEMBERS.contains(&name.as_str()));
     let valued = match (members.contains_key("data"), given("data_base64")) {
         (false, Some(_)) => base64,
         (data, given) => data && given.is_none(),
     };
-    text("key").is_some_and(|key| Key::parse(key).is_ok()) && typed && expiring && valued
+    known && text("key").is_some_and(|key| Key::parse(key).is_ok()) && typed && expiring && valued
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -108,6 +128,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "content_type":"text/plain","data_base64":"aGk="}"#,
         r#"{"key":"k","data":1,"expires_at":"2030-01-01T00:00:00Z"}"#,
         r#"{"key":"k","data":1,"expires_at":"tomorrow"}"#,
+        r#"{"key":"k","data":1,"ttl":"15m"}"#,
+        r#"{"key":"k","data":1,"ttl":90}"#,
+        r#"{"key":"k","data":1,"tll":"1s"}"#,
         r#"{"key":"a//b","data":1}"#,
         r#"{"key":"k","data":1,"data":2}"#,
         r#"{"key":"k","data_base64":"a"}"#,

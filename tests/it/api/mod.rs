@@ -1,6 +1,7 @@
 //! The HTTP API from outside: one file for each part of the API, mostly on one node.
 
 mod conditions;
+mod connections;
 mod general;
 mod history;
 mod keys;

@@ -289,7 +289,36 @@ async fn after_the_window_an_id_may_be_used_again() {
     assert_eq!(client.get("/kv/k").await.text(), "two");
 }
 
-/// With a full memory the node keeps its ids and refuses new ones; requests without one still work.
+/// What transactions read fills no memory: seventeen answers of 15 MiB were once too much.
+#[tokio::test]
+async fn transactions_that_read_a_lot_are_remembered_without_it() {
+    let node = Site::alone().set("limits.idempotency_bytes_max", 1 << 20).node("n1", &[]).await;
+    let client = &node.client;
+    client.put("/kv/large", vec![b'x'; 1 << 20]).await.expect(201);
+    let read = json!({ "success": [{ "get": { "key": "large" } }] });
+    let txn = |number| Named::new(number, Method::POST, "/txn", &read);
+    let first = txn(1).send(client).await.expect(200);
+    for number in 2..18 {
+        txn(number).send(client).await.expect(200);
+    }
+    // the node still keeps that version in its history, and reads it again
+    client.put("/kv/large", "small").await.expect(200);
+    same(&first, &txn(1).send(client).await);
+    for n in 0..8 {
+        client.put("/kv/large", n.to_string()).await.expect(200);
+    }
+    let again = txn(1).send(client).await.expect(200).json();
+    let (again, was) = (&again["results"][0]["get"], &first.json()["results"][0]["get"]);
+    assert_eq!(again["omitted"], json!(true), "it is no longer kept");
+    assert!(again.get("data_base64").is_none());
+    for member in ["uuid", "timestamp", "size", "content_type"] {
+        assert_eq!(again[member], was[member], "{member}");
+    }
+    assert_eq!(client.get("/kv/large").await.text(), "7");
+}
+
+/// A full memory keeps the ids of the last ten minutes and refuses new ones; requests without one
+/// still work.
 #[tokio::test]
 async fn the_memory_of_requests_is_bounded_and_full_memory_forgets_nothing() {
     let site = Site::alone().set("limits.idempotency_bytes_max", 1 << 20);

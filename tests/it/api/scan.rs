@@ -134,22 +134,42 @@ async fn content_comes_on_request_and_bounds_the_page() {
 }
 
 #[tokio::test]
-async fn lines_hold_one_envelope_each_and_lose_no_byte() {
+async fn lines_end_with_their_number_if_they_are_asked_to() {
+    let node = Site::alone().node("n1", &[]).await;
+    let client = &node.client;
+    assert_eq!(lines(client, "/scan?end=true").await, [json!({ "end": true, "items": 0 })]);
+    for n in 0..5 {
+        client.put(&format!("/kv/{n}"), "x").await.expect(201);
+    }
+    for (path, items) in [("/scan?end=true", 5), ("/scan?end=true&values=true&limit=3", 3)] {
+        let lines = lines(client, path).await;
+        assert_eq!(lines.len(), items + 1, "{path}");
+        assert_eq!(lines[items], json!({ "end": true, "items": items }));
+    }
+    assert_eq!(lines(client, "/scan").await.len(), 5);
+    client.get("/scan?end=true").await.refused(400, "bad_request");
+    client.get("/scan?end=false").await.refused(400, "bad_request");
+}
+
+#[tokio::test]
+async fn lines_hold_one_envelope_each_and_exact_ones_lose_no_byte() {
     let node = Site::alone().node("n1", &[]).await;
     let client = &node.client;
     let values = ["[1, 2]", "[1,\n2]", "\r[1]", "{\"a\":\"\\n\"}", "1\n", "null"];
     for (n, value) in values.iter().enumerate() {
         client.put_json(&format!("/kv/{n}"), *value).await.expect(201);
     }
-    let lines = lines(client, "/scan?values=true").await;
-    assert_eq!(lines.len(), values.len());
-    for (line, value) in lines.iter().zip(values) {
+    let readable = lines(client, "/scan?values=true").await;
+    let exact = lines(client, "/scan?values=true&exact=true").await;
+    assert_eq!((readable.len(), exact.len()), (values.len(), values.len()));
+    for ((line, exact), value) in readable.iter().zip(&exact).zip(values) {
         let encoded = BASE64_STANDARD.encode(value);
         let survives = value.trim() == value && !value.contains(['\n', '\r']);
         let data: Value = serde_json::from_str(value).expect("JSON");
+        assert_eq!((line.get("data"), line.get("data_base64")), (Some(&data), None), "{value:?}");
         let (data, encoded) = if survives { (Some(data), None) } else { (None, Some(encoded)) };
-        assert_eq!(line.get("data"), data.as_ref(), "{value:?}");
-        assert_eq!(line.get("data_base64"), encoded.map(Value::String).as_ref());
+        assert_eq!(exact.get("data"), data.as_ref(), "{value:?}");
+        assert_eq!(exact.get("data_base64"), encoded.map(Value::String).as_ref());
     }
     // without `Accept` for lines the answer is a page
     for accept in ["*/*", "application/json", "application/x-ndjson;q=0"] {

@@ -47,13 +47,15 @@ async fn values_from_empty_to_16_mib_come_back_byte_for_byte() {
     for (number, size) in [0, 1, 4095, 4096, 4097, 65_536, VALUE_BYTES_MAX].into_iter().enumerate()
     {
         let (path, value) = (format!("/kv/v/{number}"), noise(size, 1));
-        node.client.put(&path, value.clone()).await.expect(201);
+        // an empty value needs a type
+        let typed = [("content-type", "application/octet-stream")];
+        node.client.send(Method::PUT, &path, &typed, value.clone()).await.expect(201);
         let read = node.client.get(&path).await.expect(200);
         assert!(read.body == value, "{size} bytes");
         assert_eq!(read.header("content-length"), Some(size.to_string().as_str()));
         // replaced by another value of this size, then by a small one
         let other = noise(size, 2);
-        node.client.put(&path, other.clone()).await.expect(200);
+        node.client.send(Method::PUT, &path, &typed, other.clone()).await.expect(200);
         assert!(node.client.get(&path).await.body == other);
         node.client.put(&path, "small").await.expect(200);
         assert_eq!(node.client.get(&path).await.text(), "small");
@@ -203,7 +205,7 @@ async fn a_value_has_the_headers_of_the_contract() {
             ("kvs-origin", node.id.as_str()),
             ("x-content-type-options", "nosniff"),
             ("content-security-policy", "sandbox"),
-            ("cache-control", "no-cache"),
+            ("cache-control", "no-cache, no-transform"),
         ] {
             assert_eq!(read.header(name), Some(value), "{name}");
         }
@@ -271,10 +273,11 @@ async fn an_envelope_shows_every_field_and_loses_no_byte() {
         joined = joined,
     );
     assert_eq!(shown, expected);
-    // a value that is no JSON, or would change as JSON, comes in base64
+    // a value that is no JSON comes in base64
     for (content_type, value, data) in [
-        ("application/json", " 1", None),
-        ("application/json", "1\n", None),
+        ("application/json", " 1", Some("1")),
+        ("application/json", "1\n", Some("1")),
+        ("application/json", "{\n  \"a\": 1\n}\n", Some("{\n  \"a\": 1\n}")),
         ("application/json", "{\"a\":1,\"a\":2}", None),
         ("application/json", "{", None),
         ("application/json", "", None),
@@ -294,8 +297,31 @@ async fn an_envelope_shows_every_field_and_loses_no_byte() {
                 assert_eq!(envelope["data_base64"], Value::String(encoded));
             }
         }
-        let both = (envelope.get("data").is_some(), envelope.get("data_base64").is_some());
-        assert_eq!(both, (data.is_some(), data.is_none()));
+        let both = |envelope: &Value| {
+            (envelope.get("data").is_some(), envelope.get("data_base64").is_some())
+        };
+        assert_eq!(both(&envelope), (data.is_some(), data.is_none()));
+        // exact content gives every byte back, here and wherever else the value is shown
+        let is_exact = data == Some(value);
+        let same = client.get("/kv/e?format=envelope&exact=true").await.expect(200).json();
+        let page = client.get("/scan/?values=true&exact=true").await.expect(200).json();
+        let history = client.get("/history/e?exact=true&limit=1").await.expect(200).json();
+        let read = json!({ "success": [{ "get": { "key": "e" } }] });
+        let read = client.post_json("/txn?exact=true", &read).await.expect(200).json();
+        let swap = json!({ "expected": { "absent": true }, "data": 1 });
+        let refused = client.post_json("/cas/e?exact=true", &swap).await.expect(412).json();
+        let absent = [("if-none-match", "*")];
+        let put = client.send(Method::PUT, "/kv/e?exact=true", &absent, "x").await.expect(412);
+        for exact in [
+            &same,
+            &page["items"][0],
+            &history["revisions"][0],
+            &read["results"][0]["get"],
+            &refused["current"],
+            &put.json()["current"],
+        ] {
+            assert_eq!(both(exact), (is_exact, !is_exact), "{exact}");
+        }
         assert_eq!(envelope["size"].as_u64(), Some(value.len() as u64));
     }
     client.get("/kv/e?format=full").await.refused(400, "bad_request");
@@ -351,14 +377,12 @@ async fn ranges_are_served_as_the_standard_says() {
         let refused = refused.refused(416, "range_not_satisfiable");
         assert_eq!(refused.header("content-range"), Some("bytes */10"), "{range}");
     }
-    client.put("/kv/empty", "").await.expect(201);
-    let read = client.send(Method::GET, "/kv/empty", &[("range", "bytes=0-")], "").await;
-    assert_eq!(
-        read.refused(416, "range_not_satisfiable").header("content-range"),
-        Some("bytes */0")
-    );
-    let last = client.send(Method::GET, "/kv/empty", &[("range", "bytes=-5")], "").await;
-    assert_eq!((last.status, last.body.len()), (200, 0));
+    client.put_json("/kv/empty", "").await.expect(201);
+    for range in ["bytes=0-9", "bytes=0-", "bytes=5-", "bytes=-5"] {
+        let read = client.send(Method::GET, "/kv/empty", &[("range", range)], "").await;
+        assert_eq!((read.status, read.body.len()), (200, 0), "{range}");
+        assert!(read.header("content-range").is_none());
+    }
     // no ranges for HEAD, an envelope or an absent key
     for range in ["bytes=0-0", "bytes=99-"] {
         let head = client.send(Method::HEAD, "/kv/k", &[("range", range)], "").await.expect(200);
@@ -402,6 +426,39 @@ async fn ranges_and_conditions_go_together() {
     ask("bytes=99-", "if-match", &old).await.refused(412, "precondition_failed");
     assert_eq!(ask("bytes=2-3", "if-match", &tag).await.expect(206).text(), "23");
     assert_eq!(ask("bytes=2-3", "if-none-match", &old).await.expect(206).text(), "23");
+}
+
+/// A renewal that was sent without its value must not empty it. Clients send no body in different
+/// ways.
+#[tokio::test]
+async fn a_put_without_a_body_needs_a_content_type_however_the_client_sends_it() {
+    let node = Site::alone().node("n1", &[]).await;
+    node.client.put_json("/kv/k", "1").await.expect(201);
+    let chunked = "Transfer-Encoding: chunked";
+    for (headers, body) in [
+        // curl -X PUT
+        (&[][..], ""),
+        // requests, Go, fetch
+        (&["Content-Length: 0"], ""),
+        // a stream that ends at once
+        (&[chunked], "0\r\n\r\n"),
+    ] {
+        for path in ["/kv/k", "/kv/k?ttl=3s", "/kv/k?ttl=keep", "/kv/none"] {
+            let request = raw::head("PUT", path, headers) + body;
+            let answer = raw::exchange(node.http, request.as_bytes()).await;
+            let problem = answer.refused(400, "bad_request").json();
+            let detail = text(&problem["detail"]);
+            assert!(detail.contains("If-Match") && detail.contains("ttl"), "{detail}");
+            assert!(detail.contains("Content-Type"), "{detail}");
+        }
+        assert_eq!(node.client.get("/kv/k").await.expect(200).text(), "1");
+        node.client.get("/kv/none").await.refused(404, "key_not_found");
+        let typed = [&["Content-Type: text/plain"], headers].concat();
+        let request = raw::head("PUT", "/kv/empty", &typed) + body;
+        let answer = raw::exchange(node.http, request.as_bytes()).await;
+        assert!([200, 201].contains(&answer.status), "{}", answer.text());
+        assert_eq!(node.client.get("/kv/empty").await.expect(200).body.len(), 0);
+    }
 }
 
 #[tokio::test]

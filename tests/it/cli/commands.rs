@@ -127,22 +127,24 @@ async fn a_directory_becomes_keys_and_an_export_is_the_same_from_every_node() {
         write(&root.path().join(name), content, mode);
     }
     symlink(root.path().join("app/name"), root.path().join("link")).expect("a link");
+    symlink("/etc/passwd", root.path().join("out")).expect("a link");
     let dir = root.path().to_str().expect("text");
     let said = on(a, &["import", dir, "--prefix", "site/1"]).expect(0);
-    assert!(said.text().contains("imported 6 records, 2 skipped"), "{}", said.text());
-    assert!(said.err.contains("private") && said.err.contains("link"), "{}", said.err);
+    assert!(said.text().contains("imported 7 records, 2 skipped"), "{}", said.text());
+    assert!(said.err.contains("private") && said.err.contains("leads out"), "{}", said.err);
+    assert_eq!(a.client.get("/kv/site/1/link").await.expect(200).text(), "hello");
     assert_eq!(a.client.get("/kv/site/1/app/name").await.expect(200).text(), "hello");
     a.client.get("/kv/site/1/private").await.refused(404, "key_not_found");
     assert!(a.client.get("/kv/site/1/large").await.body == large);
     cluster.converged().await;
     let exported = on(a, &["export"]).expect(0).out;
     assert!(exported == on(b, &["export"]).expect(0).out, "byte for byte");
-    assert_eq!(exported.iter().filter(|b| **b == b'\n').count(), 6);
+    assert_eq!(exported.iter().filter(|b| **b == b'\n').count(), 7);
     let part = on(b, &["export", "site/1/app"]).expect(0).text();
     assert_eq!(part.lines().count(), 3);
     // once more, now with the private files
     let said = on(a, &["-o", "json", "import", dir, "--prefix", "site/1", "--private"]).expect(0);
-    assert_eq!(said.json(), json!({ "imported": 7, "skipped": 1 }));
+    assert_eq!(said.json(), json!({ "imported": 8, "skipped": 1 }));
     assert_eq!(a.client.get("/kv/site/1/private").await.expect(200).text(), "secret");
     // the error names the file or line, and records stored before it stay
     on(a, &["import", "/nonexistent"]).failed(2, &["/nonexistent"]);
@@ -237,6 +239,7 @@ async fn listings_and_the_state_of_a_cluster() {
     let members = on(node, &["-o", "json", "members"]).expect(0).json();
     assert_eq!(members.as_array().map(Vec::len), Some(2));
     let members = on(node, &["members"]).expect(0).text();
+    assert!(members.lines().all(|line| line.chars().count() <= 80), "{members}");
     assert!(members.contains("n1") && members.contains("n2") && members.contains("equal"));
     let sync = on(node, &["-o", "json", "sync"]).expect(0).json();
     assert_eq!(sync["peers"].as_array().map(Vec::len), Some(1));
@@ -317,7 +320,13 @@ fn configurations_are_printed_and_checked() {
     let check = || kvs(["config", "check", file.to_str().expect("text")]);
     // the default is complete except for the files of a cluster
     fs::write(&file, &printed).expect("written");
-    check().failed(2, &["gossip.key_file", "clustering_enabled = false"]);
+    let said = check().expect(2).err;
+    assert_eq!(said.lines().count(), 4, "all that is missing: {said}");
+    for word in
+        ["gossip.key_file", "peer.ca", "peer.cert", "peer.key", "clustering_enabled = false"]
+    {
+        assert!(said.contains(word), "{word}: {said}");
+    }
     let alone = printed.replace("clustering_enabled = true", "clustering_enabled = false");
     fs::write(&file, alone).expect("written");
     assert!(check().expect(0).text().contains("ok"));

@@ -1,5 +1,7 @@
 //! The command line from outside: its output, its effects and its exit status.
 
 mod commands;
+mod mistakes;
 mod refused_starts;
+mod strangers;
 mod versions;

@@ -40,7 +40,7 @@ async fn an_invalid_configuration() {
         ("read_only", true.into(), ["unknown key", "read_only", "kvs.toml"]),
         ("revision_history_depth", 0.into(), ["revision_history_depth", "0", "100"]),
         ("http.listen", "0.0.0.0:0".into(), ["http.listen", "loopback", "http.insecure"]),
-        ("http.listen", "nowhere".into(), ["http.listen", "address", "socket"]),
+        ("http.listen", "nowhere".into(), ["http.listen", "`nowhere`", "nowhere:PORT"]),
         ("gossip.probe_period", "1y".into(), ["probe_period", "1y", "duration"]),
         ("gossip.probe_period", "1ms".into(), ["gossip.probe_period", "50ms", "range"]),
         ("gossip.seeds", vec!["host".to_owned()].into(), ["gossip.seeds", "host:port", "`host`"]),

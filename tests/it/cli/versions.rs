@@ -31,7 +31,7 @@ async fn lifetimes() {
     assert_eq!(kept["expires_at"], json!(expires_at));
     let kept = told(&node, &["cas", "k", "three", "--expect-value", "two", "--ttl", "keep"]);
     assert_eq!(kept["expires_at"], json!(expires_at));
-    let listed = on(&node, &["scan"]).expect(0).text();
+    let listed = on(&node, &["scan", "--wide"]).expect(0).text();
     assert!(listed.contains("EXPIRES") && listed.contains(&expires_at), "{listed}");
     let said = on(&node, &["cas", "k", "four", "--expect-exists"]).expect(0).text();
     assert!(!said.contains("expires"), "{said}");
@@ -93,7 +93,7 @@ async fn histories_and_restores() {
     let uuid = |written: &Value| text(&written["uuid"]);
     let (one, two, gone, three) = (uuid(&one), uuid(&two), uuid(&gone), uuid(&three));
     // as a table
-    let listed = on(&node, &["history", "a b"]).expect(0).text();
+    let listed = on(&node, &["history", "a b", "--wide"]).expect(0).text();
     let order: Vec<_> = listed.lines().skip(1).map(|l| l.split(' ').next()).collect();
     assert_eq!(order, [&three, &gone, &two, &one].map(|uuid| Some(uuid.as_str())), "{listed}");
     let rows = rows(&listed);

@@ -142,6 +142,22 @@ pub fn brief(operations: &[Operation]) -> String {
 }
 
 impl Answer {
+    /// Whether this is the answer `first` again. Content that the node no longer keeps may be
+    /// missing in it.
+    pub fn repeats(&self, first: &Self) -> bool {
+        let (Self::Txn(again), Self::Txn(first)) = (self, first) else { return self == first };
+        let is_again = |(again, first): (&OperationResult, &OperationResult)| match (again, first) {
+            (OperationResult::Got(Some(again)), OperationResult::Got(Some(first))) => {
+                let is_shown = again.body.is_some() && first.body.is_some();
+                again.header == first.header && (!is_shown || again.body == first.body)
+            }
+            _ => again == first,
+        };
+        again.failed == first.failed
+            && again.results.len() == first.results.len()
+            && again.results.iter().zip(&first.results).all(is_again)
+    }
+
     /// The request in a few words; equal texts mean equal requests.
     pub fn brief(&self) -> String {
         let outcome = |outcome: &OperationResult| match outcome {
@@ -220,6 +236,11 @@ impl Attempt {
             put_at: BTreeMap::new(),
             nothing_at: BTreeSet::new(),
         }
+    }
+
+    /// Whether its answer can be that to a retry, in which content may be missing.
+    pub fn was_asked_before(&self) -> bool {
+        self.was_repeated || self.is_unknown
     }
 
     pub fn is_txn(&self) -> bool {

@@ -140,17 +140,35 @@ impl Audit {
     }
 
     pub(super) fn begin_named(&mut self, number: u64) {
+        self.follow_earlier(number);
         if let Some(attempt) = self.attempts.get(&number) {
             self.retries.begin(attempt.asked.slot, &attempt.request, attempt, number);
         }
+    }
+
+    /// Makes an attempt begin where an earlier one of the same request began whose outcome is
+    /// unknown: the node may have done that one, may remember it still, and then answers as it did
+    /// then.
+    fn follow_earlier(&mut self, number: u64) {
+        let Some(attempt) = self.attempts.get(&number) else { return };
+        let name = attempt.request.uuid().map(|uuid| (uuid, attempt.asked.slot));
+        let named = name.and_then(|name| self.retries.by_name.get(&name));
+        let named = named.filter(|named| named.request.is(&attempt.request));
+        let earlier = named.and_then(|named| self.attempts.get(&named.number));
+        let Some(earlier) = earlier.map(|earlier| (earlier.before.clone(), earlier.began)) else {
+            return;
+        };
+        let Some(attempt) = self.attempts.get_mut(&number) else { return };
+        (attempt.before, attempt.began) = earlier;
+        attempt.was_repeated = true;
     }
 
     /// Whether an earlier attempt got this answer, so that this attempt wrote nothing.
     pub(super) fn is_answered_before(&mut self, number: u64, answer: &Answer) -> bool {
         let Some(named) = self.retries.of(number) else { return false };
         let first = named.answer.clone().filter(|_| named.number == number);
-        let was_given = named.answers.contains(answer);
-        if let Some(first) = first.filter(|first| first != answer) {
+        let was_given = named.answers.iter().any(|given| answer.repeats(given));
+        if let Some(first) = first.filter(|first| !answer.repeats(first)) {
             let name = self.retries.by_attempt[&number];
             self.differs(&name, &first, answer);
         }
@@ -181,7 +199,7 @@ impl Audit {
         outcome: Result<Answer, WriteError>,
     ) {
         match outcome {
-            Ok(answer) if answer == *first => self.tally.repeated += 1,
+            Ok(answer) if answer.repeats(first) => self.tally.repeated += 1,
             Ok(answer) => self.differs(name, first, &answer),
             Err(error) if says_nothing(&error) => {}
             Err(error) => {

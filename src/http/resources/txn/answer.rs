@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::http::answer::envelope::Envelope;
+use crate::http::answer::envelope::{ContentForm, Envelope};
 use crate::http::answer::schema::{KeySchema, MicrosSchema};
 use crate::http::answer::size::{
     KEY_TEXT_FACTOR, REVISION_BYTES_MAX, WRITTEN_BYTES_MAX, envelope_text_bytes,
@@ -44,19 +44,19 @@ enum ResultBody<'a> {
 
 impl<'a> TxnAnswer<'a> {
     /// `keys` are those of the operations that were done, in order.
-    pub(crate) fn of(done: &'a TxnDone, keys: &'a [Key]) -> Self {
+    pub(crate) fn of(done: &'a TxnDone, keys: &'a [Key], form: ContentForm) -> Self {
         let results = keys.iter().zip(&done.results);
         Self {
             succeeded: done.failed.is_empty(),
             failed: &done.failed,
-            results: results.map(|(key, result)| ResultBody::of(key, result)).collect(),
+            results: results.map(|(key, result)| ResultBody::of(key, result, form)).collect(),
         }
     }
 }
 
 impl<'a> ResultBody<'a> {
-    fn of(key: &'a Key, result: &'a OperationResult) -> Self {
-        let envelope = |entry| Box::new(Envelope::of(key, entry));
+    fn of(key: &'a Key, result: &'a OperationResult, form: ContentForm) -> Self {
+        let envelope = |entry| Box::new(Envelope::of_read(key, entry, form));
         match result {
             OperationResult::Put(uuid, timestamp) => {
                 Self::Put { key: key.as_str(), uuid: *uuid, timestamp: *timestamp }

@@ -27,10 +27,10 @@ use crate::http::answer::error::Error;
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::size::CONTENT_FACTOR;
 use crate::http::answer::text::{self, JSON};
-use crate::http::request::query::Query;
+use crate::http::request::query::{EXACT, Query};
 use crate::http::request::{body, headers, retry};
 use crate::http::server::detached;
-use crate::http::server::limits::Permit;
+use crate::http::server::limits::{BodyPermit, Permit};
 use crate::http::state::{App, Ctx};
 use crate::model::Key;
 use crate::store::{Operation, Txn, TxnDone, WriteError};
@@ -51,8 +51,10 @@ static TXN: ApiOperation = ApiOperation {
     id: "txn",
     verb: Verb::Post,
     route: |filter| on(filter, txn),
-    summary: "Compares keys, then writes and reads others, all or nothing on this node.",
-    query: &[],
+    summary: "Compares keys, then writes and reads others, all or nothing on this node. Other \
+              nodes are not asked, and may decide otherwise at the same time: send all clients of \
+              these keys to one node.",
+    query: &[&EXACT],
     headers: &[&IDEMPOTENCY_KEY],
     body: Some(BodyForm { media_types: &[JSON], schema: Some(schema_of::<TxnBody<'static>>) }),
     answers: &[AnswerForm {
@@ -88,7 +90,9 @@ static TXN: ApiOperation = ApiOperation {
 
 async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let app = &ctx.0;
-    Query::parse(TXN.query, request.uri().query())?.finish()?;
+    let mut query = Query::parse(TXN.query, request.uri().query())?;
+    let form = query.take(&EXACT)?.unwrap_or_default();
+    query.finish()?;
     headers::check_supported(request.headers())?;
     headers::check_unconditional(request.headers(), "compare")?;
     let request_id = retry::header(request.headers())?;
@@ -109,7 +113,7 @@ async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
     let submitted = submit(Arc::clone(app), txn, permit);
     let (keys, done, permit) = detached::to_its_end(app, submitted).await?;
     let size = answer::text_bytes(&done, &keys);
-    let text = move || text::text(&TxnAnswer::of(&done, &keys), size);
+    let text = move || text::text(&TxnAnswer::of(&done, &keys, form), size);
     let text = app.work(size, text).await?;
     let body = text::with_fitting_permit(&app.answers, text, permit);
     Ok(text::json_bytes(StatusCode::OK, body))
@@ -121,7 +125,7 @@ async fn txn(ctx: Ctx, request: Request) -> Result<Response, Error> {
 async fn submit(
     app: Arc<App>,
     txn: Txn,
-    body_permit: Permit,
+    body_permit: BodyPermit,
 ) -> Result<(Vec<Key>, TxnDone, Option<Permit>), Error> {
     let most = app.state.config.limits.body_bytes_max;
     let (results_bytes, reads) = (answer::results_bytes_max(&txn), reads(&txn));

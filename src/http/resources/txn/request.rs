@@ -137,7 +137,7 @@ fn compares(raw: &[&RawValue], body: &Bytes) -> Result<Vec<(Key, Condition)>, Er
 fn compare(object: ObjectText<'_>, body: &Bytes) -> Result<(Key, Condition), Error> {
     let members: CompareBody<'_> = object.members()?;
     let key = key(&members.key)?;
-    let expected = members.expected.text().ok_or(Error::bad("`expected` is missing"))?;
+    let expected = members.expected.text().ok_or_else(intent::expected_is_missing)?;
     let expected = intent::expected(expected, body).map_err(|error| error.at("expected"))?;
     Ok((key, Condition::Expect(expected)))
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -34,11 +35,11 @@ const START: u64 = 1_800_000_000_000_000;
 /// How long histories are played, unless the environment says otherwise.
 const SECONDS: u64 = 15;
 const DRIFT_MAX: Duration = Duration::from_secs(60);
-const WINDOW: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_secs(1200);
 const HISTORY_DEPTH: u32 = 3;
 const BLOB_THRESHOLD_BYTES: usize = 64;
 /// What remembering requests may take: usually enough, in some histories too little.
-const REQUESTS_BYTES: [u64; 4] = [1 << 24, 1 << 24, 1 << 24, 10_000];
+const REQUESTS_BYTES: [u64; 4] = [1 << 24, 1 << 24, 6_000, 10_000];
 
 /// How often what happened.
 type Tally = BTreeMap<&'static str, u64>;
@@ -189,7 +190,8 @@ impl Machine {
         let memory: Arc<dyn Engine> = Arc::new(Memory::default());
         let dir = dir.to_owned();
         let rocks = move || Arc::new(Rocks::open(&dir, 1 << 20, false).unwrap()) as Arc<dyn Engine>;
-        let node = |name, engine| Node { name, engine, clock: Fixed::new(START, 9), running: None };
+        let node =
+            |name, engine| Node { name, engine, clock: Fixed::still(START, 9), running: None };
         let mut nodes =
             vec![node("memory", Box::new(move || memory.clone())), node("rocks", Box::new(rocks))];
         for node in &mut nodes {
@@ -202,6 +204,7 @@ impl Machine {
             joined_at: identity.joined_at,
             clock_drift_max: DRIFT_MAX,
             idempotency_window: WINDOW,
+            idempotency_bytes_max: requests_bytes_max,
             history_depth: HISTORY_DEPTH as usize,
             blob_threshold_bytes: BLOB_THRESHOLD_BYTES,
             others: false,
@@ -240,11 +243,19 @@ impl Machine {
         }
         match step {
             Step::Together(steps) => self.together(steps).await?,
-            Step::Clock(movement) => {
+            Step::Clock { movement, passes } => {
                 let now = moved(&self.model, *movement);
-                self.count(if now < self.model.now { "clock back" } else { "clock on" });
+                let span = now.since(self.model.now);
+                if *passes && !span.is_zero() {
+                    self.count("time passed");
+                    self.model.steady = self.model.steady.plus(span);
+                    self.nodes.iter().for_each(|node| node.clock.pass(span));
+                } else {
+                    self.count(if span.is_zero() { "clock back" } else { "clock on" });
+                    self.model.was_set = true;
+                    self.nodes.iter().for_each(|node| node.clock.set(now.micros()));
+                }
                 self.model.set_now(now);
-                self.nodes.iter().for_each(|node| node.clock.set(now.micros()));
             }
             Step::Others(others) => {
                 self.model.rules.others = *others;
@@ -257,10 +268,30 @@ impl Machine {
                     node.close()?;
                     node.open(self.requests_bytes_max, Some(&self.model.rules))?;
                 }
+                self.follow_steady()?;
                 self.count("reopened");
             }
             Step::Write { .. } | Step::Txn(_) | Step::Retry { .. } | Step::Remote(_) => {}
         }
+        Ok(())
+    }
+
+    /// Takes the time that requests are remembered by from a node that was started again. No
+    /// request is younger than not at all; and where the clock was not set lately, none has aged.
+    fn follow_steady(&mut self) -> Result<(), String> {
+        let steady = |node: &Node| {
+            let shared = &node.store().shared;
+            shared.steady.read(&shared.clock, shared.clock.now()).now
+        };
+        let (now, before) = (steady(&self.nodes[0]), self.model.steady);
+        same("steady time of rocks, next to that of memory", steady(&self.nodes[1]), now)?;
+        if let Some(latest) = self.model.latest_remembered() {
+            same("steady time is behind a request", now < latest, false)?;
+            let off = now.since(before).max(before.since(now));
+            let is_off = !self.model.was_set && off >= Duration::from_secs(1);
+            same(&format!("steady time is off by {off:?}"), is_off, false)?;
+        }
+        self.model.steady = now;
         Ok(())
     }
 
@@ -339,7 +370,12 @@ impl Machine {
                 return Err(format!("{uuid} was there before"));
             }
         }
-        let expected = self.model.ask(request, uuid);
+        let (store, forgotten) = (self.nodes[0].store().clone(), self.model.forgotten_early);
+        let cost = |uuid, key: Option<&Key>| cost(&store, uuid, key);
+        let expected = self.model.ask(request, uuid, cost);
+        if self.model.forgotten_early > forgotten {
+            self.count("forgotten early");
+        }
         same(&format!("the answer to {request:?}"), first, &expected)?;
         self.met.note(&self.model, &[]);
         self.met.requests.push(request.clone());
@@ -527,6 +563,14 @@ fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
     same("entries of history", found.len(), revisions)
 }
 
+/// What remembering a request takes on the disk.
+fn cost(store: &Store, uuid: Uuid, key: Option<&Key>) -> u64 {
+    let at = layout::request_key(uuid, key.map(Key::as_bytes).unwrap_or_default());
+    let value = store.shared.engine.get(Family::Requests, &at).unwrap();
+    let value = value.expect("what is remembered is on the disk");
+    (2 * at.len() + 8 + value.len()) as u64
+}
+
 /// The remembered requests stay in their bound, and a sweep removes those whose window has ended.
 fn compare_requests(
     store: &Store,
@@ -539,6 +583,7 @@ fn compare_requests(
         return Err(format!("{bytes} bytes of requests, {bytes_max} at most"));
     }
     // an answer, and when it was accepted
+    same("the sum of their bytes", store.shared.requests_bytes.load(Relaxed), bytes)?;
     let (found, expected) = (found.len(), 2 * model.remembered_count());
     if !swept && found > expected {
         return Ok(());
@@ -642,7 +687,7 @@ fn both_engines_and_plain_maps_agree_on_long_histories() {
 const HISTORIES_MIN: u64 = 16;
 
 /// Kinds of what can happen.
-const KINDS: usize = 17;
+const KINDS: usize = 19;
 
 #[test]
 fn one_history() {

@@ -83,6 +83,8 @@ struct Remembered {
     text: String,
     answer: Answer,
     at: Timestamp,
+    /// What it takes on the disk.
+    bytes: u64,
 }
 
 /// The facts about the node that the model stands for.
@@ -92,6 +94,7 @@ pub(super) struct Rules {
     pub joined_at: Timestamp,
     pub clock_drift_max: Duration,
     pub idempotency_window: Duration,
+    pub idempotency_bytes_max: u64,
     pub history_depth: usize,
     pub blob_threshold_bytes: usize,
     pub others: bool,
@@ -105,6 +108,10 @@ pub(super) struct Model {
     pub rules: Rules,
     /// The wall clock.
     pub now: Timestamp,
+    /// The time that requests are remembered by, which no setting of the wall clock moves.
+    pub steady: Timestamp,
+    /// Whether the wall clock was set since the last group.
+    pub was_set: bool,
     /// The latest time that was seen, what of it would be known after a restart, and what of that
     /// still counts.
     pub latest: Timestamp,
@@ -116,15 +123,21 @@ pub(super) struct Model {
     /// Newest first.
     pub history: BTreeMap<Key, Vec<Old>>,
     remembered: BTreeMap<(Uuid, Option<Key>), Remembered>,
+    /// How many were forgotten before their window ended.
+    pub forgotten_early: usize,
     /// All that the feed must hold.
     pub feed: Vec<Told>,
 }
+
+const TEN_MINUTES: Duration = Duration::from_secs(600);
 
 impl Model {
     pub(super) fn new(rules: Rules, now: Timestamp) -> Self {
         Self {
             rules,
             now,
+            steady: now,
+            was_set: false,
             latest: now,
             watermark_on_disk: Timestamp::ZERO,
             watermark: Timestamp::ZERO,
@@ -132,6 +145,7 @@ impl Model {
             records: BTreeMap::new(),
             history: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            forgotten_early: 0,
             feed: Vec::new(),
         }
     }
@@ -153,6 +167,7 @@ impl Model {
 
     /// A group begins, whether or not it changes anything.
     pub(super) fn group(&mut self) {
+        self.was_set = false;
         if self.is_void {
             self.advance_watermark();
         }
@@ -232,8 +247,14 @@ impl Model {
 
     // --- clients ---------------------------------------------------------------------------------
 
-    /// Decides a request; `fresh` is the uuid of its versions where the client gave none.
-    pub(super) fn ask(&mut self, request: &Request, fresh: Uuid) -> Answer {
+    /// Decides a request; `fresh` is the uuid of its versions where the client gave none, and
+    /// `cost` gives what remembering it under a uuid and a key takes on the disk.
+    pub(super) fn ask(
+        &mut self,
+        request: &Request,
+        fresh: Uuid,
+        cost: impl Fn(Uuid, Option<&Key>) -> u64,
+    ) -> Answer {
         self.group();
         let before = self.clone();
         let uuid = request.uuid().unwrap_or(fresh);
@@ -246,11 +267,7 @@ impl Model {
             Ok((answer, None)) => answer,
             Ok((answer, Some(places))) => {
                 if given {
-                    let (text, at) = (request.text(), self.expiry_now());
-                    let remembered = Remembered { text, answer: answer.clone(), at };
-                    for key in places {
-                        self.remembered.insert((uuid, key), remembered.clone());
-                    }
+                    self.remember(request, &answer, uuid, places, cost);
                 }
                 answer
             }
@@ -261,10 +278,76 @@ impl Model {
         }
     }
 
+    /// Remembers an accepted request. If that is too much together, all that are older than ten
+    /// minutes go; there are always few of them.
+    fn remember(
+        &mut self,
+        request: &Request,
+        answer: &Answer,
+        uuid: Uuid,
+        places: Vec<Option<Key>>,
+        cost: impl Fn(Uuid, Option<&Key>) -> u64,
+    ) {
+        let before = self.remembered_bytes();
+        for key in places {
+            let (text, answer, at) = (request.text(), answer.clone(), self.steady);
+            let bytes = cost(uuid, key.as_ref());
+            self.remembered.insert((uuid, key), Remembered { text, answer, at, bytes });
+        }
+        let bytes = self.remembered_bytes();
+        if bytes > before && bytes > self.rules.idempotency_bytes_max {
+            let old = self.steady.minus(TEN_MINUTES.min(self.rules.idempotency_window));
+            let kept = self.remembered.len();
+            self.remembered.retain(|(other, _), found| *other == uuid || found.at > old);
+            self.forgotten_early += kept - self.remembered.len();
+        }
+    }
+
+    /// What all requests take that are remembered, or whose window has ended since the last sweep.
+    pub(super) fn remembered_bytes(&self) -> u64 {
+        self.remembered.values().map(|found| found.bytes).sum()
+    }
+
+    /// When the latest request was accepted that is remembered.
+    pub(super) fn latest_remembered(&self) -> Option<Timestamp> {
+        self.remembered.values().map(|found| found.at).max()
+    }
+
+    /// The answer to a transaction that is asked again: what it read is shown as far as it is
+    /// little, or kept.
+    fn replayed(&self, txn: &Txn, answer: &Answer) -> Result<Answer, Answer> {
+        let Answer::Done(done) = answer else { return Ok(answer.clone()) };
+        let mut done = done.clone();
+        let operations = if done.failed.is_empty() { &txn.success } else { &txn.failure };
+        let (mut little, mut read) = (1024, 0);
+        for (operation, result) in operations.iter().zip(&mut done.results) {
+            let OperationResult::Got(Some(entry)) = result else { continue };
+            let size = entry.content_bytes();
+            if size <= little {
+                little -= size;
+            } else {
+                entry.body = self.kept(operation.key(), &entry.header);
+            }
+            read += entry.content_bytes();
+            if read > txn.content_bytes_max {
+                return Err(Answer::ContentTooLarge);
+            }
+        }
+        Ok(Answer::Done(done))
+    }
+
+    /// The value of the record with this header, if it is still there.
+    fn kept(&self, key: &Key, header: &Header) -> Option<Bytes> {
+        let olds = self.history.get(key).into_iter().flatten().map(|old| &old.held);
+        let mut all = self.records.get(key).into_iter().chain(olds);
+        let found = all.find(|held| held.record.header == *header)?;
+        (!found.swept).then(|| found.record.body.clone())
+    }
+
     /// The request that is remembered under `uuid` and `key`.
     fn recall(&self, uuid: Uuid, key: Option<&Key>) -> Option<&Remembered> {
         let found = self.remembered.get(&(uuid, key.cloned()))?;
-        (found.at.plus(self.rules.idempotency_window) > self.expiry_now()).then_some(found)
+        (found.at.plus(self.rules.idempotency_window) > self.steady).then_some(found)
     }
 
     /// Whether a request with this uuid would be answered from memory.
@@ -313,8 +396,10 @@ impl Model {
 
     fn txn(&mut self, txn: &Txn, uuid: Uuid, given: bool) -> Decided {
         if given && let Some(found) = self.recall(uuid, None) {
-            let same = found.text == Request::Txn(txn.clone()).text();
-            return if same { Ok((found.answer.clone(), None)) } else { Err(Answer::OtherRequest) };
+            if found.text != Request::Txn(txn.clone()).text() {
+                return Err(Answer::OtherRequest);
+            }
+            return Ok((self.replayed(txn, &found.answer)?, None));
         }
         if given && txn.compare.iter().any(|(_, condition)| expects(condition, uuid)) {
             return Err(Answer::OtherRequest);
@@ -450,7 +535,8 @@ impl Model {
         self.group();
         let (expiry_now, mut swept) = (self.expiry_now(), 0);
         let window = self.rules.idempotency_window;
-        self.remembered.retain(|_, remembered| remembered.at.plus(window) > expiry_now);
+        let steady = self.steady;
+        self.remembered.retain(|_, remembered| remembered.at.plus(window) > steady);
         let due = |held: &Held| {
             let value = held.record.header.content != Content::Tombstone;
             value && held.record.header.expires_at.is_some_and(|at| at <= expiry_now)
@@ -474,7 +560,8 @@ impl Model {
         swept
     }
 
-    /// The node was stopped and started again, with another configuration.
+    /// The node was stopped and started again, with another configuration. The time that requests
+    /// are remembered by is the node's.
     pub(super) fn reopen(&mut self, history_depth: usize, blob_threshold_bytes: usize) {
         self.rules.history_depth = history_depth;
         self.rules.blob_threshold_bytes = blob_threshold_bytes;

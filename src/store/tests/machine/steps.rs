@@ -39,7 +39,11 @@ pub(super) enum Step {
     Remote(Vec<Remote>),
     /// Requests and records that are sent at once, for the writer to take as one group.
     Together(Vec<Step>),
-    Clock(Move),
+    /// The wall clock moves: with time, which does not go back, or because it is set.
+    Clock {
+        movement: Move,
+        passes: bool,
+    },
     /// Whether there are other members.
     Others(bool),
     Sweep,
@@ -185,7 +189,7 @@ fn step(rng: &mut StdRng) -> Step {
     match rng.random_range(0..100) {
         0..6 => Step::Together((0..rng.random_range(2..6)).map(|_| request(rng)).collect()),
         6..77 => request(rng),
-        77..91 => Step::Clock(movement(rng)),
+        77..91 => Step::Clock { movement: movement(rng), passes: rng.random_range(0..4) > 0 },
         91..93 => Step::Others(rng.random_range(0..3) == 0),
         93..98 => Step::Sweep,
         _ => Step::Reopen {
@@ -337,7 +341,7 @@ fn remote(rng: &mut StdRng) -> Remote {
 fn movement(rng: &mut StdRng) -> Move {
     let near = one(rng, &[-1, 0, 0, 1]);
     match rng.random_range(0..20) {
-        0..8 => Move::By(one(rng, &[1, MS, S, 30 * S, 61 * S])),
+        0..8 => Move::By(one(rng, &[1, MS, S, 30 * S, 61 * S, 660 * S, 660 * S])),
         8..11 => Move::By(-one(rng, &[1, MS, S, 30 * S])),
         11..17 => Move::ToExpiry(key(rng), near),
         17..19 => Move::BackByBound(near),
@@ -673,7 +677,11 @@ pub(super) fn moved(model: &Model, movement: Move) -> Timestamp {
             let at = at.filter(|at| at.since(model.now) < Duration::from_secs(86_400));
             shifted(at.unwrap_or(model.now), by)
         }
-        Move::ToForgotten(by) => shifted(model.next_forgotten().unwrap_or(model.now), by),
+        Move::ToForgotten(by) => {
+            let left = model.next_forgotten().map(|at| at.since(model.steady));
+            let left = i64::try_from(left.unwrap_or_default().as_micros()).unwrap();
+            shifted(model.now, left + by)
+        }
         Move::BackByBound(by) => {
             let bound = i64::try_from(model.rules.clock_drift_max.as_micros()).unwrap();
             shifted(model.latest, by - bound)
