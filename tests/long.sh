@@ -11,6 +11,9 @@
 #                         (5) times as long as in the gate
 #   tests/long.sh faults  the disk fails or is full at each call of a history in turn
 #                         (tests/it/crash/disk_faults.rs)
+#   tests/long.sh limits  few file descriptors and little memory (tests/it/hostile): a million records
+#                         and 300 of the largest values under `ulimit -n 256`, 1,100 idle connections
+#                         under 1024; KVS_TEST_SCALE (5) times as many large values in 512 MiB
 #   tests/long.sh chaos   faults of links and nodes on real processes (tests/it/chaos), each test
 #                         KVS_TEST_SCALE (5) times as long as in the gate, KVS_CHAOS_ROUNDS (10)
 #                         times; nodes have their own networks as root or with `unshare -Urn`
@@ -90,6 +93,14 @@ run_faults() {
     run_tests crash::disk_faults::
 }
 
+run_limits() {
+    local name
+    for name in descriptors memory; do
+        count_tests "hostile::$name::" || return 1
+        run_tests "hostile::$name::" || return 1
+    done
+}
+
 run_chaos() {
     local rounds=${KVS_CHAOS_ROUNDS:-10} round
     [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
@@ -166,7 +177,7 @@ run_fuzz() {
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in
-    sim | machine | kill | faults | chaos | members | mutants | fuzz)
+    sim | machine | kill | faults | limits | chaos | members | mutants | fuzz)
         begin=$SECONDS
         if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -177,7 +188,7 @@ case ${1:-} in
         ;;
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
     *)
-        stop "say what to run: tests/long.sh sim, machine, kill, faults, chaos, members, mutants or" \
-            "fuzz"
+        stop "say what to run: tests/long.sh sim, machine, kill, faults, limits, chaos, members," \
+            "mutants or fuzz"
         ;;
 esac

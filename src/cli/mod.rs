@@ -51,6 +51,7 @@ use error::CliError;
 use output::{Format, Output};
 
 use crate::clock::Clock;
+use crate::telemetry::log;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -192,9 +193,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 /// configuration are a line each.
 fn report(error: &CliError, format: Format) {
     match (format, error) {
-        (Format::Json, _) => {
-            let _ = writeln!(io::stderr(), "{}", error.json());
-        }
+        (Format::Json, _) => print_line(&error.json()),
         (Format::Text, CliError::Config(_) | CliError::Faults(_)) => {
             error.to_string().lines().for_each(note);
         }
@@ -202,9 +201,19 @@ fn report(error: &CliError, format: Format) {
     }
 }
 
-/// Prints one line on standard error; ignores a closed one, where nobody could read the failure.
+/// Prints one line on standard error.
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "kvs: {}", output::printable(text));
+    print_line(&format!("kvs: {}", output::printable(text)));
+}
+
+/// Prints a line on standard error; ignores a closed one, where nobody could read the failure. A
+/// running node leaves it to its log, so that a pipe that nobody reads cannot hold up its end.
+fn print_line(line: &str) {
+    if log::print(line) {
+        log::flush();
+    } else {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
 }
 
 fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> {

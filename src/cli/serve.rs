@@ -22,6 +22,9 @@ use crate::telemetry::{self, LogFormat};
 /// How long uninterruptible work may delay the exit after an orderly shutdown.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
 
+/// How many reads that may block run at once. Each has a thread; others wait.
+const BLOCKING_THREADS_MAX: usize = 128;
+
 /// Keys that `--dev` sets, so `--set` must not.
 const DEV_KEYS: [&str; 2] = ["clustering_enabled", "node.data_dir"];
 
@@ -38,7 +41,8 @@ pub struct Serve {
     /// Run one node without a file or a cluster, on temporary data that is deleted at exit
     #[arg(long, group = "source")]
     dev: bool,
-    /// Format of the log on standard error; `KVS_LOG` sets its level (default: info)
+    /// Format of the log on standard error; `KVS_LOG` sets its level: trace, debug, info (the
+    /// default), warn, error or off
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log: LogFormat,
 }
@@ -72,7 +76,9 @@ pub fn serve(args: Serve, out: &mut Output<'_>) -> Result<(), CliError> {
     let temporary = if args.dev { Some(Temporary::make()?) } else { None };
     let file = args.config.as_deref();
     let (config, warnings) = configure(file, args.set, temporary.as_ref(), &environment())?;
-    telemetry::start_logging(args.log);
+    let level = std::env::var_os("KVS_LOG").map(|level| level.to_string_lossy().into_owned());
+    telemetry::start_logging(args.log, level.as_deref())
+        .map_err(|error| CliError::Usage(error.to_string()))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -84,10 +90,12 @@ pub fn serve(args: Serve, out: &mut Output<'_>) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("kvs")
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|e| CliError::Usage(format!("cannot start the runtime: {e}")))?;
     let ended = run_node(&runtime, config);
     runtime.shutdown_timeout(EXIT_WAIT);
+    telemetry::log::flush();
     ended
 }
 

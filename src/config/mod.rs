@@ -117,6 +117,7 @@ pub struct StorageConfig {
     pub cache_bytes: usize,
     pub blob_threshold_bytes: usize,
     pub feed_bytes_max: usize,
+    pub free_bytes_min: u64,
 }
 
 /// `[sync]`
@@ -289,6 +290,7 @@ impl Config {
         let body_memory_min = limits.value_bytes_max.max(limits.body_bytes_max);
         let answer_memory = limits.answer_memory_bytes_max;
         let depth = usize::try_from(self.revision_history_depth).unwrap_or(usize::MAX);
+        let free = usize::try_from(self.storage.free_bytes_min).unwrap_or(usize::MAX);
         let remembered = usize::try_from(limits.idempotency_bytes_max).unwrap_or(usize::MAX);
         let numbers = [
             ("revision_history_depth", depth, 1, 100),
@@ -296,6 +298,7 @@ impl Config {
             ("limits.idempotency_bytes_max", remembered, MIB, TIB),
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
             ("storage.feed_bytes_max", self.storage.feed_bytes_max, MIB, TIB),
+            ("storage.free_bytes_min", free, 0, 1024 * TIB),
             ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB / 16),
             ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),
             ("limits.value_bytes_max", limits.value_bytes_max, 1, 16 * MIB),

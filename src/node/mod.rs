@@ -7,6 +7,7 @@
 mod error;
 pub mod members;
 mod news;
+mod process;
 mod ready;
 mod signals;
 mod views;
@@ -31,7 +32,7 @@ use crate::peer::{Bound, Endpoint};
 use crate::proto::secret::Secret;
 use crate::replication::Replication;
 use crate::store::identity::{Identity, OpenError};
-use crate::store::rocks::Rocks;
+use crate::store::rocks::{Rocks, RocksSettings};
 use crate::store::writer::Writer;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -44,8 +45,9 @@ use views::{Views, alone, waits_for_data};
 const INCOMING_MAX: usize = 64;
 /// Requests for sessions that may wait for replication.
 const SYNC_REQUESTS_MAX: usize = 16;
-/// The writer's name in [`NodeError::Ended`].
+/// The names of parts in [`NodeError::Ended`].
 const WRITER: &str = "the writer";
+const GOSSIP: &str = "gossip";
 
 /// A running part of the node.
 struct RunningPart {
@@ -77,14 +79,18 @@ impl ClusterSockets {
 ///
 /// # Errors
 /// Why the node cannot start, or which part ended by itself.
-pub async fn run(config: Config) -> Result<(), NodeError> {
+pub async fn run(mut config: Config) -> Result<(), NodeError> {
+    process::keep_private();
+    let descriptors = process::share_descriptors(config.limits.connections_max)?;
+    config.limits.connections_max = descriptors.connections_max;
     let config = Arc::new(config);
     let (clock, metrics) = (Clock::system(), Metrics::new());
     let mut signals = Signals::new().map_err(NodeError::System)?;
     let sockets =
         if config.clustering_enabled { Some(bind_cluster(&config, &clock).await?) } else { None };
     let listener = bind_http(&config).await?;
-    let (store, writer) = open_store(&config, &clock, &metrics, sockets.as_ref())?;
+    let data_files_max = descriptors.data_files_max;
+    let (store, writer) = open_store(&config, data_files_max, &clock, &metrics, sockets.as_ref())?;
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
     let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
@@ -94,6 +100,9 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let stop = CancellationToken::new();
     let task = tokio::spawn(store.clone().keep_swept(stop.clone()));
     parts.push(RunningPart { name: "the sweep", task, stop });
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(store.clone().watch_disk(stop.clone()));
+    parts.push(RunningPart { name: "the watch on the disk", task, stop });
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
     let views = if let Some(sockets) = sockets {
         start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
@@ -141,6 +150,8 @@ async fn shut_down(
     writer: JoinHandle<Result<(), NodeError>>,
     orderly: bool,
 ) -> Result<(), NodeError> {
+    // the others learn at once that this node leaves, while it still serves its last requests
+    parts.iter().filter(|part| part.name == GOSSIP).for_each(|part| part.stop.cancel());
     while let Some(part) = parts.pop() {
         part.stop.cancel();
         if part.task.is_finished() {
@@ -178,7 +189,9 @@ pub fn read_secret(config: &Config) -> Result<Secret, NodeError> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| NodeError::SecretFile { path: shown.clone(), error })?;
-    Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })
+    let secret = Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })?;
+    process::warn_if_open(path, "the secret of the cluster");
+    Ok(secret)
 }
 
 async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
@@ -204,6 +217,7 @@ async fn bind_http(config: &Config) -> Result<TcpListener, NodeError> {
 
 fn open_store(
     config: &Config,
+    data_files_max: u32,
     clock: &Clock,
     metrics: &Arc<Metrics>,
     sockets: Option<&ClusterSockets>,
@@ -214,13 +228,16 @@ fn open_store(
         .map_err(|error| NodeError::DataDir { path: path.clone(), error })?;
     let sync = config.storage.durability == Durability::Sync;
     let open = || -> Result<_, OpenError> {
-        let engine = Rocks::open(&dir.join("db"), config.storage.cache_bytes, sync)?;
+        let cache_bytes = config.storage.cache_bytes;
+        let settings = RocksSettings { cache_bytes, data_files_max, sync };
+        let engine = Rocks::open_with(&dir.join("db"), settings)?;
         let settings = store::Settings {
             blob_threshold_bytes: config.storage.blob_threshold_bytes,
             clock_drift_max: config.sync.clock_drift_max,
             feed_entries_max: config.sync.push_queue_max,
             feed_bytes_max: config.storage.feed_bytes_max as u64,
-            boot: (!sync).then(|| boot_id(clock)),
+            free_bytes_min: config.storage.free_bytes_min,
+            boot: (!sync).then(|| process::boot_id(clock)),
             // a node without a cluster compares digests with no other
             digest_key: sockets.map_or([0; 32], |s| s.secret.digest_key()),
             cluster: sockets.map(|s| s.secret.cluster_id()),
@@ -231,13 +248,9 @@ fn open_store(
         };
         Store::open(Arc::new(engine), clock.clone(), metrics.clone(), &settings)
     };
-    open().map_err(|error| NodeError::Open { path, error })
-}
-
-/// Identifies this boot of the machine, or this start of the node if the system does not tell.
-fn boot_id(clock: &Clock) -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    boot.map_or_else(|_| clock.uuid().to_string(), |id| id.trim().to_owned())
+    let opened = open().map_err(|error| NodeError::Open { path, error })?;
+    process::warn_if_open(dir, "all data of this node, deleted values included");
+    Ok(opened)
 }
 
 /// This node as the cluster will know it. Unset advertised addresses follow the bound ones.
@@ -302,6 +315,7 @@ fn start_cluster(
     let (waits_for_sender, waits_for) = watch::channel(String::new());
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
+    let kept_members = members_sender.clone();
     let known = members::known(store);
     let cluster_id = sockets.secret.cluster_id();
     let gossip = Gossip {
@@ -342,12 +356,12 @@ fn start_cluster(
         waits_for: waits_for_sender,
     };
     let table = (store.clone(), known, members.clone());
-    start(parts, "gossip", |stop| gossip.run(stop));
+    start(parts, GOSSIP, |stop| gossip.run(stop));
     start(parts, "the peer endpoint", |stop| async move { endpoint.run(stop).await });
     start(parts, "replication", |stop| replication.run(stop));
     start(parts, "the member table", |stop| members::persist(table.0, table.1, table.2, stop));
     let outlook = http::Outlook { waits_for, seeds, ..http::Outlook::default() };
-    let mut views = Views { members, peers, sync, syncing, outlook };
+    let mut views = Views { members, peers, sync, syncing, outlook, _members: kept_members };
     start_watching(config, clock, me, certificates, &mut views, parts)?;
     Ok(views)
 }

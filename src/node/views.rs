@@ -19,6 +19,8 @@ pub(super) struct Views {
     pub(super) sync: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<SyncReport>>>,
     pub(super) syncing: watch::Receiver<bool>,
     pub(super) outlook: Outlook,
+    /// Keeps `members` open for the other parts once gossip has ended, which ends first.
+    pub(super) _members: watch::Sender<Vec<(Member, MemberState)>>,
 }
 
 /// Whether this node must receive a peer's data before it serves: it has seeds and has never had
@@ -39,8 +41,10 @@ pub(super) fn alone(me: &Member) -> Views {
             let _ = request.send(Vec::new());
         }
     });
+    let (kept_members, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
     Views {
-        members: watch::channel(vec![(me.clone(), MemberState::Alive)]).1,
+        members,
+        _members: kept_members,
         peers: watch::channel(BTreeMap::new()).1,
         sync,
         syncing: watch::channel(false).1,

@@ -246,6 +246,9 @@ pub enum ReadError {
     /// The engine failed.
     #[error("storage failed: {0}")]
     Engine(String),
+    /// The process has no file descriptor left to open a file of the data.
+    #[error("no file descriptor is left: {0}")]
+    NoDescriptor(String),
     /// Storage failed earlier, and is being opened again.
     #[error("storage is being opened again")]
     Reopening,
@@ -266,6 +269,7 @@ impl From<EngineError> for ReadError {
     fn from(e: EngineError) -> Self {
         match e {
             EngineError::Full(error) => Self::Full(error),
+            EngineError::NoDescriptor(error) => Self::NoDescriptor(error),
             EngineError::Reopening => Self::Reopening,
             EngineError::Failed(error) => Self::Engine(error),
             EngineError::Locked { .. } => Self::Engine(e.to_string()),

@@ -10,6 +10,7 @@ mod disk;
 mod expiry;
 pub mod feed;
 mod read;
+mod state;
 mod write;
 
 #[cfg(test)]
@@ -37,6 +38,9 @@ use expiry::{Due, ExpiryClock, SteadyClock};
 use feed::{Feed, Window};
 use identity::{Identity, OpenError};
 use read::digest::Tree;
+use read::large::LargeReads;
+use state::DiskState;
+pub use state::Obstacle;
 use write::group::Durable;
 use write::job::Job;
 pub use write::writer;
@@ -57,6 +61,8 @@ pub struct Settings {
     pub feed_entries_max: usize,
     /// How many bytes the feed's window may take on the disk.
     pub feed_bytes_max: u64,
+    /// When less is free on the disk, deletes are the only writes of clients that are taken.
+    pub free_bytes_min: u64,
     /// Which boot of the machine this is, where commits do not wait for the disk: positions of the
     /// feed then end with a boot. `None` where they do wait.
     pub boot: Option<String>,
@@ -83,6 +89,7 @@ impl Default for Settings {
             clock_drift_max: Duration::from_secs(60),
             feed_entries_max: 4096,
             feed_bytes_max: 64 << 20,
+            free_bytes_min: 0,
             boot: None,
             digest_key: [0; 32],
             cluster: None,
@@ -107,8 +114,8 @@ struct Shared {
     comparisons: tokio::sync::Semaphore,
     expiry_clock: ExpiryClock,
     due: Due,
-    /// Whether storage has failed and is not open again.
-    recovers: AtomicBool,
+    disk: DiskState,
+    large_reads: LargeReads,
     /// How many bytes the remembered requests take.
     requests_bytes: AtomicU64,
     /// The time that requests are remembered by.
@@ -160,12 +167,14 @@ impl Store {
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
             expiry_clock: ExpiryClock::new(watermark, settings.clock_drift_max),
             due: Due::default(),
-            recovers: AtomicBool::new(false),
+            large_reads: LargeReads::default(),
+            disk: DiskState::new(settings.free_bytes_min, metrics.clone()),
             requests_bytes: requests_bytes.into(),
             steady,
             idempotency_window: settings.idempotency_window,
             compared_bytes_max: settings.compared_bytes_max,
         });
+        shared.begin_disk_state();
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
         let writer = Writer::new(shared.clone(), queue, metrics, settings);
         Ok((Self { shared, jobs }, writer))

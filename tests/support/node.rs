@@ -40,6 +40,16 @@ pub struct Surroundings {
     /// A command that executes the one after it.
     pub through: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// Nobody reads the ready line: the log says it, too.
+    pub ready_in_log: bool,
+}
+
+impl Surroundings {
+    /// A shell command that ends with `"$@"`, the node's own command.
+    pub fn shell(line: &str) -> Self {
+        let through = ["sh", "-c", line, "sh"].map(str::to_owned).to_vec();
+        Self { through, ..Self::default() }
+    }
 }
 
 /// A started node. Dropping it kills the process.
@@ -187,6 +197,13 @@ impl Node {
         if let Some(status) = self.child.try_wait().expect("its status") {
             panic!("{} ended instead of serving: {status}", self.place.name);
         }
+        if self.place.surroundings.ready_in_log {
+            let log = self.log();
+            let line = log.lines().rev().find_map(|line| line.split_once("ready http="));
+            return line
+                .map(|(_, rest)| format!("ready http={rest}"))
+                .ok_or("not ready".to_owned());
+        }
         let text = fs::read_to_string(out).unwrap_or_default();
         let line = text.strip_suffix('\n').ok_or("no line on its output yet")?;
         assert!(!line.contains('\n'), "more than one line: {text:?}");
@@ -229,6 +246,10 @@ impl Node {
     pub fn kill(&mut self) {
         self.child.kill().expect("it is killed");
         self.child.wait().expect("it ends");
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
     }
 
     /// Waits for the end of the process and returns the exit status.
@@ -307,6 +328,13 @@ impl Node {
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
         let kib = line.trim().strip_suffix(" kB").expect("in kB").trim();
         kib.parse::<u64>().expect("a number") * 1024
+    }
+
+    /// How many of its open files have a path that `counts`.
+    pub fn open_files(&self, counts: impl Fn(&str) -> bool) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its files");
+        let paths = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        paths.filter(|path| path.to_str().is_some_and(&counts)).count()
     }
 
     fn check_log(&self) {

@@ -67,7 +67,7 @@ fn read(path: &str) -> String {
 
 #[test]
 fn the_page_for_operators_describes_every_metric() {
-    let telemetry = read("src/telemetry.rs");
+    let telemetry = read("src/telemetry/mod.rs");
     let names = quoted_after(&telemetry, "r.register(");
     assert!(names.len() > 5 && names.contains(&"http_requests"), "{names:?}");
     assert_eq!(missing_from("kvs_members", &["members", "pushes"], "metric").len(), 1);

@@ -12,7 +12,7 @@ use super::code::Code;
 use super::envelope::ContentForm;
 use crate::model::duration::DurationError;
 use crate::model::{Key, KeyError};
-use crate::store::{Entry, ReadError, WriteError};
+use crate::store::{Entry, Obstacle, ReadError, WriteError};
 
 /// Why a request is refused. The store is unchanged, unless a variant says otherwise.
 #[derive(Debug)]
@@ -128,6 +128,10 @@ pub(crate) enum Unavailable {
     Crowded,
     /// Its storage failed and is being opened again.
     Reopening,
+    /// Its process has no file descriptor left to open a file of the data.
+    NoDescriptor,
+    /// Its storage takes no writes, which a question for its health is told.
+    Storage(Obstacle),
     /// It cannot remember one more request that has a uuid.
     RequestsFull,
 }
@@ -228,11 +232,16 @@ impl Unavailable {
         match self {
             Self::Syncing => Code::Syncing,
             Self::ClockSkewed(_) => Code::ClockSkewed,
-            Self::StorageFull => Code::StorageFull,
-            Self::ShuttingDown => Code::ShuttingDown,
-            Self::Overloaded | Self::Crowded | Self::Reopening | Self::RequestsFull => {
-                Code::Overloaded
+            Self::StorageFull | Self::Storage(Obstacle::Full | Obstacle::Low { .. }) => {
+                Code::StorageFull
             }
+            Self::ShuttingDown => Code::ShuttingDown,
+            Self::Storage(Obstacle::Gone | Obstacle::Failed)
+            | Self::Overloaded
+            | Self::Crowded
+            | Self::Reopening
+            | Self::NoDescriptor
+            | Self::RequestsFull => Code::Overloaded,
         }
     }
 }
@@ -254,6 +263,7 @@ impl From<ReadError> for Error {
         match error {
             ReadError::Full(_) => Unavailable::StorageFull.into(),
             ReadError::Reopening => Unavailable::Reopening.into(),
+            ReadError::NoDescriptor(_) => Unavailable::NoDescriptor.into(),
             ReadError::Engine(_) | ReadError::Damaged { .. } => Self::internal(error.to_string()),
         }
     }
@@ -283,6 +293,7 @@ impl Error {
                 Unavailable::StorageFull.into()
             }
             WriteError::Failed(ReadError::Reopening) => Unavailable::Reopening.into(),
+            WriteError::Failed(ReadError::NoDescriptor(_)) => Unavailable::NoDescriptor.into(),
             WriteError::Failed(cause @ (ReadError::Engine(_) | ReadError::Damaged { .. })) => {
                 Self::Failed(NodeFailure::NothingWritten(cause.to_string()))
             }

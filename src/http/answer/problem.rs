@@ -222,6 +222,10 @@ impl Unavailable {
             Self::Reopening => {
                 "storage failed and is being opened again; nothing was read or written; try again"
             }
+            Self::NoDescriptor => {
+                "this node's process has no file descriptor left to open a data file; try again"
+            }
+            Self::Storage(obstacle) => return obstacle.to_string().into(),
             Self::RequestsFull => {
                 "this node remembers as many requests with a uuid as \
                  limits.idempotency_bytes_max allows, all of the last 10 minutes; try again in a \

@@ -1,4 +1,5 @@
-//! `/health/live` and `/health/ready`: whether the process runs, and whether it serves.
+//! `/health/live`, `/health/ready` and `/health/readable`: whether the process runs, whether it
+//! serves reads and writes, and whether it serves reads.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -8,10 +9,11 @@ use serde::Serialize;
 
 use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
 use crate::http::answer::code::Code;
-use crate::http::answer::error::Error;
+use crate::http::answer::error::{Error, Unavailable};
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::text::{self, JSON};
 use crate::http::state::Ctx;
+use crate::store::Obstacle;
 
 pub(crate) static LIVE_RESOURCE: Resource = Resource {
     base: "/health/live",
@@ -25,6 +27,13 @@ pub(crate) static READY_RESOURCE: Resource = Resource {
     template: "/health/ready",
     has_rest: false,
     operations: &[&READY],
+};
+
+pub(crate) static READABLE_RESOURCE: Resource = Resource {
+    base: "/health/readable",
+    template: "/health/readable",
+    has_rest: false,
+    operations: &[&READABLE],
 };
 
 static LIVE: ApiOperation = ApiOperation {
@@ -67,7 +76,7 @@ static READY: ApiOperation = ApiOperation {
         schema: Some(schema_of::<HealthBody>),
         headers: &[],
     }],
-    errors: &[&[Code::Syncing]],
+    errors: &[&[Code::Syncing, Code::StorageFull, Code::Overloaded]],
     example: Example {
         path: "/health/ready",
         headers: &[],
@@ -77,9 +86,47 @@ static READY: ApiOperation = ApiOperation {
     },
 };
 
+static READABLE: ApiOperation = ApiOperation {
+    id: "health_readable",
+    verb: Verb::Get,
+    route: |filter| on(filter, readable),
+    summary: "Answers whether this node serves reads, also where it takes no writes.",
+    query: &[],
+    headers: &[],
+    body: None,
+    answers: &[AnswerForm {
+        status: 200,
+        when: "Reads are served; `unready` says why writes are not, if they are not.",
+        media_types: &[JSON],
+        schema: Some(schema_of::<HealthBody>),
+        headers: &[],
+    }],
+    errors: &[&[Code::Syncing, Code::StorageFull, Code::Overloaded]],
+    example: Example {
+        path: "/health/readable",
+        headers: &[],
+        body: "",
+        status: 200,
+        answer: r#"{"status":"readable"}"#,
+    },
+};
+
 #[derive(Serialize, JsonSchema)]
 struct HealthBody {
     status: Health,
+    /// Why this node is not ready, where it serves reads and no writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "UnreadyBody")]
+    unready: Option<UnreadyBody>,
+}
+
+/// What `/health/ready` answers, in short.
+#[derive(Serialize, JsonSchema)]
+struct UnreadyBody {
+    /// The code that a write gets.
+    code: &'static str,
+    /// What happened, and what to do about it.
+    detail: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -87,15 +134,39 @@ struct HealthBody {
 enum Health {
     Live,
     Ready,
+    Readable,
 }
 
-/// Ignores parameters, as [`ready`] does: some load balancers add their own.
+/// Ignores parameters, as the others do: some load balancers add their own.
 async fn live() -> Result<Response, Error> {
-    text::json(StatusCode::OK, &HealthBody { status: Health::Live })
+    healthy(Health::Live, None)
 }
 
 /// A node that is stopping does not get here: its front refuses every new request.
 async fn ready(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
-    text::json(StatusCode::OK, &HealthBody { status: Health::Ready })
+    match ctx.0.state.store.obstacle() {
+        Some(obstacle) => Err(Unavailable::Storage(obstacle).into()),
+        None => healthy(Health::Ready, None),
+    }
+}
+
+async fn readable(ctx: Ctx) -> Result<Response, Error> {
+    ctx.0.check_serving()?;
+    let store = &ctx.0.state.store;
+    let obstacle = store.obstacle();
+    if let Some(gone @ Obstacle::Gone) = obstacle {
+        return Err(Unavailable::Storage(gone).into());
+    }
+    // while storage is opened again there is nothing to read from
+    store.is_bootstrapped()?;
+    let unready = obstacle.map(|obstacle| UnreadyBody {
+        code: Error::from(Unavailable::Storage(obstacle)).code().info().name,
+        detail: obstacle.to_string(),
+    });
+    healthy(Health::Readable, unready)
+}
+
+fn healthy(status: Health, unready: Option<UnreadyBody>) -> Result<Response, Error> {
+    text::json(StatusCode::OK, &HealthBody { status, unready })
 }

@@ -31,7 +31,7 @@ use super::answer::error::Error;
 use super::state::App;
 
 /// All resources.
-pub(crate) static RESOURCES: [&Resource; 10] = [
+pub(crate) static RESOURCES: [&Resource; 11] = [
     &kv::RESOURCE,
     &cas::RESOURCE,
     &txn::RESOURCE,
@@ -41,6 +41,7 @@ pub(crate) static RESOURCES: [&Resource; 10] = [
     &cluster::SYNC_RESOURCE,
     &health::LIVE_RESOURCE,
     &health::READY_RESOURCE,
+    &health::READABLE_RESOURCE,
     &metrics::RESOURCE,
 ];
 

@@ -65,6 +65,10 @@ pub enum EngineError {
     /// The disk is full. After a commit its outcome is unknown until the engine is opened again.
     #[error("there is no room on the disk: {0}")]
     Full(String),
+    /// The process has no file descriptor left for a file of the data. Nothing was changed, unless
+    /// a commit fails so.
+    #[error("no file descriptor is left: {0}")]
+    NoDescriptor(String),
     /// The engine is being opened again. Nothing was read or changed.
     #[error("storage is being opened again")]
     Reopening,
@@ -112,6 +116,14 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// When the disk is full or the engine fails.
     fn reopen(&self) -> Result<(), EngineError>;
+
+    /// How many bytes are free on the disk; `None` where there is no disk, or it does not tell.
+    ///
+    /// # Errors
+    /// When the directory of the data is gone, or another one is in its place.
+    fn free_bytes(&self) -> Result<Option<u64>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// An engine that is kept open.

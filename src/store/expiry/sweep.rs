@@ -3,7 +3,6 @@
 //! A sweep frees bytes and nothing else. Header and hash of a record stay, so that the digest does
 //! not move, nothing is sent to a peer, and no older copy of the value comes back.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -56,7 +55,7 @@ impl Store {
     pub(in crate::store) async fn cover_expiry(&self, at: Option<Timestamp>) {
         let expiry_clock = &self.shared.expiry_clock;
         let is_uncovered = |at| at <= self.shared.now() && !expiry_clock.covers(at);
-        if at.is_some_and(is_uncovered) && !self.shared.recovers.load(Ordering::Relaxed) {
+        if at.is_some_and(is_uncovered) && !self.shared.disk.is_recovering() {
             // where this fails the answer is still right by this node's clock
             let _ = self.submit(|reply| Job::AdvanceWatermark { reply }).await;
         }

@@ -127,10 +127,7 @@ impl Shared {
     fn revision_body(&self, key: &Key, stored: &Stored) -> Result<Option<Bytes>, ReadError> {
         match &stored.body {
             Body::Inline(body) => Ok(Some(body.clone())),
-            Body::Apart => {
-                let at = layout::blob_key(key, &stored.hash);
-                Ok(self.engine.get(Family::Values, &at)?)
-            }
+            Body::Apart => self.value(key, stored),
             Body::Swept => Ok(None),
         }
     }

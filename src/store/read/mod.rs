@@ -6,6 +6,7 @@
 
 pub(super) mod digest;
 mod history;
+pub(super) mod large;
 mod scan;
 
 use bytes::Bytes;
@@ -113,9 +114,7 @@ impl Shared {
             let body = match &stored.body {
                 Body::Inline(body) => Some(body.clone()),
                 Body::Swept => Some(Bytes::new()),
-                Body::Apart => {
-                    self.engine.get(Family::Values, &layout::blob_key(key, &stored.hash))?
-                }
+                Body::Apart => self.value(key, &stored)?,
             };
             if let Some(body) = body {
                 return Ok(Some((stored, body)));
@@ -127,6 +126,13 @@ impl Shared {
             }
         }
         Ok(None)
+    }
+
+    /// The value that lies apart from `stored`, its entry; `None` if it is gone.
+    fn value(&self, key: &Key, stored: &Stored) -> Result<Option<Bytes>, ReadError> {
+        let at = layout::blob_key(key, &stored.hash);
+        let read = || self.engine.get(Family::Values, &at);
+        Ok(self.large_reads.run(stored.header.content.size(), read)?)
     }
 
     /// As [`Self::whole`], if there is a live value.

@@ -29,6 +29,7 @@ fn settings() -> Settings {
         clock_drift_max: Duration::from_secs(60),
         feed_entries_max: 16,
         feed_bytes_max: 1 << 20,
+        free_bytes_min: 0,
         boot: None,
         digest_key: [5; 32],
         cluster: None,

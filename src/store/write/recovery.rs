@@ -111,14 +111,17 @@ impl Writer {
 
     /// Tries to open the store again; gives the pause until the next attempt where that fails.
     fn attempt(&self, trouble: &mut Trouble) -> Option<Duration> {
-        self.shared.recovers.store(true, Ordering::Relaxed);
+        self.shared.disk.set_recovering(Some(&trouble.why));
         match self.reopen() {
             Ok(()) => {
-                self.shared.recovers.store(false, Ordering::Relaxed);
+                self.shared.disk.set_recovering(None);
                 tracing::info!("storage is open again; writes are accepted");
                 None
             }
-            Err(why) => Some(trouble.attempt_failed(why)),
+            Err(why) => {
+                self.shared.disk.set_recovering(Some(&why));
+                Some(trouble.attempt_failed(why))
+            }
         }
     }
 
@@ -127,6 +130,7 @@ impl Writer {
     fn reopen(&self) -> Result<(), ReadError> {
         let engine = self.shared.engine.as_ref();
         engine.reopen()?;
+        self.shared.look_at_disk()?;
         let key = self.shared.tree().element_key();
         let tree = Tree::build(engine, key)?;
         let requests_bytes: Option<u64> = crate::store::meta(engine, layout::REQUESTS_BYTES)?;

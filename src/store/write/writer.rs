@@ -9,6 +9,7 @@
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::effects::{Effect, Effects};
 use super::group::{CommitError, Durable, Group, RecordDelta};
@@ -17,6 +18,7 @@ use super::requests::EarlyForgetting;
 use super::{Rules, decide, merge};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
+use crate::store::state::{LOOK_AFTER_BYTES, LOOK_EVERY};
 use crate::store::{Applied, ReadError, Settings, Shared, WriteError, expiry};
 use crate::telemetry::Metrics;
 
@@ -56,6 +58,9 @@ pub struct Writer {
     pub(super) queue: mpsc::Receiver<Job>,
     metrics: Arc<Metrics>,
     rules: Rules,
+    /// How much was written since the writer last looked at the disk.
+    unlooked_bytes: usize,
+    looked_at: Option<Instant>,
     early_forgetting: EarlyForgetting,
 }
 
@@ -67,7 +72,9 @@ impl Writer {
         settings: &Settings,
     ) -> Self {
         let (rules, early_forgetting) = (Rules::of(settings), EarlyForgetting::default());
-        let writer = Self { shared, queue, metrics, rules, early_forgetting };
+        let (unlooked_bytes, looked_at) = (0, None);
+        let writer =
+            Self { shared, queue, metrics, rules, unlooked_bytes, looked_at, early_forgetting };
         writer.count_records();
         writer
     }
@@ -98,6 +105,9 @@ impl Writer {
 
     /// Gathers `first` and the jobs that wait behind it, decides them, and commits.
     fn commit(&mut self, first: Job) -> Committed {
+        if let Err(error) = self.look_at_disk() {
+            return Committed::refused(first, error);
+        }
         let shared = Arc::clone(&self.shared);
         let opened = match shared.engine.opened() {
             Ok(opened) => opened,
@@ -105,11 +115,19 @@ impl Writer {
         };
         let rules = self.rules;
         let mut group = Group::new(&shared, &rules, opened.as_ref());
-        let mut decided = vec![decide(&mut group, &shared, first)];
-        while group.bytes() < GROUP_BYTES_MAX && decided.len() < GROUP_JOBS_MAX {
-            let Ok(job) = self.queue.try_recv() else { break };
-            decided.push(decide(&mut group, &shared, job));
+        let low = shared.disk.low();
+        let (mut decided, mut taken) = (Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(job) = next {
+            taken += 1;
+            match low.filter(|_| !job.is_taken_when_low()) {
+                Some(low) => job.refuse(WriteError::StorageFull(low.to_string())),
+                None => decided.push(decide(&mut group, &shared, job)),
+            }
+            let has_room = group.bytes() < GROUP_BYTES_MAX && taken < GROUP_JOBS_MAX;
+            next = if has_room { self.queue.try_recv().ok() } else { None };
         }
+        self.unlooked_bytes += group.bytes();
         let size = u32::try_from(decided.len()).unwrap_or(u32::MAX);
         self.metrics.store_group_writes.observe(f64::from(size));
         let (began, has_changes) = (shared.clock.instant(), group.has_changes());
@@ -118,6 +136,17 @@ impl Writer {
             self.metrics.store_commit_seconds.observe(began.elapsed().as_secs_f64());
         }
         Committed { decided, result }
+    }
+
+    /// Looks at the disk after a while, and after much was written.
+    fn look_at_disk(&mut self) -> Result<(), ReadError> {
+        let now = self.shared.clock.instant();
+        let is_due = self.looked_at.is_none_or(|at| now - at >= LOOK_EVERY);
+        if is_due || self.unlooked_bytes >= LOOK_AFTER_BYTES {
+            (self.unlooked_bytes, self.looked_at) = (0, Some(now));
+            self.shared.look_at_disk()?;
+        }
+        Ok(())
     }
 
     /// Brings memory to what was committed, then answers. After an error nobody knows what the disk

@@ -111,6 +111,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
         ("/cluster/sync", "POST"),
         ("/health/live", "GET,HEAD"),
         ("/health/ready", "GET,HEAD"),
+        ("/health/readable", "GET,HEAD"),
         ("/metrics", "GET,HEAD"),
     ] {
         for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "BREW"] {
@@ -236,6 +237,7 @@ async fn every_answer_names_the_node_and_the_request() {
         (200, client.get("/metrics").await),
         (200, client.get("/health/live").await),
         (200, client.get("/health/ready").await),
+        (200, client.get("/health/readable").await),
         (400, raw::exchange(node.http, b"garbage\r\n\r\n").await),
         (400, raw::exchange(node.http, b"GET / HTTP/3.9\r\n\r\n").await),
     ];
@@ -288,6 +290,8 @@ async fn health_and_metrics_are_served() {
     let client = &node.client;
     assert_eq!(client.get("/health/live").await.expect(200).json(), json!({ "status": "live" }));
     assert_eq!(client.get("/health/ready").await.expect(200).json(), json!({ "status": "ready" }));
+    let readable = client.get("/health/readable").await.expect(200).json();
+    assert_eq!(readable, json!({ "status": "readable" }));
     let puts = [("method", "PUT"), ("route", "/kv/{key}"), ("status", "201")];
     assert_eq!(client.metric("kvs_http_requests_total", &puts).await, 0);
     client.put("/kv/a", "x").await.expect(201);

@@ -80,10 +80,11 @@ impl Rig {
             place.set("gossip.seeds", toml::Value::Array(seeds));
             if let Some(disk) = small_disk.as_ref().filter(|_| number == SMALL_DISK) {
                 place.set("node.data_dir", disk.join("data").to_str().expect("text"));
+                place.set("storage.free_bytes_min", 16 << 20);
             }
             let through = networks.as_ref().map(|n| n.enter(number)).unwrap_or_default();
             let environment = clocks.get(number).map(|c| c.environment.clone()).unwrap_or_default();
-            place.surround(Surroundings { through, environment });
+            place.surround(Surroundings { through, environment, ..Surroundings::default() });
             starting.push(place.start());
         }
         let nodes = futures_util::future::join_all(starting).await;

@@ -93,6 +93,26 @@ async fn a_stop_cuts_an_endless_request_after_a_while_and_at_once_on_a_second_si
     node.logs(&["WARN", "connections are cut"]).await;
 }
 
+/// Its goodbye goes first: the others learn of the stop while it still answers requests.
+#[tokio::test]
+async fn the_others_learn_of_a_stop_before_the_last_request_has_ended() {
+    let site = Site::clustered().set("limits.shutdown_wait", "1h");
+    let cluster = site.cluster(2).await;
+    let [mut first, second] = <[_; 2]>::try_from(cluster.nodes).ok().expect("two nodes");
+    let mut slow = TcpStream::connect(first.http).await.expect("a connection");
+    let head = raw::head("PUT", "/kv/slow", &["Content-Length: 10", "Expect: 100-continue"]);
+    slow.write_all(head.as_bytes()).await.expect("it takes it");
+    // `100 Continue` shows that the request is under way
+    slow.readable().await.expect("it answers");
+    first.signal("TERM");
+    second.shows(&first.id, "down").await;
+    assert!(first.runs(), "the request has not ended");
+    slow.write_all(b"1234567890").await.expect("it still listens");
+    let answer = raw::read_all(&mut slow).await;
+    assert!(String::from_utf8_lossy(&answer).contains("201 Created"), "it is answered");
+    assert_eq!(first.ended(SOON).await, 0);
+}
+
 /// The node is paused, so that all requests are sent before it can see the signal, those included
 /// whose connections wait in the system's queue.
 #[tokio::test]

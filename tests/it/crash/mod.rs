@@ -2,6 +2,7 @@
 //! in `load` and `mixed_load` record what each answer promised.
 
 pub mod disk_faults;
+mod disk_room;
 mod kill_mixed;
 pub mod kill_writes;
 pub mod load;

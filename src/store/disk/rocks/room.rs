@@ -1,16 +1,21 @@
-//! Tries out whether the disk has room.
+//! Tells and tries out whether the disk has room, and whether the directory is still there.
 //!
 //! The free space that a file system reports may be reserved for others, or beyond a quota. Only
-//! writing a file tells.
+//! writing a file tells for certain.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::EngineError;
 
 /// The file that is written and removed again.
 const FILE: &str = "room";
+/// The file that every database has.
+const DATABASE_FILE: &str = "CURRENT";
+/// What opening takes beyond the size of the logs.
+const OPENING_BYTES: u64 = 1 << 20;
 /// What must be free beyond the size of the logs: several times the largest write.
 const SPARE_BYTES: u64 = 32 << 20;
 
@@ -25,6 +30,37 @@ pub(super) fn find(dir: &Path) -> Result<(), EngineError> {
             _ => EngineError::Failed(text),
         }
     })
+}
+
+/// Whether there seems to be room to open the database in `dir`. Unlike [`find`] this writes
+/// nothing, so that it costs nothing at each start.
+pub(super) fn is_enough(dir: &Path) -> Result<(), EngineError> {
+    let needed = log_bytes(dir).unwrap_or_default() + OPENING_BYTES;
+    match free_bytes(dir) {
+        Some(free) if free < needed => Err(EngineError::Full(format!(
+            "{}: opening takes up to {needed} bytes, and {free} are free",
+            dir.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `dir` holds a database.
+pub(super) fn holds_database(dir: &Path) -> bool {
+    dir.join(DATABASE_FILE).exists()
+}
+
+/// What an unprivileged process may still write in `dir`; `None` where the system does not tell.
+pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(dir).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Device and number of `dir`, which tell it from another one of its name.
+pub(super) fn number(dir: &Path) -> Result<(u64, u64), EngineError> {
+    let found = fs::metadata(dir)
+        .map_err(|error| EngineError::Failed(format!("{}: {error}", dir.display())))?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Removes the file, also one that a killed process has left.

@@ -1,6 +1,7 @@
 //! What is particular to RocksDB: what is freed, where bytes lie, opening it again.
 
-use super::{Arc, Engine, EngineError, Family, LOG_BYTES_MAX, Path, Rocks, WRITE_BUFFER_BYTES};
+use super::open::{LOG_BYTES_MAX, WRITE_BUFFER_BYTES};
+use super::{Arc, Engine, EngineError, Family, Path, Rocks};
 
 /// What the write-ahead logs in `dir` take together.
 fn log_bytes(dir: &Path) -> u64 {

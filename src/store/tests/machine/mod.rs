@@ -91,6 +91,7 @@ impl Node {
             clock_drift_max: DRIFT_MAX,
             feed_entries_max: 8,
             feed_bytes_max: 64 << 20,
+            free_bytes_min: 0,
             boot: None,
             digest_key: [5; 32],
             cluster: None,

@@ -4,6 +4,8 @@
 //! to the process, so that several nodes in one test have separate counts. Must not know the parts
 //! that count.
 
+pub(crate) mod log;
+
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::encode;
@@ -12,6 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+pub use log::{LevelError, LogFormat, start as start_logging};
 
 /// A metric's one label and its value.
 pub type OneLabel = [(&'static str, &'static str); 1];
@@ -35,6 +39,8 @@ pub struct Metrics {
     pub store_commit_seconds: Histogram,
     pub store_group_writes: Histogram,
     pub store_records: Family<OneLabel, Gauge>,
+    pub storage_free_bytes: Gauge,
+    pub storage_writable: Gauge,
     pub store_requests_forgotten: Counter,
     pub gossip_datagrams: Family<OneLabel, Counter>,
     pub gossip_bytes: Family<OneLabel, Counter>,
@@ -71,6 +77,8 @@ impl Metrics {
             store_commit_seconds: seconds(),
             store_group_writes: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             store_records: Family::default(),
+            storage_free_bytes: Gauge::default(),
+            storage_writable: Gauge::default(),
             store_requests_forgotten: Counter::default(),
             gossip_datagrams: Family::default(),
             gossip_bytes: Family::default(),
@@ -130,6 +138,21 @@ impl Metrics {
             "store_records",
             "Records in the store, live and dead",
             self.store_records.clone(),
+        );
+        r.register(
+            "storage_free_bytes",
+            "Free space on the disk of the data, by the latest look",
+            self.storage_free_bytes.clone(),
+        );
+        r.register(
+            "storage_writable",
+            "1 while storage takes writes; 0 while the disk is full or failing",
+            self.storage_writable.clone(),
+        );
+        r.register(
+            "log_lines_lost",
+            "Log lines lost because nobody read stderr or writing to it failed",
+            log::lost_lines(),
         );
         r.register(
             "store_requests_forgotten",
@@ -217,31 +240,4 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
-}
-
-/// The format of log lines on stderr.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Text for people, coloured on a terminal.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Writes log lines to stderr, filtered by the environment variable `KVS_LOG` (default `info`).
-/// Only the first call in a process has an effect.
-pub fn start_logging(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KVS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,foca=warn,quinn=warn"));
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Text => base
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .with_target(false)
-            .try_init(),
-        LogFormat::Json => base.json().try_init(),
-    };
-    // fails only on a second call, which changes nothing
-    let _ = started;
 }
