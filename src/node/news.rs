@@ -60,7 +60,7 @@ enum Standing {
 
 /// A line of the log.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum NewsLine {
     Good(String),
     Bad(String),
 }
@@ -100,8 +100,8 @@ impl News {
             lines.truncate(LINES_MAX);
             for line in lines {
                 match line {
-                    Line::Good(text) => tracing::info!("{text}"),
-                    Line::Bad(text) => tracing::warn!("{text}"),
+                    NewsLine::Good(text) => tracing::info!("{text}"),
+                    NewsLine::Bad(text) => tracing::warn!("{text}"),
                 }
             }
             if further > 0 {
@@ -113,7 +113,7 @@ impl News {
 
 impl Teller {
     /// What has changed since the last look.
-    fn look(&mut self, news: &News, now: Instant) -> Vec<Line> {
+    fn look(&mut self, news: &News, now: Instant) -> Vec<NewsLine> {
         let mut lines = Vec::new();
         let members = news.members.borrow().clone();
         let others = || members.iter().filter(|(member, _)| member.id != news.me);
@@ -127,7 +127,7 @@ impl Teller {
         lines
     }
 
-    fn changed(&mut self, member: &Member, standing: Standing, now: Instant) -> Option<Line> {
+    fn changed(&mut self, member: &Member, standing: Standing, now: Instant) -> Option<NewsLine> {
         let Member { name, id, gossip, started_at, .. } = member;
         let is_new = !self.told.contains_key(id);
         let told = self.told.entry(*id).or_insert(ToldMember {
@@ -149,20 +149,27 @@ impl Teller {
         let lasted = told.since.map(|since| now.saturating_duration_since(since).as_secs());
         let after = lasted.map(|s| format!(" after {s} s")).unwrap_or_default();
         let line = match (standing, told.standing) {
-            (Standing::Up, _) if is_new => Line::Good(format!("{who} is up")),
+            (Standing::Up, _) if is_new => NewsLine::Good(format!("{who} is up")),
             // known from an earlier run, and not heard of in this one
             _ if is_new => return None,
-            (Standing::Up, Standing::Up) => Line::Good(format!("{who} has restarted")),
-            (Standing::Up, _) => Line::Good(format!("{who} is back{after}")),
-            (Standing::Left, _) => Line::Good(format!("{who} has stopped in order{after}")),
-            (Standing::Down, _) => Line::Bad(format!("{who} is down{after}: it does not answer")),
+            (Standing::Up, Standing::Up) => NewsLine::Good(format!("{who} has restarted")),
+            (Standing::Up, _) => NewsLine::Good(format!("{who} is back{after}")),
+            (Standing::Left, _) => NewsLine::Good(format!("{who} has stopped in order{after}")),
+            (Standing::Down, _) => {
+                NewsLine::Bad(format!("{who} is down{after}: it does not answer"))
+            }
         };
         (told.standing, told.started_at) = (standing, *started_at);
         (told.since, told.said_at) = (Some(now), Some(now));
         Some(line)
     }
 
-    fn skewed(&mut self, member: &Member, skew_ms: Option<i64>, most: Duration) -> Option<Line> {
+    fn skewed(
+        &mut self,
+        member: &Member,
+        skew_ms: Option<i64>,
+        most: Duration,
+    ) -> Option<NewsLine> {
         let told = self.told.get_mut(&member.id)?;
         let skew_ms = skew_ms?;
         let is_skewed = Duration::from_millis(skew_ms.unsigned_abs()) > most;
@@ -173,11 +180,11 @@ impl Teller {
         let (name, id) = (&member.name, &member.id);
         if !is_skewed {
             let text = format!("the clock of member {name} ({id}) agrees with this node's again");
-            return Some(Line::Good(text));
+            return Some(NewsLine::Good(text));
         }
         let way = if skew_ms > 0 { "ahead of" } else { "behind" };
         let seconds = skew_ms.unsigned_abs() / 1000;
-        Some(Line::Bad(format!(
+        Some(NewsLine::Bad(format!(
             "the clock of member {name} ({id}) is {seconds} s {way} this node's; set the wrong one \
              right (NTP), because the later write wins"
         )))
@@ -189,11 +196,11 @@ impl Teller {
         seeds: &[SeedAnswer],
         alone_max: Duration,
         now: Instant,
-    ) -> Option<Line> {
+    ) -> Option<NewsLine> {
         if !alone || seeds.is_empty() {
             self.alone_since = None;
             let was_said = self.alone_said_at.take().is_some();
-            return was_said.then(|| Line::Good("this node is no longer alone".to_owned()));
+            return was_said.then(|| NewsLine::Good("this node is no longer alone".to_owned()));
         }
         let since = *self.alone_since.get_or_insert(now);
         let is_due = |at: Instant, wait| now.saturating_duration_since(at) >= wait;
@@ -210,7 +217,7 @@ impl Teller {
             0 => format!("none of {} seeds answers", seeds.len()),
             some => format!("only {some} of {} seeds answer", seeds.len()),
         };
-        Some(Line::Bad(format!(
+        Some(NewsLine::Bad(format!(
             "this node is alone; {answers}: {}; correct gossip.seeds, or start these nodes",
             silent.join(", ")
         )))
@@ -245,10 +252,10 @@ mod tests {
         }
     }
 
-    fn text(line: Option<Line>) -> String {
+    fn text(line: Option<NewsLine>) -> String {
         match line {
-            Some(Line::Good(text)) => text,
-            Some(Line::Bad(text)) => format!("warning: {text}"),
+            Some(NewsLine::Good(text)) => text,
+            Some(NewsLine::Bad(text)) => format!("warning: {text}"),
             None => String::new(),
         }
     }

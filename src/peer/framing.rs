@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::error::{FrameError, PeerError};
-use super::pace::{Pace, read, write};
+use super::pace::{StreamPace, read, write};
 use crate::telemetry::Metrics;
 
 pub use crate::proto::wire::FRAME_BYTES_MAX;
@@ -173,14 +173,18 @@ impl Sender {
     /// # Errors
     /// As [`Sender::send`], and `Unreachable` when it gave up.
     pub async fn send_within(&mut self, frame: &[u8], idle: Duration) -> Result<(), PeerError> {
-        self.put_paced(frame, Some(Pace::new(idle))).await.map_err(PeerError::from)
+        self.put_paced(frame, Some(StreamPace::new(idle))).await.map_err(PeerError::from)
     }
 
     pub(super) async fn put(&mut self, frame: &[u8]) -> Result<(), FrameError> {
         self.put_paced(frame, None).await
     }
 
-    async fn put_paced(&mut self, frame: &[u8], mut pace: Option<Pace>) -> Result<(), FrameError> {
+    async fn put_paced(
+        &mut self,
+        frame: &[u8],
+        mut pace: Option<StreamPace>,
+    ) -> Result<(), FrameError> {
         let bytes = frame.len();
         let oversized = FrameError::Oversized { bytes, bytes_max: FRAME_BYTES_MAX };
         let Some(length) = u32::try_from(bytes).ok().filter(|_| bytes <= FRAME_BYTES_MAX) else {
@@ -329,7 +333,7 @@ impl Receiver {
             }
             let mut room = (&mut self.frame).limit(missing);
             let reading = self.reader.read_buf(&mut room);
-            let came = match idle.map(|idle| pace.get_or_insert_with(|| Pace::new(idle))) {
+            let came = match idle.map(|idle| pace.get_or_insert_with(|| StreamPace::new(idle))) {
                 Some(pace) => pace.keep(reading, FrameError::Silent).await?,
                 None => reading.await?,
             };

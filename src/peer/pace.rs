@@ -16,13 +16,13 @@ use super::error::FrameError;
 const BYTES_PER_SECOND_MIN: u32 = 1000;
 
 /// The bounds of one frame: on silence, and on the speed in all.
-pub(super) struct Pace {
+pub(super) struct StreamPace {
     idle: Duration,
     /// Fires when too few bytes have moved in all. Each byte moves it by its share of a second.
     floor: Pin<Box<Sleep>>,
 }
 
-impl Pace {
+impl StreamPace {
     /// The bounds of a frame that begins now. Takes `idle` for the longest silence.
     pub(super) fn new(idle: Duration) -> Self {
         Self { idle, floor: Box::pin(sleep(idle)) }
@@ -51,7 +51,7 @@ impl Pace {
 pub(super) async fn write(
     writer: &mut (impl AsyncWrite + Unpin),
     bytes: &[u8],
-    pace: &mut Option<Pace>,
+    pace: &mut Option<StreamPace>,
 ) -> Result<(), FrameError> {
     let Some(pace) = pace else { return Ok(writer.write_all(bytes).await?) };
     let mut rest = bytes;
