@@ -76,7 +76,7 @@ static READY: ApiOperation = ApiOperation {
         schema: Some(schema_of::<HealthBody>),
         headers: &[],
     }],
-    errors: &[&[Code::Syncing, Code::StorageFull, Code::Overloaded]],
+    errors: &[&[Code::Syncing, Code::StorageFull]],
     example: Example {
         path: "/health/ready",
         headers: &[],
@@ -101,7 +101,7 @@ static READABLE: ApiOperation = ApiOperation {
         schema: Some(schema_of::<HealthBody>),
         headers: &[],
     }],
-    errors: &[&[Code::Syncing, Code::StorageFull, Code::Overloaded]],
+    errors: &[&[Code::Syncing, Code::StorageFull]],
     example: Example {
         path: "/health/readable",
         headers: &[],
