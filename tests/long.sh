@@ -19,6 +19,9 @@
 #                         times; nodes have their own networks as root or with `unshare -Urn`
 #   tests/long.sh members the simulated membership with KVS_SIM_MEMBERS nodes (200) and
 #                         KVS_SIM_MEMBERS_SEEDS seeds (1), starting at KVS_SIM_MEMBERS_FIRST (0)
+#   tests/long.sh outside
+#                         a node behind nginx, in a container and short of descriptors, and the
+#                         clients that strangers use (tests/outside/run.sh); builds a release
 #   tests/long.sh mutants [OPTION | NAME ...]
 #                         plants each bug of tests/mutants and checks that the tests notice it;
 #                         tests/mutants/run.sh --help describes the options
@@ -174,10 +177,15 @@ run_fuzz() {
     return "$status"
 }
 
+run_outside() {
+    cargo build --locked --release --bin kvs || return 1
+    tests/outside/run.sh "$CARGO_TARGET_DIR/release/kvs"
+}
+
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in
-    sim | machine | kill | faults | limits | chaos | members | mutants | fuzz)
+    sim | machine | kill | faults | limits | chaos | members | outside | mutants | fuzz)
         begin=$SECONDS
         if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -189,6 +197,6 @@ case ${1:-} in
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
     *)
         stop "say what to run: tests/long.sh sim, machine, kill, faults, limits, chaos, members," \
-            "mutants or fuzz"
+            "outside, mutants or fuzz"
         ;;
 esac
