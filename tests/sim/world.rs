@@ -261,8 +261,13 @@ impl World {
             // While a sweep is on its way to the disk, its node is not settled, but it shows the
             // same records.
             let agree = self.all_agree() || !self.up().all(Up::is_settled);
-            if !agree || self.records_moved() != moved || print() != before {
-                let what = format!("nodes that agreed go on changing:\n{}", self.describe());
+            let (moves, is_same) = (self.records_moved() - moved, print() == before);
+            if !agree || moves > 0 || !is_same {
+                let what = format!(
+                    "nodes that agreed go on changing (agree: {agree}, {moves} records moved, \
+                     same fingerprint: {is_same}):\n{}",
+                    self.describe()
+                );
                 lock(&self.audit).violated(None, &what);
             }
             tokio::time::sleep(STEP).await;

@@ -206,6 +206,7 @@ impl Rig {
         let node = &mut self.nodes[SMALL_DISK];
         node.place.bear("No space left on device");
         node.place.bear("the database is being opened again");
+        node.place.bear("the disk is full but for a reserve");
         let filler = disk.join("filler");
         // the node notices a full disk when it needs room; large values make it need room soon
         let large = vec![7; 1 << 20];

@@ -214,6 +214,9 @@ async fn a_node_that_stops_in_order_is_shown_to_have_left_at_once() {
     let site = Site::clustered().set("gossip.probe_period", "10s");
     let mut cluster = site.cluster(3).await;
     let id = cluster.nodes[2].id.clone();
+    for node in &cluster.nodes[..2] {
+        node.logs(&["INFO", "member n3", "is up"]).await;
+    }
     cluster.nodes[2].stop().await;
     for node in &cluster.nodes[..2] {
         node.shows_within(Duration::from_secs(5), &id, "left").await;

@@ -105,7 +105,7 @@ async fn the_others_learn_of_a_stop_before_the_last_request_has_ended() {
     // `100 Continue` shows that the request is under way
     slow.readable().await.expect("it answers");
     first.signal("TERM");
-    second.shows(&first.id, "down").await;
+    second.shows(&first.id, "left").await;
     assert!(first.runs(), "the request has not ended");
     slow.write_all(b"1234567890").await.expect("it still listens");
     let answer = raw::read_all(&mut slow).await;
