@@ -250,8 +250,10 @@ impl World {
 
     /// Checks that nodes which agree stay unchanged and move no more records.
     async fn stay(&mut self) {
-        // Lets transfers end that were under way when the nodes came to agree.
+        // Lets transfers end that were under way when the nodes came to agree. What the former life
+        // of a node had sent may reach some of the others, and a session brings it to the rest.
         tokio::time::sleep(STAY / 2).await;
+        self.wait_until_all_agree().await;
         let moved = self.records_moved();
         let print = || self.up().map(|up| up.store.fingerprint()).next();
         let before = print();
