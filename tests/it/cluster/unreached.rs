@@ -62,6 +62,7 @@ async fn an_empty_node_with_a_strange_certificate_waits_and_says_for_whom_until_
     assert!(shown.contains("syncing") && shown.contains("n1 at"), "{shown}");
     node.logs(&["WARN", "waits for its first data", "n1 at", "does not answer"]).await;
     // a repeated failure is no news
+    node.logs(&["cannot sync with n1"]).await;
     let warned = |log: &str| log.matches("cannot sync with n1").count();
     assert_eq!(warned(&node.log()), 1, "{}", node.log());
     // far longer than sync.bootstrap_wait, it is not ready

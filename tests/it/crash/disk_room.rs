@@ -71,6 +71,7 @@ async fn below_the_reserve_deletes_are_the_only_writes() {
     for (key, status) in [("a", 404), ("b", 404), ("c", 200)] {
         assert_eq!(node.client.get(&format!("/kv/{key}")).await.status, status, "{key}");
     }
+    node.logs(&["the disk is full but for a reserve"]).await;
     let told = node.log().matches("the disk is full but for a reserve").count();
     assert_eq!(told, 1, "each look is logged: {}", node.log());
     node.stop().await;
