@@ -35,8 +35,6 @@ const AGREE: Duration = Duration::from_secs(90);
 const STAY: Duration = Duration::from_secs(10);
 /// The end of a wait is judged in plans of at most this many faults: those that are kept for it.
 const JUDGED_EVENTS_MAX: usize = 2;
-/// How many records a first session may pass over where there are few.
-const PASSED_OVER_MAX: usize = 2;
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -362,18 +360,12 @@ impl World {
         // one that began to serve meanwhile, or restarted, may be the one that it got all from
         let sources: Option<Vec<&Source>> = full.iter().map(|id| same(*id)).collect();
         let Some(sources) = sources.filter(|sources| !sources.is_empty()) else { return };
-        // a session passes over records that the other side replaces between list and request; a
-        // push or the next session brings them
-        let lacks = |source: &&Source| {
-            let has = |key: &Key, version: &Version| {
-                self.held_by(node, key).is_some_and(|header| header.version >= *version)
-            };
-            let missing = source.held.iter().filter(|(key, version)| !has(key, version)).count();
-            missing > PASSED_OVER_MAX.max(source.held.len() / 10)
+        let has = |(key, version): (&Key, &Version)| {
+            self.held_by(node, key).is_some_and(|header| header.version >= *version)
         };
+        let has_all = sources.iter().any(|source| source.held.iter().all(has));
         // many faults at once raise alarms that were not followed to their end yet
-        if self.plan.events.len() <= JUDGED_EVENTS_MAX && sources.iter().all(|source| lacks(source))
-        {
+        if self.plan.events.len() <= JUDGED_EVENTS_MAX && !has_all {
             let what =
                 format!("node {} serves without the data of {full:?}, which it sees", node.slot);
             lock(&self.audit).violated(None, &what);
