@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -229,6 +229,9 @@ pub struct SeedAnswer {
     /// Why it has not answered lately; `None` when it has.
     pub error: Option<String>,
 }
+
+/// A certificate that expires sooner than this should be renewed: 30 days.
+pub const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Until when a certificate of this node is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

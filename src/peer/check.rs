@@ -4,7 +4,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
@@ -12,9 +11,7 @@ use super::certificate::{self, CertificateError};
 use super::tls::{Files, Material};
 use crate::clock::Clock;
 use crate::config;
-
-/// Warn about a certificate that expires sooner than this.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+use crate::model::member::RENEW_BEFORE;
 
 /// What is wrong, or soon will be, with the files of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

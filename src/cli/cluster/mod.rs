@@ -17,6 +17,7 @@ use super::error::CliError;
 use super::output::{Grid, Output, printable};
 use super::words::span;
 use crate::model::Timestamp;
+use crate::model::member::RENEW_BEFORE;
 pub use sync::{Sync, sync};
 
 /// How many digits of a fingerprint to show: enough to distinguish two.
@@ -27,8 +28,6 @@ const ID_CHARS_MAX: usize = 8;
 
 /// Shows how old a report is from this age on. Members report every few seconds.
 const REPORT_AGED: Duration = Duration::from_secs(15);
-/// Mentions a certificate that expires sooner than this: 30 days.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 /// `kvs status`
 #[derive(Debug, Args)]

@@ -95,8 +95,13 @@ fn alias(plain: &str, known: &[&'static str]) -> Option<&'static str> {
 
 fn alike(plain: &str, known: &[&'static str]) -> Option<&'static str> {
     let alike = |known: &&'static str| (strsim::jaro_winkler(known, plain), *known);
-    let nearest = known.iter().map(alike).max_by(|(a, _), (b, _)| a.total_cmp(b));
-    nearest.filter(|(likeness, _)| *likeness >= ALIKE_MIN).map(|(_, known)| known)
+    most_alike(known.iter().map(alike))
+}
+
+/// The most alike of what is rated from 0 to 1; none if nothing is alike enough to be meant.
+pub(crate) fn most_alike<T>(rated: impl Iterator<Item = (f64, T)>) -> Option<T> {
+    let nearest = rated.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    nearest.filter(|(likeness, _)| *likeness >= ALIKE_MIN).map(|(_, meant)| meant)
 }
 
 #[cfg(test)]

@@ -5,10 +5,8 @@ use axum::http::Method;
 
 use super::operation::{Resource, Verb};
 use crate::http::answer::error::Error;
+use crate::http::request::unknown::most_alike;
 use crate::model::shown;
-
-/// Below this similarity a suggestion would mislead.
-const ALIKE_MIN: f64 = 0.8;
 
 /// Segments that stand before the route in other systems.
 const LEADS: [&str; 5] = ["api", "v1", "v2", "v3", "rest"];
@@ -80,8 +78,7 @@ fn nearest(resources: &[&Resource], clean: &str, head: &str) -> Option<&'static 
         let given = if base.contains('/') { clean } else { head };
         (strsim::jaro_winkler(base, given), resource.template)
     };
-    let nearest = resources.iter().map(alike).max_by(|(a, _), (b, _)| a.total_cmp(b));
-    nearest.filter(|(likeness, _)| *likeness >= ALIKE_MIN).map(|(_, template)| template)
+    most_alike(resources.iter().map(alike))
 }
 
 /// `method_not_allowed` for `method` at a path of `resource`.

@@ -14,15 +14,13 @@ use super::tls::{self, Loaded, Tls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::Timestamp;
-use crate::model::member::CertificateLife;
+use crate::model::member::{CertificateLife, RENEW_BEFORE};
 use crate::telemetry::Metrics;
 
 /// The door that shows these certificates.
 const DOOR: &str = "peer";
 /// How often to look at the files and the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// From how long before its end to warn of it.
-const WARN_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 /// How often to warn of a certificate that expires soon.
 const SOON_SAID_EVERY: Duration = Duration::from_secs(86_400);
 /// How often to warn of one that is not valid now.
@@ -141,7 +139,7 @@ impl Certificates {
         let every = if self.is_valid() { SOON_SAID_EVERY } else { INVALID_SAID_EVERY };
         let now = self.clock.instant();
         let said = self.said_at.is_some_and(|at| now.saturating_duration_since(at) < every);
-        if said || (self.is_valid() && until.since(wall) >= WARN_BEFORE) {
+        if said || (self.is_valid() && until.since(wall) >= RENEW_BEFORE) {
             return;
         }
         self.said_at = Some(now);
