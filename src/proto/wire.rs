@@ -91,7 +91,8 @@ pub struct Wanted {
 /// Which records of a range to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Those with the listed ids.
+    /// Those with the listed ids. The responder also reports the ids that it lacks, because it has
+    /// replaced their records since it listed them.
     Only,
     /// All except those with the listed ids. The responder also reports the ids that it lacks.
     AllBut,
@@ -105,7 +106,8 @@ pub struct Given {
     /// The records, in key order.
     #[serde(deserialize_with = "list")]
     pub records: Vec<WireRecord>,
-    /// The ids that the responder lacks, as indexes into those of the request.
+    /// The ids that the responder lacks, as indexes into those of the request; with
+    /// [`Mode::Only`] none before the range is at its end.
     #[serde(deserialize_with = "list")]
     pub unknown: Vec<u32>,
     /// The key at which a full frame ended the response; ask again for the range from there.

@@ -131,6 +131,20 @@ pub enum Event {
 }
 
 impl Plan {
+    /// Whether no two clocks are ever further apart than the cluster expects.
+    pub fn clocks_agree(&self) -> bool {
+        let mut shown = self.skews.clone();
+        let (mut least, mut most) = (shown.iter().min().copied(), shown.iter().max().copied());
+        for (_, event) in &self.events {
+            if let Event::ClockStep { at, by_us } = event {
+                shown[*at] += by_us;
+                (least, most) = (least.min(Some(shown[*at])), most.max(Some(shown[*at])));
+            }
+        }
+        let apart = most.unwrap_or_default().abs_diff(least.unwrap_or_default());
+        Duration::from_micros(apart) <= self.clock_drift_max
+    }
+
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);

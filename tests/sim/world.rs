@@ -33,8 +33,6 @@ const STEP: Duration = Duration::from_millis(500);
 const AGREE: Duration = Duration::from_secs(90);
 /// How long they must then stay unchanged.
 const STAY: Duration = Duration::from_secs(10);
-/// The end of a wait is judged in plans of at most this many faults: those that are kept for it.
-const JUDGED_EVENTS_MAX: usize = 2;
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -337,7 +335,7 @@ impl World {
         let keys = lock(&self.audit).keys();
         let source = |node: &Node| {
             let up = node.up.as_ref().filter(|up| !waits(up))?;
-            // One that ends may have lost its bytes; a node whose clock is far behind refuses it.
+            // One that ends may have lost its bytes.
             let lasts = |header: &Header| header.expires_at.is_none();
             let version =
                 |key: &Key| Some((key.clone(), self.held_by(node, key).filter(lasts)?.version));
@@ -364,8 +362,9 @@ impl World {
             self.held_by(node, key).is_some_and(|header| header.version >= *version)
         };
         let has_all = sources.iter().any(|source| source.held.iter().all(has));
-        // many faults at once raise alarms that were not followed to their end yet
-        if self.plan.events.len() <= JUDGED_EVENTS_MAX && !has_all {
+        // A node drops the bytes of a value that has ended, and one whose clock is behind does not
+        // take it so.
+        if self.plan.clocks_agree() && !has_all {
             let what =
                 format!("node {} serves without the data of {full:?}, which it sees", node.slot);
             lock(&self.audit).violated(None, &what);

@@ -211,9 +211,12 @@ fn give_range<R: Replica>(
     let unknown = |(at, id): (usize, &ShortId)| {
         (!seen.contains(id)).then(|| u32::try_from(at).unwrap_or(u32::MAX))
     };
-    let unknown = match wanted.mode {
-        Mode::AllBut => wanted.ids.iter().enumerate().filter_map(unknown).collect(),
-        Mode::Only | Mode::AllButAgain => Vec::new(),
+    let unknown = match (wanted.mode, &resume) {
+        (Mode::AllBut, _) | (Mode::Only, None) => {
+            wanted.ids.iter().enumerate().filter_map(unknown).collect()
+        }
+        // The rest of the range may hold the others.
+        (Mode::Only, Some(_)) | (Mode::AllButAgain, _) => Vec::new(),
     };
     Ok(Given { records, unknown, resume })
 }

@@ -19,6 +19,9 @@ pub(super) enum Task {
     /// Receive records. `mine` are the keys of the listed ids, in their order, when this side
     /// listed them; else it is empty.
     Want { wanted: Wanted, mine: Vec<Key> },
+    /// Receive all records of a range that this side lacks: the responder has replaced some of
+    /// those that it listed.
+    WantOthers(Range),
     /// Give the records of these keys, except those that the responder has sent itself: their short
     /// ids stand beside the keys.
     Give(Vec<(Key, Option<ShortId>)>),
@@ -74,11 +77,19 @@ pub(super) fn want_others<R: Replica>(
     Ok(tasks)
 }
 
-/// The rest of a wanted range, from the key at which the response stopped.
-pub(super) fn rest_of(wanted: &Wanted, mine: &[Key], from: Bytes) -> Task {
+/// The rest of a wanted range, from the key at which the response stopped after it gave the records
+/// with the ids `given`.
+pub(super) fn rest_of(
+    wanted: &Wanted,
+    mine: &[Key],
+    from: Bytes,
+    given: &BTreeSet<ShortId>,
+) -> Task {
     let mode = if wanted.mode == Mode::AllBut { Mode::AllButAgain } else { wanted.mode };
     let (mut ids, mut keys) = (wanted.ids.clone(), Vec::new());
-    if mode != Mode::Only {
+    if mode == Mode::Only {
+        ids.retain(|id| !given.contains(id));
+    } else {
         // The ids before that key have been answered.
         let done = mine.iter().take_while(|key| *key.as_bytes() < *from).count();
         ids.drain(..done.min(ids.len()));

@@ -171,8 +171,20 @@ fn session_between(
     limits: SessionLimits,
     theirs: SessionLimits,
 ) -> Traffic {
+    session_among(driver, other, limits, theirs, &mut |_, _| {})
+}
+
+/// Like [`session_between`]; `meanwhile` changes both sides before each request and each response.
+fn session_among(
+    driver: &mut Map,
+    other: &mut Map,
+    limits: SessionLimits,
+    theirs: SessionLimits,
+    meanwhile: &mut dyn FnMut(&mut Map, &mut Map),
+) -> Traffic {
     let (mut initiator, mut bytes) = (Initiator::new(limits), 0);
     loop {
+        meanwhile(driver, other);
         let step = initiator.poll(driver, driver.report()).unwrap();
         let request = match step {
             Step::Apply(records) => {
@@ -207,6 +219,7 @@ fn session_between(
         }
         let frame = wire::encode(&response);
         bytes += frame.len();
+        meanwhile(driver, other);
         initiator.handle(driver, wire::decode(&frame).unwrap()).unwrap();
     }
 }
@@ -253,6 +266,50 @@ proptest! {
         prop_assert_eq!(&b.records, &expected.records);
         let again = session(&mut a, &mut b, TINY);
         prop_assert_eq!(again.rounds, 2, "nothing differs: begin and end");
+    }
+
+    #[test]
+    fn a_session_passes_over_nothing_that_is_replaced_meanwhile(
+        sides in any_sides(), same in 0..150_u32,
+        writes in proptest::collection::vec((any::<bool>(), 0..200_u32), 0..200),
+        each in 1..8_usize,
+    ) {
+        let mut both: BTreeMap<_, _> = (0..same).map(|n| (key(n), record(n, 1, 1))).collect();
+        let mut other = both.clone();
+        for (n, a, b) in sides {
+            both.extend(a.map(|a| (key(n), record(n, a, 1))));
+            other.extend(b.map(|b| (key(n), record(n, b, 2))));
+        }
+        let (mut a, mut b) = (Map::new(both, 1), Map::new(other, 1));
+        let mut held: BTreeMap<_, _> = a.records.clone();
+        for (key, record) in &b.records {
+            let at = held.entry(key.clone()).or_insert_with(|| record.clone());
+            if at.header.version < record.header.version {
+                *at = record.clone();
+            }
+        }
+        let (mut writes, mut now) = (writes.into_iter(), 10);
+        let meanwhile = &mut |a: &mut Map, b: &mut Map| {
+            let (mut to_a, mut to_b) = (Vec::new(), Vec::new());
+            for (at_a, n) in writes.by_ref().take(each) {
+                now += 1;
+                let (to, node) = if at_a { (&mut to_a, 1) } else { (&mut to_b, 2) };
+                to.push((key(n), record(n, now, node)));
+            }
+            if !to_a.is_empty() {
+                a.apply(to_a);
+            }
+            if !to_b.is_empty() {
+                b.apply(to_b);
+            }
+        };
+        session_among(&mut a, &mut b, TINY, TINY, meanwhile);
+        for (key, record) in held {
+            for side in [&a, &b] {
+                let has = side.records.get(&key).map(|record| record.header.version);
+                prop_assert!(has >= Some(record.header.version), "{} at {:?}", key, has);
+            }
+        }
     }
 
     #[test]

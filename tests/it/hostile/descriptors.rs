@@ -1,9 +1,11 @@
 //! Few file descriptors: strangers use up theirs, and data and writes keep those that they need.
 
 use std::fs;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::support::node::Surroundings;
 use crate::support::{Client, Node, SOON, Site, ensure, eventually, scale};
@@ -21,21 +23,25 @@ async fn a_crowd_of_idle_connections_takes_no_descriptor_from_writes() {
     let node = node(limit).await;
     node.logs(&["WARN", "limits.connections_max", &format!("may open {limit} files")]).await;
     let value = Bytes::from(vec![7; 256 << 10]);
-    let mut idle = tokio::task::JoinSet::new();
+    let (mut idle, connected) = (tokio::task::JoinSet::new(), Arc::new(Semaphore::new(0)));
     for _ in 0..crowd {
-        let to = node.http;
+        let (to, connected) = (node.http, connected.clone());
         idle.spawn(async move {
-            // beyond what is accepted they wait in the queue of the system, or even before it
-            let _stream = TcpStream::connect(to).await;
+            let _stream = TcpStream::connect(to).await.expect("a connection");
+            connected.add_permits(1);
             std::future::pending::<()>().await;
         });
     }
+    // Nobody comes later, whose connection would take the place of the one that puts.
+    let all = connected.acquire_many(crowd);
+    tokio::time::timeout(SOON, all).await.expect("all connect").expect("open").forget();
     eventually(SOON, "the crowd has all that is left", async || {
         let sockets = node.open_files(|path| path.starts_with("socket:"));
         ensure(sockets >= limit / 8, || format!("{sockets} sockets"))
     })
     .await;
-    // the connection that the client has kept may have made room for the crowd
+    // That of the node's own client may have made room for the crowd; and the first request of this
+    // one waits until all that came before are accepted.
     let client = Client::new(node.http);
     // enough for several files
     for number in 0..200 {

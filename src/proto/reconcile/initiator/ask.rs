@@ -9,7 +9,7 @@ use super::{Fallible, Initiator};
 use crate::model::Key;
 use crate::proto::digest::ShortId;
 use crate::proto::reconcile::replica::{Listed, Replica, SessionError};
-use crate::proto::reconcile::task::Task;
+use crate::proto::reconcile::task::{Task, want_others};
 use crate::proto::wire::{Range, Request, WireRecord};
 
 impl Initiator {
@@ -25,6 +25,9 @@ impl Initiator {
                     }
                 }
                 Task::GiveAllBut(range, ids) => self.list_to_give(replica, range, ids)?,
+                Task::WantOthers(range) => {
+                    self.tasks.extend(want_others(replica, range, &self.limits)?);
+                }
             }
         }
         Ok(None)

@@ -300,7 +300,13 @@ impl Initiator {
             if from <= wanted.range.from && theirs.is_empty() {
                 return Err(SessionError::Malformed("an answer without progress".to_owned()));
             }
-            self.tasks.push(rest_of(&wanted, &mine, from));
+            let given = theirs.values().copied().collect();
+            self.tasks.push(rest_of(&wanted, &mine, from, &given));
+        } else if wanted.mode == Mode::Only && !given.unknown.is_empty() {
+            // Not by the ids of another list, or a key that changes all the time would be passed
+            // over for ever.
+            self.tasks.push(Task::WantOthers(wanted.range));
+            return Ok(());
         }
         let unknown = given.unknown.iter().filter_map(|at| mine.get(usize::try_from(*at).ok()?));
         let give: Vec<_> = unknown.map(|key| (key.clone(), theirs.get(key).copied())).collect();
