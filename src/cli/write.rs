@@ -64,11 +64,20 @@ pub struct GivenValue {
 /// standard input if there is none or it is `-`.
 ///
 /// # Errors
-/// [`CliError::File`], or [`CliError::Usage`] above [`VALUE_BYTES_MAX`].
+/// [`CliError::File`], or [`CliError::Usage`] above [`VALUE_BYTES_MAX`] and when standard input is
+/// empty and was not asked for: a value that was forgotten must not empty the key.
 pub fn read_value(value: Option<OsString>, stdin: &mut dyn Read) -> Result<GivenValue, CliError> {
+    let is_asked_for = value.is_some();
     let Some(value) = value.filter(|value| value != "-") else {
         let what = "the value on standard input";
         let bytes = read_all(stdin, Path::new("standard input"), what, VALUE_BYTES_MAX)?;
+        if bytes.is_empty() && !is_asked_for {
+            return Err(CliError::Usage(
+                "no value: it is neither an argument nor on standard input, which is empty; to \
+                 store an empty value, give `''` or `-` for it"
+                    .to_owned(),
+            ));
+        }
         return Ok(GivenValue { bytes, content_type: None });
     };
     let Some(path) = value.as_bytes().strip_prefix(b"@").map(OsStr::from_bytes) else {
@@ -173,6 +182,16 @@ mod tests {
         assert_eq!(exact.bytes.len(), VALUE_BYTES_MAX);
         let error = read(&mut std::io::repeat(0)).expect_err("too large");
         assert!(error.exit_code() == 2 && error.to_string().contains("16 MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_was_forgotten_is_no_empty_one() {
+        let given = |value: Option<&str>| read_value(value.map(Into::into), &mut std::io::empty());
+        let error = given(None).expect_err("no value");
+        assert!(error.exit_code() == 2 && error.to_string().contains("`''`"), "{error}");
+        for empty in ["", "-"] {
+            assert!(given(Some(empty)).unwrap().bytes.is_empty());
+        }
     }
 
     #[test]

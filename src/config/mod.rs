@@ -244,7 +244,7 @@ impl Config {
                  read and write",
             );
         }
-        if let Some((key, problem)) = web::problem(&self.http.hosts, &self.http.origins) {
+        for (key, problem) in web::problems(&self.http.hosts, &self.http.origins) {
             fault(key, &problem);
         }
         if self.clustering_enabled {

@@ -99,15 +99,21 @@ pub fn host_entry(text: &str) -> Option<WebHost> {
     address.or_else(|| WebHost::parse(text)).filter(|host| !host.name.contains('*'))
 }
 
-/// The first entry of `http.hosts` or `http.origins` that is none: its key, and what is wrong.
-pub(super) fn problem(hosts: &[String], origins: &[String]) -> Option<(&'static str, String)> {
-    if let Some(bad) = hosts.iter().find(|text| host_entry(text).is_none()) {
-        let form = "write each host as a URL names it, without scheme and path and without `*`, \
-                    such as \"kvs.example.org\"";
-        return Some(("http.hosts", format!("`{bad}` is not a host; {form}")));
-    }
-    let bad = origins.iter().find(|text| WebOrigin::parse(text).is_none())?;
-    let problem = match bad.as_str() {
+/// The entries of `http.hosts` and `http.origins` that are none: their keys, and what is wrong.
+pub(super) fn problems(
+    hosts: &[String],
+    origins: &[String],
+) -> impl Iterator<Item = (&'static str, String)> {
+    let form = "write each host as a URL names it, without scheme and path and without `*`, such \
+                as \"kvs.example.org\"";
+    let hosts = hosts.iter().filter(|text| host_entry(text).is_none());
+    let origins = origins.iter().filter(|text| WebOrigin::parse(text).is_none());
+    let hosts = hosts.map(move |bad| ("http.hosts", format!("`{bad}` is not a host; {form}")));
+    hosts.chain(origins.map(|bad| ("http.origins", origin_problem(bad))))
+}
+
+fn origin_problem(bad: &str) -> String {
+    match bad {
         "null" | "*" => format!(
             "`{bad}` would let every page of the web read and write all data; name the origins \
              of your pages, such as \"https://app.example.org\""
@@ -116,8 +122,7 @@ pub(super) fn problem(hosts: &[String], origins: &[String]) -> Option<(&'static 
             "`{bad}` is not an origin; write scheme, host and port without a path, such as \
              \"https://app.example.org\""
         ),
-    };
-    Some(("http.origins", problem))
+    }
 }
 
 #[cfg(test)]

@@ -147,16 +147,18 @@ impl Teller {
         }
         let who = format!("member {name} ({id}) at {gossip}");
         let lasted = told.since.map(|since| now.saturating_duration_since(since).as_secs());
-        let after = lasted.map(|s| format!(" after {s} s")).unwrap_or_default();
+        let lasted = |of: &str| lasted.map(|s| format!("; it was {of} for {s} s"));
+        let (was_up, was_away) =
+            (lasted("up").unwrap_or_default(), lasted("away").unwrap_or_default());
         let line = match (standing, told.standing) {
             (Standing::Up, _) if is_new => NewsLine::Good(format!("{who} is up")),
             // known from an earlier run, and not heard of in this one
             _ if is_new => return None,
             (Standing::Up, Standing::Up) => NewsLine::Good(format!("{who} has restarted")),
-            (Standing::Up, _) => NewsLine::Good(format!("{who} is back{after}")),
-            (Standing::Left, _) => NewsLine::Good(format!("{who} has stopped in order{after}")),
+            (Standing::Up, _) => NewsLine::Good(format!("{who} is back{was_away}")),
+            (Standing::Left, _) => NewsLine::Good(format!("{who} has stopped in order{was_up}")),
             (Standing::Down, _) => {
-                NewsLine::Bad(format!("{who} is down{after}: it does not answer"))
+                NewsLine::Bad(format!("{who} is down: it does not answer{was_up}"))
             }
         };
         (told.standing, told.started_at) = (standing, *started_at);
@@ -273,12 +275,12 @@ mod tests {
         assert_eq!(say(1, Standing::Up, 10), "");
         assert_eq!(
             say(1, Standing::Down, 60),
-            "warning: member n2 is down after 70 s: it does not answer"
+            "warning: member n2 is down: it does not answer; it was up for 70 s"
         );
         assert_eq!(say(1, Standing::Up, 1), "", "a line so soon would be the second");
-        assert_eq!(say(1, Standing::Up, 9), "member n2 is back after 10 s");
+        assert_eq!(say(1, Standing::Up, 9), "member n2 is back; it was away for 10 s");
         assert_eq!(say(2, Standing::Up, 9), "member n2 has restarted");
-        assert_eq!(say(2, Standing::Left, 9), "member n2 has stopped in order after 9 s");
+        assert_eq!(say(2, Standing::Left, 9), "member n2 has stopped in order; it was up for 9 s");
     }
 
     #[test]

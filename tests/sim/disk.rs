@@ -90,6 +90,21 @@ impl Disk {
         state.reopen_fails = 0;
     }
 
+    /// What can be read from it, on a disk without faults.
+    pub fn copy(&self) -> Self {
+        let mut held = Changes::new();
+        for family in Family::ALL {
+            let scanned = self.memory.scan(family, &[], None, &mut |key, value| {
+                held.push((family, key.to_vec(), Some(Bytes::copy_from_slice(value))));
+                ControlFlow::Continue(())
+            });
+            scanned.expect("memory does not fail");
+        }
+        let copy = Self::new(true);
+        copy.change(held);
+        copy
+    }
+
     /// Undoes the latest `count` commits that were not synced; returns how many there were.
     pub fn lose_power(&self, count: usize) -> usize {
         let mut lost = 0;

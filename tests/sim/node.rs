@@ -15,6 +15,7 @@ use kvs::proto::secret::Secret;
 use kvs::replication::Replication;
 use kvs::store::engine::Engine;
 use kvs::store::identity::Identity;
+use kvs::store::identity::OpenError;
 use kvs::store::writer::{Moment, Writer};
 use kvs::store::{Settings, Store};
 use kvs::telemetry::Metrics;
@@ -134,14 +135,19 @@ impl Node {
         Self { slot, disk: Arc::new(disk), clock, disk_ms_max, up: None, was_started: false }
     }
 
-    /// Starts the process. Returns false when the disk cannot be read, which keeps a real node from
-    /// starting too.
+    /// Starts the process. Returns false when the disk cannot be read or written, which keeps a real
+    /// node from starting too.
     pub fn start(&mut self, common: &Common, rng: &mut StdRng) -> bool {
         if self.disk.reopen().is_err() {
             return false;
         }
         let (metrics, clock) = (Metrics::new(), Clock::from_source(self.clock.clone()));
-        let (store, writer) = self.open(common, &metrics);
+        let failures = self.disk.failures();
+        let (store, writer) = match self.open(common, self.disk.clone(), &metrics) {
+            Ok(opened) => opened,
+            Err(_) if self.disk.failures() != failures => return false,
+            Err(error) => panic!("the store does not open what it wrote: {error}"),
+        };
         self.was_started = true;
         let recomputed = store.recomputed_fingerprint().expect("the disk can be read");
         assert_eq!(store.fingerprint(), recomputed, "VIOLATION: the digest after a restart");
@@ -170,7 +176,12 @@ impl Node {
         true
     }
 
-    fn open(&self, common: &Common, metrics: &Arc<Metrics>) -> (Store, Writer) {
+    fn open(
+        &self,
+        common: &Common,
+        disk: Arc<Disk>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(Store, Writer), OpenError> {
         let settings = Settings {
             blob_threshold_bytes: BLOB_THRESHOLD_BYTES,
             clock_drift_max: common.config.sync.clock_drift_max,
@@ -186,8 +197,7 @@ impl Node {
             compared_bytes_max: common.config.limits.body_bytes_max,
         };
         let clock = Clock::from_source(self.clock.clone());
-        Store::open(self.disk.clone(), clock, metrics.clone(), &settings)
-            .expect("the store opens what it wrote")
+        Store::open(disk, clock, metrics.clone(), &settings)
     }
 
     /// The versions of these keys on this disk, whether the process is up or not.
@@ -195,16 +205,14 @@ impl Node {
         if !self.was_started {
             return BTreeMap::new();
         }
-        let readable = self.disk.is_readable();
-        self.disk.set_readable(true);
-        let (store, _) = self.open(common, &Metrics::new());
+        let disk = Arc::new(self.disk.copy());
+        let opened = self.open(common, disk, &Metrics::new());
+        let (store, _) = opened.expect("the store opens what it wrote");
         let version = |key: &Key| {
             let record = store.record_now(key).expect("the disk can be read")?;
             Some((key.clone(), record.header.version))
         };
-        let kept = keys.iter().filter_map(version).collect();
-        self.disk.set_readable(readable);
-        kept
+        keys.iter().filter_map(version).collect()
     }
 
     /// Runs the writer over this disk, which is slow at times.

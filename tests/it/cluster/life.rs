@@ -96,7 +96,7 @@ async fn a_node_that_is_killed_is_shown_down_and_comes_back_with_its_identity() 
     cluster.nodes[2].kill();
     for node in &cluster.nodes[..2] {
         node.shows(&id, "down").await;
-        node.logs(&["WARN", "member n3", "is down after"]).await;
+        node.logs(&["WARN", "member n3", "is down: it does not answer"]).await;
         let view = node.client.cluster().await;
         assert_eq!(view["members"].as_array().map(Vec::len), Some(3), "it stays listed");
         // the others do not wait for a node that is down
