@@ -87,7 +87,7 @@ fn summary(outcomes: &[Outcome]) -> String {
     let slowest = outcomes.iter().map(|o| o.agreed_after).max().unwrap_or_default();
     format!(
         "{:?}, {} writes lost a merge, {} packets lost, {} twice, {} connections broken, \
-         {} waits for data ended, all agreed within {slowest:?}; {:?}",
+         {} ends of a wait for data judged, all agreed within {slowest:?}; {:?}",
         audited(outcomes),
         sum(outcomes, |o| o.lost_merges),
         sum(outcomes, |o| o.network.lost),

@@ -326,7 +326,7 @@ impl World {
         self.report(format!("node {slot} starts as {}", id.unwrap_or_default()));
     }
 
-    /// What the other nodes hold that serve now, if the node waits for its first data.
+    /// What the other nodes hold, if the node waits for its first data and all others serve.
     fn sources(&self, slot: usize) -> Vec<Source> {
         let waits = |up: &&Up| *up.syncing.borrow();
         if self.nodes[slot].up.as_ref().filter(waits).is_none() {
@@ -334,7 +334,11 @@ impl World {
         }
         let keys = lock(&self.audit).keys();
         let source = |node: &Node| {
-            let up = node.up.as_ref().filter(|up| !waits(up))?;
+            // What was committed and is not published yet, sessions do not see.
+            let up = node.up.as_ref().filter(|up| !waits(up) && up.is_settled())?;
+            if !node.disk.is_readable() {
+                return None;
+            }
             // One that ends may have lost its bytes.
             let lasts = |header: &Header| header.expires_at.is_none();
             let version =
@@ -342,29 +346,31 @@ impl World {
             let held = keys.iter().filter_map(version).collect();
             Some(Source { id: up.identity.node, process: up.metrics.clone(), held })
         };
-        let others = self.nodes.iter().filter(|node| node.slot != slot && node.disk.is_readable());
-        others.filter_map(source).collect()
+        let others = self.nodes.iter().filter(|node| node.slot != slot && node.up.is_some());
+        // One that does not serve yet may do so soon, and be the one that it gets all from.
+        others.map(source).collect::<Option<_>>().unwrap_or_default()
     }
 
-    /// Checks that a node which has ended its wait for first data holds all that one of the nodes
-    /// held that it saw up and serving then.
+    /// Checks that a node which has ended its wait for first data holds all that one of the others
+    /// held, where these are still the same and it saw each of them up and serving then.
     fn audit_wait(&self, node: &Node, up: &Up) {
         let full = up.full.lock().expect("one thread").take().unwrap_or_default();
-        let same = |id| {
-            let source = up.sources.iter().find(|source| source.id == id)?;
-            let runs = self.up().any(|other| Arc::ptr_eq(&other.metrics, &source.process));
-            runs.then_some(source)
+        let runs = |source: &Source| {
+            let same = |other: &Up| Arc::ptr_eq(&other.metrics, &source.process);
+            full.contains(&source.id) && self.up().any(same)
         };
-        // one that began to serve meanwhile, or restarted, may be the one that it got all from
-        let sources: Option<Vec<&Source>> = full.iter().map(|id| same(*id)).collect();
-        let Some(sources) = sources.filter(|sources| !sources.is_empty()) else { return };
+        let others = self.up().count() - 1;
+        let all = up.sources.len() == others && full.len() == others;
+        // A node drops the bytes of a value that has ended, and one whose clock is behind does not
+        // take it so.
+        let judged = all && others > 0 && up.sources.iter().all(runs) && self.plan.clocks_agree();
+        if !judged {
+            return;
+        }
         let has = |(key, version): (&Key, &Version)| {
             self.held_by(node, key).is_some_and(|header| header.version >= *version)
         };
-        let has_all = sources.iter().any(|source| source.held.iter().all(has));
-        // A node drops the bytes of a value that has ended, and one whose clock is behind does not
-        // take it so.
-        if self.plan.clocks_agree() && !has_all {
+        if !up.sources.iter().any(|source| source.held.iter().all(has)) {
             let what =
                 format!("node {} serves without the data of {full:?}, which it sees", node.slot);
             lock(&self.audit).violated(None, &what);

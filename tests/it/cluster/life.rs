@@ -225,7 +225,7 @@ async fn a_node_that_stops_in_order_is_shown_to_have_left_at_once() {
     }
     cluster.replace(2, Node::restart).await;
     for node in &cluster.nodes[..2] {
-        node.logs(&["INFO", "member n3", "is back after"]).await;
+        node.logs(&["INFO", "member n3", "is back; it was away for"]).await;
     }
     cluster.converged().await;
 }
