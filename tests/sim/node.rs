@@ -135,8 +135,8 @@ impl Node {
         Self { slot, disk: Arc::new(disk), clock, disk_ms_max, up: None, was_started: false }
     }
 
-    /// Starts the process. Returns false when the disk cannot be read or written, which keeps a real
-    /// node from starting too.
+    /// Starts the process. Returns false when the disk cannot be read or written, which keeps a
+    /// real node from starting too.
     pub fn start(&mut self, common: &Common, rng: &mut StdRng) -> bool {
         if self.disk.reopen().is_err() {
             return false;
