@@ -89,7 +89,8 @@ impl Digest {
     /// Applies changes of distinct keys, which `read_leaf` must show already.
     ///
     /// # Errors
-    /// When a leaf cannot be read. The digest is then damaged: build it again from a scan.
+    /// When a leaf cannot be read. Blocks are missing then, though all sums agree: build the digest
+    /// again from a scan.
     ///
     /// # Panics
     /// When a delta has neither `old` nor `new`, two have one key, or one contradicts the tree: the
@@ -106,13 +107,12 @@ impl Digest {
             self.merge(&delta.key);
         }
         // In descending order, so that no part of a leaf is read twice.
-        for delta in deltas.iter().filter(|delta| delta.old.is_none()) {
-            self.split(&delta.key, read_leaf)?;
-        }
+        let mut joined = deltas.iter().filter(|delta| delta.old.is_none());
+        let split = joined.try_for_each(|delta| self.split(&delta.key, read_leaf));
         while self.levels.last().is_some_and(|blocks| blocks.len() == 1) {
             self.levels.pop();
         }
-        Ok(())
+        split
     }
 
     /// Changes the root and the block of the key on each level.

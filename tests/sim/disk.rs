@@ -108,6 +108,10 @@ impl Disk {
     /// Undoes the latest `count` commits that were not synced; returns how many there were.
     pub fn lose_power(&self, count: usize) -> usize {
         let mut lost = 0;
+        if count > 0 && !self.synced && !std::mem::take(&mut self.state().hidden).is_empty() {
+            // the latest of all
+            lost += 1;
+        }
         while lost < count
             && let Some(undo) = { self.state().unsynced.pop_back() }
         {
