@@ -81,7 +81,8 @@ async fn a_node_with_few_descriptors_serves_many_data_files() {
         node.client.post_json("/txn", &txn).await.expect(200);
     }
     let files = fs::read_dir(node.place.data_dir().join("db")).expect("a directory").count();
-    assert!(files > large, "{files} files");
+    // several values may share a file
+    assert!(files > large.min(open_max), "{files} files");
     let node = node.kill_and_restart().await;
     for number in 0..large {
         let answer = node.client.get(&format!("/kv/large/{number}")).await.expect(200);
