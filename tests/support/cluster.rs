@@ -119,6 +119,13 @@ impl Cluster {
         converged(&all, within).await;
     }
 
+    /// Lets the sessions of the start end, before a test counts sessions or what they move.
+    pub async fn synced(&self) {
+        for node in &self.nodes {
+            node.client.sync().await;
+        }
+    }
+
     /// Applies `change` to the node at `at`; it may replace the node.
     pub async fn replace(&mut self, at: usize, change: impl AsyncFnOnce(Node) -> Node) {
         let node = self.nodes.remove(at);

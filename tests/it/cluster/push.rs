@@ -37,10 +37,7 @@ async fn writes_show_on_the_other_nodes_at_once() {
         }
         count
     };
-    // the sessions of the start come first
-    for node in &cluster.nodes {
-        node.client.sync().await;
-    }
+    cluster.synced().await;
     let before = sessions().await;
     for (at, node) in cluster.nodes.iter().enumerate() {
         let value = Bytes::from(format!("by {at}"));

@@ -23,6 +23,7 @@ async fn session_bytes(node: &Node) -> u64 {
 async fn filled() -> Cluster {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let cluster = site.set("storage.durability", "os").cluster(2).await;
+    cluster.synced().await;
     let mut lines = String::new();
     for n in 0..RECORDS {
         // spread over the key order, as names are
@@ -88,6 +89,7 @@ async fn one_difference_among_60_000_records_costs_less_than_20_000_bytes() {
 async fn one_session_exchanges_records_both_ways() {
     let site = Site::clustered().set("sync.push", false).set("sync.interval", "1h");
     let cluster = site.cluster(2).await;
+    cluster.synced().await;
     let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
     for n in 1..=300 {
         let owner = if n % 3 == 0 { a } else { b };
