@@ -53,7 +53,8 @@
 //! | expired | said of a value whose `expires_at` has passed |
 //! | swept | said of an expired value whose bytes were freed; its header stays |
 //! | revision | an earlier record of a key in this node's history |
-//! | outcome | what became of a revision: current, replaced, expired |
+//! | outcome | what became of a revision: current, replaced, superseded, expired |
+//! | superseded | said of an acknowledged write that lost a merge to one that did not know it |
 //! | condition | what a write expects of the current record; a failed one refuses it |
 //! | request id | the uuid that a client gives a request, and a hash of all that it asks |
 //! | fingerprint | the digest of a range of records or of all; equal sets, equal fingerprints |
@@ -76,6 +77,7 @@
 //! | watermark | the durable time up to which expiry may have been reported |
 //! | digest | the tree of sums over key order that sessions compare |
 //! | element, sum, block | what a record adds to the digest; their total; a range of the tree |
+//! | report | what tells of one superseded write, which it keeps whole |
 //! | session | a comparison of two nodes' records, and the exchange of those that differ |
 //! | initiator, responder | the two sides of a session |
 //! | push | sending a client's write to the peers at once |

@@ -117,6 +117,7 @@ pub struct StorageConfig {
     pub cache_bytes: usize,
     pub blob_threshold_bytes: usize,
     pub feed_bytes_max: usize,
+    pub superseded_bytes_max: usize,
     pub free_bytes_min: u64,
 }
 
@@ -298,6 +299,7 @@ impl Config {
             ("limits.idempotency_bytes_max", remembered, MIB, TIB),
             ("storage.cache_bytes", self.storage.cache_bytes, MIB, TIB),
             ("storage.feed_bytes_max", self.storage.feed_bytes_max, MIB, TIB),
+            ("storage.superseded_bytes_max", self.storage.superseded_bytes_max, MIB, TIB),
             ("storage.free_bytes_min", free, 0, 1024 * TIB),
             ("storage.blob_threshold_bytes", self.storage.blob_threshold_bytes, 64, MIB / 16),
             ("sync.push_queue_max", self.sync.push_queue_max, 1, 1_000_000),

@@ -236,6 +236,7 @@ fn open_store(
             clock_drift_max: config.sync.clock_drift_max,
             feed_entries_max: config.sync.push_queue_max,
             feed_bytes_max: config.storage.feed_bytes_max as u64,
+            superseded_bytes_max: config.storage.superseded_bytes_max as u64,
             free_bytes_min: config.storage.free_bytes_min,
             boot: (!sync).then(|| process::boot_id(clock)),
             // a node without a cluster compares digests with no other

@@ -39,6 +39,7 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
         blob_threshold_bytes: 64,
         feed_entries_max: 16,
         feed_bytes_max: 1 << 20,
+        superseded_bytes_max: 1 << 20,
         free_bytes_min: 0,
         boot: None,
         digest_key: [5; 32],

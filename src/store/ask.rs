@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::engine::EngineError;
+use super::feed::FeedPosition;
 use crate::model::{Condition, Content, ContentType, Header, Key, Timestamp};
 
 /// The lifetime of a new value.
@@ -192,8 +193,67 @@ pub enum Outcome {
     Current,
     /// Another write replaced it.
     Replaced,
+    /// It lost a merge against a write that did not know it, which this node has reported.
+    Superseded,
     /// It expired, before any other write replaced it.
     Expired,
+}
+
+/// A report: a client's write on this node lost a merge against a write that did not know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// The key of both.
+    pub key: Key,
+    /// When this node merged them, by its clock.
+    pub at: Timestamp,
+    /// Whether it is certain that the winner did not know the lost write.
+    pub causal: Causal,
+    /// The uuid of the transaction that the lost write was a part of, if it was.
+    pub txn: Option<Uuid>,
+    /// The lost write; its bytes are missing only where the disk had damaged them.
+    pub lost: Entry,
+    /// The write that took its place; its bytes are missing above [`CURRENT_BYTES_MAX`], and where
+    /// this node no longer keeps that version.
+    pub winner: Entry,
+}
+
+impl Superseded {
+    /// How many bytes of content it holds.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        self.lost.content_bytes() + self.winner.content_bytes()
+    }
+}
+
+/// What a lost write and its winner have to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Causal {
+    /// Neither knew the other.
+    Concurrent,
+    /// The list of what the winner knew was cut: it may have known the lost write.
+    Unknown,
+}
+
+impl Causal {
+    /// Its name in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concurrent => "concurrent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A page of the reports of superseded writes.
+#[derive(Clone, Debug)]
+pub struct SupersededPage {
+    /// In the order of the merges.
+    pub items: Vec<Superseded>,
+    /// Where the next page begins, also after the latest report.
+    pub next: FeedPosition,
+    /// Whether reports may be missing before or between these: older ones are dropped for room.
+    pub truncated: bool,
 }
 
 /// Why a write was refused. Unless a variant says otherwise, nothing changed.

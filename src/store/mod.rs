@@ -17,7 +17,7 @@ mod write;
 pub(crate) mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,8 +28,9 @@ use crate::model::{Key, NodeId, Record};
 use crate::proto::digest::ElementKey;
 use crate::telemetry::Metrics;
 pub use ask::{
-    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Lifetime, Operation, OperationResult,
-    Outcome, Page, ReadError, Revision, Txn, TxnDone, Write, WriteError, Written,
+    Applied, CURRENT_BYTES_MAX, Causal, Change, Counts, Entry, Lifetime, Operation,
+    OperationResult, Outcome, Page, ReadError, Revision, Superseded, SupersededPage, Txn, TxnDone,
+    Write, WriteError, Written,
 };
 pub use disk::{engine, identity, layout, memory, rocks};
 use engine::{Engine, Family};
@@ -43,6 +44,7 @@ use state::DiskState;
 pub use state::Obstacle;
 use write::group::Durable;
 use write::job::Job;
+use write::reports::Reports;
 pub use write::writer;
 use writer::Writer;
 
@@ -76,6 +78,8 @@ pub struct Settings {
     pub idempotency_window: Duration,
     /// What remembering them may take on the disk, in bytes, before compression.
     pub idempotency_bytes_max: u64,
+    /// What reports of superseded writes may take on the disk, in bytes, before compression.
+    pub superseded_bytes_max: u64,
     /// How many bytes of values the compares of one request may look into together, the first value
     /// apart.
     pub compared_bytes_max: usize,
@@ -96,6 +100,7 @@ impl Default for Settings {
             history_depth: 8,
             idempotency_window: Duration::from_secs(24 * 3600),
             idempotency_bytes_max: 256 << 20,
+            superseded_bytes_max: 64 << 20,
             compared_bytes_max: 24 << 20,
         }
     }
@@ -118,6 +123,8 @@ struct Shared {
     large_reads: LargeReads,
     /// How many bytes the remembered requests take.
     requests_bytes: AtomicU64,
+    /// Which reports of superseded writes there are.
+    reports: Mutex<Reports>,
     /// The time that requests are remembered by.
     steady: SteadyClock,
     idempotency_window: Duration,
@@ -154,6 +161,7 @@ impl Store {
         let watermark = meta(engine.as_ref(), layout::WATERMARK)?.unwrap_or_default();
         let requests_bytes: u64 =
             meta(engine.as_ref(), layout::REQUESTS_BYTES)?.unwrap_or_default();
+        let reports: Option<Reports> = meta(engine.as_ref(), layout::REPORTS)?;
         let (boot, feed_bytes_max) = (settings.boot.as_deref(), settings.feed_bytes_max);
         let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
         let steady = SteadyClock::open(engine.as_ref(), &clock)?;
@@ -170,6 +178,7 @@ impl Store {
             large_reads: LargeReads::default(),
             disk: DiskState::new(settings.free_bytes_min, metrics.clone()),
             requests_bytes: requests_bytes.into(),
+            reports: Mutex::new(reports.unwrap_or_default()),
             steady,
             idempotency_window: settings.idempotency_window,
             compared_bytes_max: settings.compared_bytes_max,
@@ -240,8 +249,9 @@ impl Store {
         Counts { keys: keys - due, tombstones: tombstones + due }
     }
 
-    /// Checks the digest's sums against each other and, with `settled`, digest, counts and the
-    /// feed's window against the disk. `settled` demands that no write is under way.
+    /// Checks the digest's sums against each other and, with `settled`, digest, counts, the
+    /// feed's window and the reports against the disk. `settled` demands that no write is under
+    /// way.
     ///
     /// # Panics
     /// When an invariant does not hold, or the store cannot be read: for tests and the simulator.
@@ -256,6 +266,7 @@ impl Store {
             assert_eq!(tree.counts, scanned.counts, "the counts are not those of the records");
             let window = self.shared.feed.window().check_invariants(engine);
             window.expect("the feed can be read");
+            self.shared.check_reports().expect("the reports can be read");
         }
     }
 
@@ -317,10 +328,21 @@ impl Shared {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings expiry and remembered requests to what a group has made durable.
+    fn reports(&self) -> Reports {
+        *self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_reports(&self, reports: Reports) {
+        *self.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports;
+    }
+
+    /// Brings expiry, remembered requests and reports to what a group has made durable.
     fn follow(&self, durable: &Durable) {
         if let Some(bytes) = durable.requests_bytes {
             self.requests_bytes.store(bytes, Ordering::Relaxed);
+        }
+        if let Some(reports) = durable.reports {
+            self.set_reports(reports);
         }
         if let Some(distance) = durable.distance {
             self.steady.kept(distance);

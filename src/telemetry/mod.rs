@@ -42,6 +42,7 @@ pub struct Metrics {
     pub storage_free_bytes: Gauge,
     pub storage_writable: Gauge,
     pub store_requests_forgotten: Counter,
+    pub superseded: Family<OneLabel, Counter>,
     pub gossip_datagrams: Family<OneLabel, Counter>,
     pub gossip_bytes: Family<OneLabel, Counter>,
     pub gossip_dropped: Family<OneLabel, Counter>,
@@ -80,6 +81,7 @@ impl Metrics {
             storage_free_bytes: Gauge::default(),
             storage_writable: Gauge::default(),
             store_requests_forgotten: Counter::default(),
+            superseded: Family::default(),
             gossip_datagrams: Family::default(),
             gossip_bytes: Family::default(),
             gossip_dropped: Family::default(),
@@ -159,6 +161,12 @@ impl Metrics {
             "Requests with a uuid that were forgotten before limits.idempotency_window, because \
              limits.idempotency_bytes_max was reached; a retry of one writes again",
             self.store_requests_forgotten.clone(),
+        );
+        r.register(
+            "superseded",
+            "Acknowledged writes of this node that lost a merge, as /superseded reports them, by \
+             causal: concurrent, unknown",
+            self.superseded.clone(),
         );
     }
 

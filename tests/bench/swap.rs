@@ -119,6 +119,7 @@ impl Opened {
         let settings = Settings {
             feed_entries_max: 16,
             feed_bytes_max: 64 << 20,
+            superseded_bytes_max: 64 << 20,
             free_bytes_min: 0,
             boot: None,
             history_depth,

@@ -187,6 +187,7 @@ impl Node {
             clock_drift_max: common.config.sync.clock_drift_max,
             feed_entries_max: common.config.sync.push_queue_max,
             feed_bytes_max: 16 << 10,
+            superseded_bytes_max: 64 << 20,
             free_bytes_min: 0,
             boot: None,
             digest_key: common.secret.digest_key(),

@@ -146,6 +146,7 @@ struct RevisionBody<'a> {
 enum OutcomeName {
     Current,
     Replaced,
+    Superseded,
     Expired,
 }
 
@@ -162,6 +163,7 @@ impl<'a> RevisionBody<'a> {
             outcome: match revision.outcome {
                 Outcome::Current => OutcomeName::Current,
                 Outcome::Replaced => OutcomeName::Replaced,
+                Outcome::Superseded => OutcomeName::Superseded,
                 Outcome::Expired => OutcomeName::Expired,
             },
             by: revision.by,

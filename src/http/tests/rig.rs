@@ -30,6 +30,7 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
         clock_drift_max: Duration::from_secs(60),
         feed_entries_max: 16,
         feed_bytes_max: 1 << 20,
+        superseded_bytes_max: 1 << 20,
         free_bytes_min: 0,
         boot: None,
         digest_key: [5; 32],

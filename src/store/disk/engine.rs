@@ -22,19 +22,22 @@ pub enum Family {
     Requests,
     /// position -> changes of records: the window of the feed.
     Feed,
+    /// Reports of superseded writes, and the values that these had.
+    Superseded,
     /// The format, the node's identity, its members, and other single values.
     Meta,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Records,
         Self::Values,
         Self::History,
         Self::Expiry,
         Self::Requests,
         Self::Feed,
+        Self::Superseded,
         Self::Meta,
     ];
 
@@ -48,6 +51,7 @@ impl Family {
             Self::Expiry => "expiry",
             Self::Requests => "requests",
             Self::Feed => "feed",
+            Self::Superseded => "superseded",
             Self::Meta => "meta",
         }
     }

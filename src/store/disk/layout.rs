@@ -30,6 +30,8 @@ pub const WATERMARK: &str = "judged";
 pub const REQUESTS_BYTES: &str = "requests_bytes";
 /// Meta entry: wall time minus the steady time that requests are remembered by, in microseconds.
 pub const REQUESTS_DISTANCE: &str = "requests_distance";
+/// Meta entry: which reports of superseded writes there are, and what they take.
+pub const REPORTS: &str = "superseded";
 /// Meta entry: the epoch of the feed.
 pub const FEED_EPOCH: &str = "feed_epoch";
 
@@ -37,8 +39,9 @@ pub const FEED_EPOCH: &str = "feed_epoch";
 const RECORD_V2: u8 = 2;
 /// The format byte of meta entries and remembered requests.
 const META_V1: u8 = 1;
-/// The format byte of an entry of `feed`.
+/// The format byte of an entry of `feed` without reports, and with some.
 const FEED_V1: u8 = 1;
+const FEED_V2: u8 = 2;
 
 /// Bounds what decoding a header, a meta entry or an entry of the feed may allocate. None is
 /// larger.
@@ -58,22 +61,29 @@ pub enum Body {
 }
 
 /// Facts about a record that only this node knows: neither hashed nor replicated.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent, and a byte on the disk")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// It displaced a record of equal timestamp on this node.
     pub displaced_twin: bool,
     /// A client may have chosen its uuid: one did on this node, or the record came from a peer.
     pub named: bool,
+    /// A transaction of this node wrote it.
+    pub in_txn: bool,
+    /// It lost a merge against a write that did not know it, which was reported. Said of revisions.
+    pub superseded: bool,
 }
 
 impl Marks {
     fn bits(self) -> u8 {
-        u8::from(self.displaced_twin) | u8::from(self.named) << 1
+        let all = [self.displaced_twin, self.named, self.in_txn, self.superseded];
+        (0..).zip(all).map(|(place, mark)| u8::from(mark) << place).sum()
     }
 
     fn of_bits(bits: u8) -> Option<Self> {
-        let known = bits < 4;
-        known.then_some(Self { displaced_twin: bits & 1 != 0, named: bits & 2 != 0 })
+        let mark = |place: u8| bits >> place & 1 != 0;
+        let [displaced_twin, named, in_txn, superseded] = [0, 1, 2, 3].map(mark);
+        (bits < 16).then_some(Self { displaced_twin, named, in_txn, superseded })
     }
 }
 
@@ -220,6 +230,31 @@ pub fn request_times_from(at: Timestamp) -> Vec<u8> {
     [[REQUEST_TIMES].as_slice(), &at.micros().to_be_bytes()].concat()
 }
 
+/// Key in `superseded` of the report with this number.
+#[must_use]
+pub fn report_key(number: u64) -> Vec<u8> {
+    [[REPORT_HEADERS].as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// Key in `superseded` of the value that the write of this report had.
+#[must_use]
+pub fn report_value_key(number: u64) -> Vec<u8> {
+    [[REPORT_VALUES].as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// The number in a [`report_key`]; `None` for the key of a value.
+#[must_use]
+pub fn report_number(key: &[u8]) -> Option<u64> {
+    let number = key.strip_prefix(&[REPORT_HEADERS])?;
+    number.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// The first byte in `superseded` of reports, which are small.
+const REPORT_HEADERS: u8 = 0;
+/// The first byte in `superseded` of values. They lie apart, so that a list of reports reads only
+/// those of its page.
+const REPORT_VALUES: u8 = 1;
+
 /// The first byte in `requests` of remembered requests.
 const REQUESTS: u8 = 0;
 /// The first byte in `requests` of the index by time of acceptance.
@@ -253,11 +288,16 @@ pub fn feed_position(key: &[u8]) -> Result<u64, ReadError> {
     })
 }
 
-/// Encodes an entry of `feed`: changes at consecutive positions.
+/// Encodes an entry of `feed`: changes at consecutive positions, and the numbers of the reports
+/// among them.
 #[must_use]
-pub fn encode_feed(items: &[FeedItem<'_>]) -> Vec<u8> {
+pub fn encode_feed(items: &[FeedItem<'_>], reports: &[u64]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256 * items.len());
-    encode_into(&mut bytes, FEED_V1, items);
+    if reports.is_empty() {
+        encode_into(&mut bytes, FEED_V1, items);
+    } else {
+        encode_into(&mut bytes, FEED_V2, &(items, reports));
+    }
     bytes
 }
 
@@ -265,8 +305,12 @@ pub fn encode_feed(items: &[FeedItem<'_>]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`ReadError::Damaged`] for bytes that are no such entry.
-pub fn decode_feed(bytes: &[u8]) -> Result<Vec<FeedItem<'static>>, ReadError> {
-    decode::<_, DECODE_BYTES_MAX>("an entry of the feed", FEED_V1, bytes)
+pub fn decode_feed(bytes: &[u8]) -> Result<(Vec<FeedItem<'static>>, Vec<u64>), ReadError> {
+    let name = "an entry of the feed";
+    if bytes.first() == Some(&FEED_V2) {
+        return decode::<_, DECODE_BYTES_MAX>(name, FEED_V2, bytes);
+    }
+    Ok((decode::<_, DECODE_BYTES_MAX>(name, FEED_V1, bytes)?, Vec::new()))
 }
 
 fn decode_front<'a>(key: &[u8], bytes: &[u8]) -> Result<(StoredFront<'a>, usize), ReadError> {

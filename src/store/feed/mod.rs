@@ -28,22 +28,34 @@ pub enum Cause {
     Peer,
     /// Its time ended. The header is the one that the record had before.
     Expiry,
+    /// It was a client's write of this node, and the change that follows took its place without
+    /// knowing it. The header is that of the lost write.
+    Superseded {
+        /// The number of the report.
+        report: u64,
+    },
 }
 
 impl Cause {
-    /// All causes; the position of each is its number on the disk.
-    const ALL: [Self; 3] = [Self::Client, Self::Peer, Self::Expiry];
-
-    fn number(self) -> u8 {
+    /// Its number on the disk, and that of its report.
+    fn numbers(self) -> (u8, Option<u64>) {
         match self {
-            Self::Client => 0,
-            Self::Peer => 1,
-            Self::Expiry => 2,
+            Self::Client => (0, None),
+            Self::Peer => (1, None),
+            Self::Expiry => (2, None),
+            Self::Superseded { report } => (3, Some(report)),
         }
     }
 
-    fn of_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+    /// The cause of this number; one with a report takes that from `reports`.
+    fn of_number(number: u8, reports: &mut impl Iterator<Item = u64>) -> Option<Self> {
+        match number {
+            0 => Some(Self::Client),
+            1 => Some(Self::Peer),
+            2 => Some(Self::Expiry),
+            3 => reports.next().map(|report| Self::Superseded { report }),
+            _ => None,
+        }
     }
 }
 
@@ -80,6 +92,21 @@ pub struct FeedPosition {
     pub epoch: u64,
     /// The position of the last change that was read; zero before the first.
     pub position: u64,
+}
+
+impl FeedPosition {
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (epoch, number) = text.split_once('-')?;
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        if epoch.len() != 16 || !epoch.bytes().all(is_hex) || !is_number {
+            return None;
+        }
+        let epoch = u64::from_str_radix(epoch, 16).ok()?;
+        Some(Self { epoch, position: number.parse().ok()? })
+    }
 }
 
 impl fmt::Display for FeedPosition {

@@ -116,7 +116,7 @@ impl Window {
             None => None,
         };
         self.next = match (last, value) {
-            (Some(last), Some(value)) => last.first + layout::decode_feed(&value)?.len() as u64,
+            (Some(last), Some(value)) => last.first + layout::decode_feed(&value)?.0.len() as u64,
             // where everything was dropped, positions must not be given again
             _ => self.next.max(self.begin),
         };
@@ -131,7 +131,8 @@ impl Window {
         let mut bytes = self.bytes;
         for (at, chunk) in (0_u64..).zip(announcements.chunks(BLOCK_ENTRIES_MAX)) {
             let items: Vec<_> = chunk.iter().map(item).collect();
-            let value = layout::encode_feed(&items);
+            let reports: Vec<_> = chunk.iter().filter_map(|a| a.cause.numbers().1).collect();
+            let value = layout::encode_feed(&items, &reports);
             let first = self.next + at * BLOCK_ENTRIES_MAX as u64;
             let size = (layout::feed_key(first).len() + value.len()) as u64;
             bytes += size;
@@ -211,15 +212,19 @@ impl Window {
 
 fn item(announced: &Announcement) -> FeedItem<'_> {
     FeedItem {
-        cause: announced.cause.number(),
+        cause: announced.cause.numbers().0,
         key: announced.key.as_str().into(),
         header: std::borrow::Cow::Borrowed(&announced.header),
     }
 }
 
-fn entry(position: u64, item: FeedItem<'_>) -> Result<FeedEntry, ReadError> {
+fn entry(
+    position: u64,
+    item: FeedItem<'_>,
+    reports: &mut impl Iterator<Item = u64>,
+) -> Result<FeedEntry, ReadError> {
     let damaged = |problem: String| ReadError::Damaged { key: "feed".to_owned(), problem };
-    let cause = Cause::of_number(item.cause)
+    let cause = Cause::of_number(item.cause, reports)
         .ok_or_else(|| damaged(format!("unknown cause {}", item.cause)))?;
     let key = Key::parse(&item.key).map_err(|error| damaged(error.to_string()))?;
     Ok(FeedEntry { position, key, header: item.header.into_owned(), cause, body: None })
@@ -263,8 +268,10 @@ impl Store {
 }
 
 fn block_entries(key: &[u8], value: &[u8]) -> Result<impl Iterator<Item = FeedEntry>, ReadError> {
-    let items = layout::decode_feed(value)?;
+    let (items, reports) = layout::decode_feed(value)?;
+    let mut reports = reports.into_iter();
     let entries = items.into_iter().zip(layout::feed_position(key)?..);
-    let entries: Result<Vec<_>, _> = entries.map(|(item, at)| entry(at, item)).collect();
+    let entries: Result<Vec<_>, _> =
+        entries.map(|(item, at)| entry(at, item, &mut reports)).collect();
     Ok(entries?.into_iter())
 }

@@ -66,7 +66,7 @@ impl Store {
 impl Shared {
     /// The revisions, and when the newest one expired if it has. (Whether an older one expired
     /// follows from the timestamp of the one that replaced it, and from no clock.)
-    fn history(
+    pub(super) fn history(
         &self,
         key: &Key,
         limit: usize,
@@ -112,6 +112,7 @@ impl Shared {
             // already expired when the next write came: it expired, it was not replaced
             let ended = successor.map_or(now, |next: &Stored| next.header.version.timestamp);
             let outcome = match (stored.header.expires_at, successor) {
+                _ if stored.marks.superseded => Outcome::Superseded,
                 (Some(at), _) if at <= ended => Outcome::Expired,
                 (Some(_), None) if stored.body == Body::Swept => Outcome::Expired,
                 (_, Some(_)) => Outcome::Replaced,

@@ -1,5 +1,5 @@
-//! The read wing: one key here, ranges in [`scan`], earlier revisions in [`history`], and the
-//! [`digest`] beside the data.
+//! The read wing: one key here, ranges in [`scan`], earlier revisions in [`history`], reports of
+//! lost writes in [`superseded`], and the [`digest`] beside the data.
 //!
 //! Reads go to the engine and never wait for the writer, with one exception: before a client learns
 //! that a value has expired, the watermark must cover that.
@@ -8,6 +8,7 @@ pub(super) mod digest;
 mod history;
 pub(super) mod large;
 mod scan;
+mod superseded;
 
 use bytes::Bytes;
 

@@ -5,6 +5,7 @@ mod feed;
 mod lives;
 mod machine;
 pub(crate) mod racing;
+mod superseded;
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,6 +30,7 @@ fn settings() -> Settings {
         clock_drift_max: Duration::from_secs(60),
         feed_entries_max: 16,
         feed_bytes_max: 1 << 20,
+        superseded_bytes_max: 1 << 20,
         free_bytes_min: 0,
         boot: None,
         digest_key: [5; 32],
@@ -352,7 +354,7 @@ fn the_disk_bytes_are_pinned_and_any_other_bytes_are_an_error() {
     let header = foreign(START, 9, Some(b"{}")).header;
     let hash = header.hash();
     let body = layout::Body::Inline(Bytes::from_static(b"{}"));
-    let marks = Marks { displaced_twin: true, named: false };
+    let marks = Marks { displaced_twin: true, ..Marks::default() };
     let stored = Stored { header, hash, marks, revisions: (3, 9), body };
     let bytes = stored.encode();
     assert_eq!(blake3::hash(&bytes).to_hex().as_str(), GOLDEN, "bump the format, and read both");

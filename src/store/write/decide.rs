@@ -24,17 +24,19 @@ use crate::store::{
 /// so its conditions must be compared again.
 pub(super) type Decision<T> = Result<Option<T>, WriteError>;
 
-/// The uuid that a write's version gets, and whether the client gave it.
+/// The uuid that a write's version gets, whether the client gave it, and whether all writes of a
+/// transaction get it.
 #[derive(Clone, Copy)]
 struct VersionUuid {
     uuid: Uuid,
     is_named: bool,
+    in_txn: bool,
 }
 
 impl VersionUuid {
-    fn new(view: &View<'_>, id: Option<&RequestId>) -> Self {
+    fn new(view: &View<'_>, id: Option<&RequestId>, in_txn: bool) -> Self {
         let uuid = id.map_or_else(|| view.new_uuid(), RequestId::uuid);
-        Self { uuid, is_named: id.is_some() }
+        Self { uuid, is_named: id.is_some(), in_txn }
     }
 }
 
@@ -92,7 +94,7 @@ pub(super) fn write(
     }
     let previous = live.map(|entry| entry.stored.header.version);
     let previous = previous.map(|version| (version.uuid, version.timestamp));
-    let uuid = VersionUuid::new(view, id);
+    let uuid = VersionUuid::new(view, id, false);
     let replacement = replacement(view, key, current, &write.change, uuid)?;
     let written = Written { header: replacement.record.header.clone(), previous };
     replacement.decide(view, &mut effects).map_err(WriteError::Failed)?;
@@ -152,7 +154,7 @@ fn operate(
     mut content_bytes_left: usize,
     id: Option<&RequestId>,
 ) -> Result<(Vec<Replacement>, Vec<OperationResult>), WriteError> {
-    let uuid = VersionUuid::new(view, id);
+    let uuid = VersionUuid::new(view, id, true);
     let mut writes: Vec<Replacement> = Vec::new();
     let mut places = BTreeMap::new();
     let mut results = Vec::with_capacity(operations.len());
@@ -316,7 +318,7 @@ fn replacement(
     key: &Key,
     current: Option<CurrentEntry>,
     change: &Change,
-    VersionUuid { uuid, is_named }: VersionUuid,
+    VersionUuid { uuid, is_named, in_txn }: VersionUuid,
 ) -> Result<Replacement, WriteError> {
     let before = current.as_ref().map(|entry| &entry.stored.header);
     let (content, body, expires_at) = match change {
@@ -342,7 +344,7 @@ fn replacement(
         expires_at,
         content,
     };
-    let marks = Marks { displaced_twin: false, named: is_named };
+    let marks = Marks { named: is_named, in_txn, ..Marks::default() };
     let (key, record) = (key.clone(), Record { header, body });
     Ok(Replacement { key, current, record, marks, cause: Cause::Client })
 }

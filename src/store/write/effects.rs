@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::reports::Reports;
 use crate::model::record::RecordHash;
 use crate::model::{Header, Key, Timestamp};
+use crate::store::Causal;
 use crate::store::disk::layout::Stored;
 use crate::store::feed::{Announcement, Cause};
 
@@ -36,6 +38,12 @@ pub(in crate::store) enum Effect {
     ForgetEarly { count: u64, to: Timestamp },
     /// How many bytes all remembered requests take now.
     SetRequestsBytes(u64),
+    /// A superseded write is reported, with the value that it had.
+    PutReport { number: u64, causal: Causal, report: Vec<u8>, value: Option<Bytes> },
+    /// A report goes.
+    DropReport { number: u64, has_value: bool },
+    /// Which reports there are now.
+    SetReports(Reports),
     /// A meta entry is written.
     PutMeta { name: &'static str, value: Vec<u8> },
     /// The feed gains a change.

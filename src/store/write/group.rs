@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 
 use super::Rules;
 use super::effects::{Effect, Effects, RequestSlot};
+use super::reports::Reports;
 use super::view::{CurrentEntry, Entries, Leaf, View};
 use crate::model::{Key, Timestamp};
 use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
 use crate::store::expiry::{DueChange, SteadyReading};
 use crate::store::feed::{Announcement, WindowChange};
-use crate::store::{ReadError, Shared, WriteError};
+use crate::store::{Causal, ReadError, Shared, WriteError};
 
 /// Why a group was not committed.
 pub(super) enum CommitError {
@@ -40,6 +41,10 @@ pub(in crate::store) struct Durable {
     pub requests_bytes: Option<u64>,
     /// How many requests were forgotten before their window ended.
     pub forgotten: u64,
+    /// Which reports of superseded writes there are, where that changed.
+    pub reports: Option<Reports>,
+    /// The new ones among them.
+    pub superseded: Vec<Causal>,
     /// The distance from steady to wall time, where it was written.
     pub distance: Option<i64>,
     pub due_records: DueChange,
@@ -94,7 +99,7 @@ impl<'a> Group<'a> {
         &mut self,
         decide: impl FnOnce(&mut View<'_>) -> Result<(T, Effects), WriteError>,
     ) -> Result<T, WriteError> {
-        let requests_bytes = self.requests_bytes();
+        let (requests_bytes, reports) = (self.requests_bytes(), self.reports());
         let mut view = View {
             shared: self.shared,
             transaction: self.transaction.as_mut(),
@@ -104,6 +109,7 @@ impl<'a> Group<'a> {
             now: self.now,
             steady: self.steady.now,
             requests_bytes,
+            reports,
         };
         let (answer, effects) = decide(&mut view)?;
         for effect in effects {
@@ -125,6 +131,10 @@ impl<'a> Group<'a> {
     fn requests_bytes(&self) -> u64 {
         let committed = &self.shared.requests_bytes;
         self.follows.requests_bytes.unwrap_or_else(|| committed.load(Ordering::Relaxed))
+    }
+
+    fn reports(&self) -> Reports {
+        self.follows.reports.unwrap_or_else(|| self.shared.reports())
     }
 
     /// Makes one effect a part of the transaction. After an error nothing of the group may be
@@ -170,6 +180,15 @@ impl<'a> Group<'a> {
                 self.follows.requests_bytes = Some(bytes);
                 Ok(())
             }
+            Effect::PutReport { number, causal, report, value } => {
+                self.follows.superseded.push(causal);
+                self.put_report(number, &report, value.as_deref())
+            }
+            Effect::DropReport { number, has_value } => self.drop_report(number, has_value),
+            Effect::SetReports(reports) => {
+                self.follows.reports = Some(reports);
+                Ok(())
+            }
             Effect::PutMeta { name, value } => self.put(Family::Meta, name.as_bytes(), &value),
             Effect::Announce(announcement) => {
                 self.announcements.push(announcement);
@@ -209,6 +228,25 @@ impl<'a> Group<'a> {
         self.put(Family::Requests, &layout::request_key(slot.uuid, &slot.key), remembered)?;
         let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
         self.put(Family::Requests, &at, &[])
+    }
+
+    fn put_report(
+        &mut self,
+        number: u64,
+        report: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), WriteError> {
+        if let Some(value) = value {
+            self.put(Family::Superseded, &layout::report_value_key(number), value)?;
+        }
+        self.put(Family::Superseded, &layout::report_key(number), report)
+    }
+
+    fn drop_report(&mut self, number: u64, has_value: bool) -> Result<(), WriteError> {
+        if has_value {
+            self.delete(Family::Superseded, &layout::report_value_key(number))?;
+        }
+        self.delete(Family::Superseded, &layout::report_key(number))
     }
 
     fn put(&mut self, family: Family, at: &[u8], value: &[u8]) -> Result<(), WriteError> {
@@ -288,12 +326,16 @@ impl<'a> Group<'a> {
         Ok(self.follows)
     }
 
-    /// Writes what belongs to the group as a whole: the feed, the watermark, the sum of requests
-    /// and their clock. A failure spoils the group.
+    /// Writes what belongs to the group as a whole: the feed, the watermark, the sums of requests
+    /// and reports, and the clock of requests. A failure spoils the group.
     fn close(&mut self) -> Result<(), WriteError> {
         if let Some(bytes) = self.follows.requests_bytes {
             let value = layout::encode_meta(&bytes);
             self.put(Family::Meta, layout::REQUESTS_BYTES.as_bytes(), &value)?;
+        }
+        if let Some(reports) = self.follows.reports {
+            let value = layout::encode_meta(&reports);
+            self.put(Family::Meta, layout::REPORTS.as_bytes(), &value)?;
         }
         if self.keeps_distance() {
             let distance = self.steady.distance();

@@ -2,6 +2,7 @@
 
 use super::effects::Effects;
 use super::replace::Replacement;
+use super::superseded;
 use super::view::View;
 use crate::model::{Key, Merged, Record, merge};
 use crate::store::WriteError;
@@ -18,7 +19,7 @@ pub(super) fn decide(
     if record.is_swept() && !may_be_swept(view, &record) {
         return Ok((false, effects));
     }
-    let current = view.current(key).map_err(WriteError::Failed)?;
+    let mut current = view.current(key).map_err(WriteError::Failed)?;
     let header = current.as_ref().map(|current| &current.stored.header);
     match merge(header, &record.header) {
         Merged::Same | Merged::Kept => return Ok((false, effects)),
@@ -26,7 +27,11 @@ pub(super) fn decide(
     }
     let displaced_twin =
         header.is_some_and(|header| header.version.timestamp == record.header.version.timestamp);
-    let marks = Marks { displaced_twin, named: true };
+    if let Some(current) = &mut current {
+        let reported = superseded::decide(view, key, current, &record.header, &mut effects);
+        reported.map_err(WriteError::Failed)?;
+    }
+    let marks = Marks { displaced_twin, named: true, ..Marks::default() };
     let replacement = Replacement { key: key.clone(), current, record, marks, cause: Cause::Peer };
     replacement.decide(view, &mut effects).map_err(WriteError::Failed)?;
     Ok((true, effects))

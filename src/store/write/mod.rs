@@ -3,10 +3,10 @@
 //! In the order in which a write passes: [`Store::write`] here submits a [`job`] to the
 //! [`writer`], which gathers jobs into a [`group`] and has each decided. A decision ([`decide`] for
 //! clients, [`merge`] for peers, `expiry::sweep` for time) reads a [`view`] and returns named
-//! [`effects`]; [`replace`] and [`requests`] add those of replacing a record and of remembering a
-//! request. The group applies the effects in one transaction and commits it; the writer publishes
-//! what is durable. [`compare`] takes work off the writer before, [`recovery`] takes over after
-//! storage has failed.
+//! [`effects`]; [`replace`], [`requests`] and [`superseded`] add those of replacing a record, of
+//! remembering a request and of reporting a lost write. The group applies the effects in one
+//! transaction and commits it; the writer publishes what is durable. [`compare`] takes work off the
+//! writer before, [`recovery`] takes over after storage has failed.
 
 mod compare;
 mod decide;
@@ -16,7 +16,9 @@ pub(super) mod job;
 mod merge;
 mod recovery;
 pub(super) mod replace;
+pub(super) mod reports;
 pub(super) mod requests;
+mod superseded;
 pub(super) mod view;
 pub mod writer;
 
@@ -46,6 +48,8 @@ pub(super) struct Rules {
     pub history_depth: u64,
     /// What all remembered requests may take.
     pub idempotency_bytes_max: u64,
+    /// What all reports of superseded writes may take.
+    pub superseded_bytes_max: u64,
     /// How much content the compares of one request may look into, the first value apart.
     pub compared_bytes_max: usize,
 }
@@ -57,6 +61,7 @@ impl Rules {
             clock_drift_max: settings.clock_drift_max,
             history_depth: u64::from(settings.history_depth),
             idempotency_bytes_max: settings.idempotency_bytes_max,
+            superseded_bytes_max: settings.superseded_bytes_max,
             compared_bytes_max: settings.compared_bytes_max,
         }
     }

@@ -135,6 +135,7 @@ impl Writer {
         let tree = Tree::build(engine, key)?;
         let requests_bytes: Option<u64> = crate::store::meta(engine, layout::REQUESTS_BYTES)?;
         self.shared.requests_bytes.store(requests_bytes.unwrap_or_default(), Ordering::Relaxed);
+        self.shared.set_reports(crate::store::meta(engine, layout::REPORTS)?.unwrap_or_default());
         // the group of unknown outcome may have added entries to the indexes and to the feed
         self.shared.due.apply(DueChange::restart(), DueChange::restart());
         self.shared.feed.window().load(engine)?;

@@ -130,6 +130,7 @@ fn open() -> (Arc<Failing>, Store, JoinHandle<()>) {
         clock_drift_max: std::time::Duration::from_secs(60),
         feed_entries_max: 16,
         feed_bytes_max: 1 << 20,
+        superseded_bytes_max: 1 << 20,
         free_bytes_min: 0,
         boot: None,
         digest_key: [5; 32],

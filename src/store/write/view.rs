@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Rules;
 use super::effects::RequestSlot;
+use super::reports::{Reports, StoredReport};
 use crate::model::record::RecordHash;
 use crate::model::{Key, NodeId, Timestamp};
 use crate::store::disk::engine::{Family, Transaction};
@@ -69,6 +70,8 @@ pub(in crate::store) struct View<'g> {
     pub(super) steady: Timestamp,
     /// How many bytes the remembered requests take, this group's included.
     pub(super) requests_bytes: u64,
+    /// The reports of superseded writes, this group's included.
+    pub(super) reports: Reports,
 }
 
 impl View<'_> {
@@ -118,6 +121,18 @@ impl View<'_> {
     pub(super) fn request(&mut self, slot: &RequestSlot) -> Result<Option<Bytes>, ReadError> {
         let at = layout::request_key(slot.uuid, &slot.key);
         Ok(self.transaction.get_for_update(Family::Requests, &at)?)
+    }
+
+    /// The report with this number, and the length of its entry.
+    pub(super) fn report(
+        &mut self,
+        number: u64,
+    ) -> Result<Option<(StoredReport, usize)>, ReadError> {
+        let at = layout::report_key(number);
+        let Some(raw) = self.transaction.get_for_update(Family::Superseded, &at)? else {
+            return Ok(None);
+        };
+        Ok(Some((layout::decode_meta(layout::REPORTS, &raw)?, raw.len())))
     }
 
     /// A uuid for a version that the client has given none.

@@ -156,6 +156,9 @@ impl Writer {
             self.shared.follow(&durable);
             let now = self.shared.clock.instant();
             self.early_forgetting.note(durable.forgotten, now, &self.metrics);
+            for causal in &durable.superseded {
+                self.metrics.superseded.get_or_create(&[("causal", causal.name())]).inc();
+            }
             self.follow_digest(durable.deltas).map_err(CommitError::Unknown)?;
             self.shared.feed.publish(durable.feed);
             Ok(())

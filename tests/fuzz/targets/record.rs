@@ -85,7 +85,7 @@ pub fn laws(key: &Key, record: &Record) {
     let bodies = [Body::Inline(record.body.clone()), Body::Apart, Body::Swept];
     let marks = [(true, false), (false, true), (true, true)];
     for ((displaced_twin, named), body) in marks.into_iter().zip(bodies) {
-        let marks = Marks { displaced_twin, named };
+        let marks = Marks { displaced_twin, named, in_txn: named, superseded: displaced_twin };
         let (header, revisions) = (record.header.clone(), (1, 5));
         let stored = Stored { header, hash, marks, revisions, body };
         let bytes = stored.encode();

@@ -71,6 +71,7 @@ impl Side {
             blob_threshold_bytes: BLOB_BYTES,
             feed_entries_max: 4,
             feed_bytes_max: 1 << 20,
+            superseded_bytes_max: 1 << 20,
             free_bytes_min: 0,
             boot: None,
             digest_key: [5; 32],

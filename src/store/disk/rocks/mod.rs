@@ -153,16 +153,21 @@ impl Rocks {
 }
 
 impl Database {
-    fn family(&self, family: Family) -> Result<&ColumnFamily, EngineError> {
-        let handle = match self {
-            Self::Open(database) => database.cf_handle(family.name()),
-            Self::ReadOnly(database) => database.cf_handle(family.name()),
-        };
-        handle.ok_or_else(|| EngineError::Failed(format!("family {} is missing", family.name())))
+    /// The handle of a family; `None`: an older kvs wrote the database, which has no such family
+    /// and could not be given one, as it is open for reads.
+    fn family(&self, family: Family) -> Result<Option<&ColumnFamily>, EngineError> {
+        match self {
+            Self::Open(database) => {
+                let missing = || format!("family {} is missing", family.name());
+                let handle = database.cf_handle(family.name());
+                handle.map(Some).ok_or_else(|| EngineError::Failed(missing()))
+            }
+            Self::ReadOnly(database) => Ok(database.cf_handle(family.name())),
+        }
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let family = self.family(family)?;
+        let Some(family) = self.family(family)? else { return Ok(None) };
         let value = match self {
             Self::Open(database) => database.get_cf(family, key),
             Self::ReadOnly(database) => database.get_cf(family, key),
@@ -219,7 +224,7 @@ impl Engine for Rocks {
         }
         let mode = IteratorMode::From(from, Direction::Forward);
         let database = self.database()?;
-        let family = database.family(family)?;
+        let Some(family) = database.family(family)? else { return Ok(()) };
         match &*database {
             Database::Open(open) => visit_all(open.iterator_cf_opt(family, options, mode), visit),
             Database::ReadOnly(open) => {
@@ -300,21 +305,28 @@ struct RocksTransaction<'a> {
     transaction: rocksdb::Transaction<'a, OptimisticTransactionDB<SingleThreaded>>,
 }
 
+impl RocksTransaction<'_> {
+    fn family(&self, family: Family) -> Result<&ColumnFamily, EngineError> {
+        let handle = self.database.family(family)?;
+        Ok(handle.unwrap_or_else(|| unreachable!("a database that takes writes has all families")))
+    }
+}
+
 impl Transaction for RocksTransaction<'_> {
     fn get_for_update(&mut self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let family = self.database.family(family)?;
+        let family = self.family(family)?;
         let value =
             self.transaction.get_for_update_cf(family, key, true).map_err(|e| failed(&e))?;
         Ok(value.map(Bytes::from))
     }
 
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let family = self.database.family(family)?;
+        let family = self.family(family)?;
         self.transaction.put_cf(family, key, value).map_err(|e| failed(&e))
     }
 
     fn delete(&mut self, family: Family, key: &[u8]) -> Result<(), EngineError> {
-        let family = self.database.family(family)?;
+        let family = self.family(family)?;
         self.transaction.delete_cf(family, key).map_err(|e| failed(&e))
     }
 

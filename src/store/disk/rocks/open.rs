@@ -27,6 +27,8 @@ pub(super) const LOG_BYTES_MAX: u64 = 64 << 20;
 /// and values that are seldom written are seldom moved.
 const BLOB_GC_AGE_CUTOFF: f64 = 0.5;
 const BLOB_GC_GARBAGE_MAX: f64 = 0.5;
+/// From this size on, a value that is kept with a report lies in a blob file.
+const REPORT_BLOB_BYTES_MIN: u64 = 4096;
 /// How many text logs RocksDB keeps about itself, and how large each grows.
 const INFO_LOGS_MAX: usize = 3;
 const INFO_LOG_BYTES_MAX: usize = 4 << 20;
@@ -66,7 +68,7 @@ impl Opening {
     pub(super) fn open(&self, dir: &Path, make: bool) -> Result<Database, EngineError> {
         tolerating_ends(|mode| {
             let options = self.options(make, mode);
-            let families = self.families(&options, dir);
+            let families = self.families(&options, dir, &Family::ALL);
             OptimisticTransactionDB::open_cf_descriptors(&options, dir, families)
                 .map(Database::Open)
                 .map_err(|error| locked_or_failed(dir, &error))
@@ -74,11 +76,14 @@ impl Opening {
     }
 
     /// Opens the database for reads: nothing is written, so that it works on a full disk. The logs
-    /// are read into memory.
+    /// are read into memory. A family that an older kvs did not have is left out.
     pub(super) fn open_reads(&self, dir: &Path) -> Result<Database, EngineError> {
         tolerating_ends(|mode| {
             let options = self.options(false, mode);
-            let families = self.families(&options, dir);
+            let names = DB::list_cf(&options, dir).unwrap_or_default();
+            let mut held = Family::ALL.to_vec();
+            held.retain(|family| names.iter().any(|name| name == family.name()));
+            let families = self.families(&options, dir, &held);
             DB::open_cf_descriptors_read_only(&options, dir, families, false)
                 .map(Database::ReadOnly)
                 .map_err(|error| locked_or_failed(dir, &error))
@@ -104,14 +109,19 @@ impl Opening {
         options
     }
 
-    /// All families, also those of a newer format: RocksDB opens all or none, and only then can the
-    /// format be refused.
-    fn families(&self, options: &Options, dir: &Path) -> Vec<ColumnFamilyDescriptor> {
+    /// These families, and those of a newer format: RocksDB opens all or none, and only then can
+    /// the format be refused.
+    fn families(
+        &self,
+        options: &Options,
+        dir: &Path,
+        ours: &[Family],
+    ) -> Vec<ColumnFamilyDescriptor> {
         let held = DB::list_cf(options, dir);
         let mut names: Vec<String> = held.unwrap_or_default();
         let known = Family::ALL.map(Family::name);
         names.retain(|name| name != "default" && !known.contains(&name.as_str()));
-        let mut families: Vec<_> = Family::ALL
+        let mut families: Vec<_> = ours
             .iter()
             .map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(*f, &self.cache)))
             .collect();
@@ -145,9 +155,9 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     options.set_max_write_buffer_size_to_maintain(WRITTEN_BUFFER_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
-    if family == Family::Values {
+    if matches!(family, Family::Values | Family::Superseded) {
         options.set_enable_blob_files(true);
-        options.set_min_blob_size(0);
+        options.set_min_blob_size(if family == Family::Values { 0 } else { REPORT_BLOB_BYTES_MIN });
         options.set_blob_compression_type(DBCompressionType::Zstd);
         options.set_enable_blob_gc(true);
         options.set_blob_gc_age_cutoff(BLOB_GC_AGE_CUTOFF);

@@ -1,6 +1,8 @@
 //! What is particular to RocksDB: what is freed, where bytes lie, opening it again.
 
-use super::open::{LOG_BYTES_MAX, WRITE_BUFFER_BYTES};
+use rocksdb::{OptimisticTransactionDB, Options, SingleThreaded};
+
+use super::open::{LOG_BYTES_MAX, Opening, RocksSettings, WRITE_BUFFER_BYTES};
 use super::{Arc, Engine, EngineError, Family, Path, Rocks};
 
 /// What the write-ahead logs in `dir` take together.
@@ -109,4 +111,35 @@ fn what_is_open_is_opened_again_when_nobody_reads_any_more() {
     reopening.join().unwrap().unwrap();
     assert!(rocks.get(Family::Records, b"before").unwrap().is_some());
     put(b"after");
+}
+
+#[test]
+fn a_family_that_an_older_kvs_did_not_have_is_added_and_until_then_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = Family::ALL.map(Family::name).into_iter().filter(|name| *name != "superseded");
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let old = OptimisticTransactionDB::<SingleThreaded>::open_cf(&options, dir.path(), names);
+    let old = old.unwrap();
+    old.put_cf(old.cf_handle("records").unwrap(), b"key", b"value").unwrap();
+    drop(old);
+    let held = |database: &super::Database| {
+        let read = |family| database.get(family, b"key").unwrap();
+        (read(Family::Records).is_some(), read(Family::Superseded).is_some())
+    };
+    // on a full disk, where nothing can be added
+    let settings = RocksSettings { cache_bytes: 1 << 20, data_files_max: 100, sync: false };
+    let reads = Opening::new(settings).open_reads(dir.path()).unwrap();
+    assert_eq!(held(&reads), (true, false));
+    drop(reads);
+    let rocks = Rocks::open(dir.path(), 1 << 20, false).unwrap();
+    assert_eq!(held(&rocks.database().unwrap()), (true, false));
+    let opened = rocks.opened().unwrap();
+    let mut transaction = opened.begin();
+    transaction.put(Family::Superseded, b"key", b"value").unwrap();
+    transaction.commit().unwrap();
+    drop(opened);
+    rocks.reopen().unwrap();
+    assert_eq!(held(&rocks.database().unwrap()), (true, true));
 }

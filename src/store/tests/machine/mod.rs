@@ -23,7 +23,9 @@ use crate::store::disk::engine::{Engine, Family};
 use crate::store::disk::memory::Memory;
 use crate::store::disk::rocks::Rocks;
 use crate::store::feed::{FeedEntry, FeedPosition, FeedReader};
-use crate::store::{Applied, Operation, OperationResult, Settings, Store, WriteError, layout};
+use crate::store::{
+    Applied, Operation, OperationResult, Settings, Store, Superseded, WriteError, layout,
+};
 use crate::telemetry::Metrics;
 use model::{Answer, Model, Request, Rules, Told};
 use steps::{KEYS, Met, Step, among_others, draw, key_at, moved};
@@ -41,8 +43,25 @@ const BLOB_THRESHOLD_BYTES: usize = 64;
 /// What remembering requests may take: usually enough, in some histories too little.
 const REQUESTS_BYTES: [u64; 4] = [1 << 24, 1 << 24, 6_000, 10_000];
 
+/// What reports of lost writes may take: usually enough, in some histories too little.
+const REPORTS_BYTES: [u64; 3] = [1 << 24, 1 << 24, 3_000];
+
 /// How often what happened.
 type Tally = BTreeMap<&'static str, u64>;
+
+/// How many bytes things may take.
+#[derive(Clone, Copy)]
+struct Bounds {
+    requests: u64,
+    reports: u64,
+}
+
+impl Bounds {
+    fn of_seed(seed: u64) -> Self {
+        let of = |all: &[u64]| all[usize::try_from(seed % all.len() as u64).unwrap()];
+        Self { requests: of(&REQUESTS_BYTES), reports: of(&REPORTS_BYTES) }
+    }
+}
 
 /// A store on one of the engines, whose writer has its own thread.
 struct Node {
@@ -63,7 +82,7 @@ struct Machine {
     nodes: Vec<Node>,
     model: Model,
     met: Met,
-    requests_bytes_max: u64,
+    bounds: Bounds,
     tally: Tally,
     /// Requests that were sent with others.
     sent: u128,
@@ -85,19 +104,20 @@ fn text(error: impl ToString) -> String {
 }
 
 impl Node {
-    fn open(&mut self, requests_bytes_max: u64, rules: Option<&Rules>) -> Result<(), String> {
+    fn open(&mut self, bounds: Bounds, rules: Option<&Rules>) -> Result<(), String> {
         let settings = Settings {
             blob_threshold_bytes: rules.map_or(BLOB_THRESHOLD_BYTES, |r| r.blob_threshold_bytes),
             clock_drift_max: DRIFT_MAX,
             feed_entries_max: 8,
             feed_bytes_max: 64 << 20,
+            superseded_bytes_max: bounds.reports,
             free_bytes_min: 0,
             boot: None,
             digest_key: [5; 32],
             cluster: None,
             history_depth: rules.map_or(HISTORY_DEPTH, |r| u32::try_from(r.history_depth).unwrap()),
             idempotency_window: WINDOW,
-            idempotency_bytes_max: requests_bytes_max,
+            idempotency_bytes_max: bounds.requests,
             compared_bytes_max: 1 << 20,
         };
         let clock = Clock::from_source(self.clock.clone());
@@ -186,7 +206,7 @@ fn given(store: &Store, request: &Request, answer: &Answer) -> Result<Option<Uui
 }
 
 impl Machine {
-    fn new(dir: &std::path::Path, requests_bytes_max: u64) -> Result<Self, String> {
+    fn new(dir: &std::path::Path, bounds: Bounds) -> Result<Self, String> {
         let memory: Arc<dyn Engine> = Arc::new(Memory::default());
         let dir = dir.to_owned();
         let rocks = move || Arc::new(Rocks::open(&dir, 1 << 20, false).unwrap()) as Arc<dyn Engine>;
@@ -195,7 +215,7 @@ impl Machine {
         let mut nodes =
             vec![node("memory", Box::new(move || memory.clone())), node("rocks", Box::new(rocks))];
         for node in &mut nodes {
-            node.open(requests_bytes_max, None)?;
+            node.open(bounds, None)?;
         }
         let identity = nodes[0].store().identity();
         same("both are one node", nodes[1].store().identity(), identity)?;
@@ -204,14 +224,14 @@ impl Machine {
             joined_at: identity.joined_at,
             clock_drift_max: DRIFT_MAX,
             idempotency_window: WINDOW,
-            idempotency_bytes_max: requests_bytes_max,
+            idempotency_bytes_max: bounds.requests,
             history_depth: HISTORY_DEPTH as usize,
             blob_threshold_bytes: BLOB_THRESHOLD_BYTES,
             others: false,
         };
         let model = Model::new(rules, Timestamp::saturating(START));
         let (met, tally) = (Met::new(), Tally::new());
-        Ok(Self { nodes, model, met, requests_bytes_max, tally, sent: 0, feed_read: 0 })
+        Ok(Self { nodes, model, met, bounds, tally, sent: 0, feed_read: 0 })
     }
 
     fn count(&mut self, what: &'static str) {
@@ -266,7 +286,7 @@ impl Machine {
                 self.model.reopen(*history_depth as usize, *blob_threshold_bytes);
                 for node in &mut self.nodes {
                     node.close()?;
-                    node.open(self.requests_bytes_max, Some(&self.model.rules))?;
+                    node.open(self.bounds, Some(&self.model.rules))?;
                 }
                 self.follow_steady()?;
                 self.count("reopened");
@@ -344,7 +364,11 @@ impl Machine {
         match (asked, memory) {
             (Asked::Request(request), Reply::Answer(answer)) => self.judge_request(request, answer),
             (Asked::Apply(records), Reply::Applied(applied)) => {
+                let lost = self.model.lost.len();
                 let expected = self.model.apply(records);
+                if self.model.lost.len() > lost {
+                    self.count("superseded");
+                }
                 same("what became of records", *applied, expected)?;
                 self.met.note(&self.model, records);
                 self.count(if expected.replaced > 0 { "merged" } else { "kept" });
@@ -357,7 +381,7 @@ impl Machine {
     fn judge_request(&mut self, request: &Request, first: &Answer) -> Result<(), String> {
         let remembered = self.model.is_remembered(request);
         if *first == Answer::RequestsFull {
-            let may_be = self.requests_bytes_max < REQUESTS_BYTES[0];
+            let may_be = self.bounds.requests < REQUESTS_BYTES[0];
             let new = request.uuid().is_some() && !remembered;
             self.count("memory full");
             self.model.group();
@@ -440,17 +464,22 @@ impl Machine {
     }
 
     /// What costs more: revisions, and every entry of every family.
-    async fn compare_all(&self, swept: bool) -> Result<(), String> {
+    async fn compare_all(&mut self, swept: bool) -> Result<(), String> {
+        let mut truncated = false;
         for node in &self.nodes {
             let store = node.store();
             let compared = async {
                 compare_revisions(store, &self.model, &self.met).await?;
                 compare_families(store, &self.model)?;
                 compare_feed(store, &self.model)?;
+                truncated |= compare_superseded(store, &self.model, self.bounds.reports)?;
                 store.check_invariants(true);
-                compare_requests(store, &self.model, self.requests_bytes_max, swept)
+                compare_requests(store, &self.model, self.bounds.requests, swept)
             };
             compared.await.map_err(|error| format!("{}: {error}", node.name))?;
+        }
+        if truncated {
+            self.count("reports dropped");
         }
         Ok(())
     }
@@ -478,6 +507,48 @@ fn compare_feed(store: &Store, model: &Model) -> Result<(), String> {
     let ascend = (1..).zip(&found).all(|(position, entry)| entry.position == position);
     same("consecutive positions", ascend, true)?;
     same("the feed", found.iter().map(told).collect(), model.feed.clone())
+}
+
+/// The store reports all that was lost, or the latest of it as far as there is room; tells whether
+/// some are left out.
+fn compare_superseded(store: &Store, model: &Model, bytes_max: u64) -> Result<bool, String> {
+    let read = |prefix: &Prefix, since, limit, bytes| {
+        store.superseded_now(prefix, since, limit, bytes).map_err(text)
+    };
+    let expected = model.superseded();
+    let whole = read(&Prefix::all(), None, usize::MAX, usize::MAX)?;
+    let missing = expected.len().saturating_sub(whole.items.len());
+    let (dropped, kept) = expected.split_at(missing);
+    same("what was lost", &whole.items[..], kept)?;
+    same("truncated", whole.truncated, missing > 0)?;
+    same("where the reports end", whole.next.position, expected.len() as u64)?;
+    let (_, bytes) = entries(store, Family::Superseded)?;
+    let fits = bytes <= bytes_max || kept.len() == 1;
+    same(&format!("{bytes} bytes of reports fit"), fits, true)?;
+    // what was dropped last would not have fitted; it took no more than this
+    let room = dropped.last().map(|last| last.lost.header.content.size() + 2_000);
+    same("dropped for want of room", room.is_none_or(|room| bytes + room > bytes_max), true)?;
+    // page by page
+    let (below, mut since, mut paged) = (Prefix::parse("a").unwrap(), None, Vec::new());
+    loop {
+        let page = read(&below, since, 2, 100)?;
+        let small =
+            |items: &[Superseded]| items.iter().map(Superseded::content_bytes).sum::<usize>();
+        let is_small = page.items.len() < 2 || small(&page.items) <= 100;
+        same("a small page", page.items.len() <= 2 && is_small, true)?;
+        same("a gap after the first page", since.is_some() && page.truncated, false)?;
+        since = Some(page.next);
+        if page.items.is_empty() {
+            break;
+        }
+        paged.extend(page.items);
+    }
+    let matching = kept.iter().filter(|item| item.key.as_str().starts_with("a/")).cloned();
+    same("what was lost below a", paged, matching.collect())?;
+    let other = since.map(|at| FeedPosition { epoch: !at.epoch, ..at });
+    let again = read(&Prefix::all(), other, usize::MAX, usize::MAX)?;
+    same("after a position of another epoch", (&again.items[..], again.truncated), (kept, true))?;
+    Ok(missing > 0)
 }
 
 async fn compare_reads(store: &Store, model: &Model) -> Result<(), String> {
@@ -593,9 +664,9 @@ fn compare_requests(
 
 // --- playing -------------------------------------------------------------------------------------
 
-async fn play(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> {
+async fn play(steps: &[Step], bounds: Bounds) -> Result<Tally, String> {
     let dir = tempfile::tempdir().map_err(text)?;
-    let mut machine = Machine::new(dir.path(), requests_bytes_max)?;
+    let mut machine = Machine::new(dir.path(), bounds)?;
     // reading looks at the clock for the first time
     machine.compare().await?;
     for (n, step) in steps.iter().enumerate() {
@@ -618,24 +689,24 @@ async fn play(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> 
 }
 
 /// Plays on a new runtime. A panic counts as a failure.
-fn played(steps: &[Step], requests_bytes_max: u64) -> Result<Tally, String> {
+fn played(steps: &[Step], bounds: Bounds) -> Result<Tally, String> {
     let play = || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(play(steps, requests_bytes_max))
+        runtime.block_on(play(steps, bounds))
     };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(play))
         .unwrap_or_else(|_| Err("a panic, see above".to_owned()))
 }
 
 /// Leaves out what can be left out, as long as something still fails.
-fn shortened(mut steps: Vec<Step>, mut why: String, bytes_max: u64) -> (Vec<Step>, String) {
+fn shortened(mut steps: Vec<Step>, mut why: String, bounds: Bounds) -> (Vec<Step>, String) {
     let mut size = steps.len().div_ceil(2);
     while size > 0 {
         let mut at = 0;
         while at < steps.len() {
             let mut shorter = steps.clone();
             shorter.drain(at..steps.len().min(at + size));
-            match played(&shorter, bytes_max) {
+            match played(&shorter, bounds) {
                 Err(error) => (steps, why) = (shorter, error),
                 Ok(_) => at += size,
             }
@@ -646,13 +717,13 @@ fn shortened(mut steps: Vec<Step>, mut why: String, bytes_max: u64) -> (Vec<Step
 }
 
 fn play_seed(seed: u64) -> Tally {
-    let bytes_max = REQUESTS_BYTES[usize::try_from(seed % 4).unwrap()];
+    let bounds = Bounds::of_seed(seed);
     let steps = draw(seed);
-    match played(&steps, bytes_max) {
+    match played(&steps, bounds) {
         Ok(tally) => tally,
         Err(why) => {
             println!("seed {seed} fails: {why}");
-            let (steps, why) = shortened(steps, why, bytes_max);
+            let (steps, why) = shortened(steps, why, bounds);
             panic!("seed {seed}, shortened to {steps:#?}\nfails: {why}");
         }
     }
@@ -687,7 +758,7 @@ fn both_engines_and_plain_maps_agree_on_long_histories() {
 const HISTORIES_MIN: u64 = 16;
 
 /// Kinds of what can happen.
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 #[test]
 fn one_history() {

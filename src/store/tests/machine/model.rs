@@ -17,8 +17,8 @@ use crate::model::{
 };
 use crate::store::feed::Cause;
 use crate::store::{
-    Applied, CURRENT_BYTES_MAX, Change, Counts, Entry, Lifetime, Operation, OperationResult,
-    Outcome, Revision, Txn, TxnDone, Write, Written,
+    Applied, CURRENT_BYTES_MAX, Causal, Change, Counts, Entry, Lifetime, Operation,
+    OperationResult, Outcome, Revision, Superseded, Txn, TxnDone, Write, Written,
 };
 
 /// What a client asks.
@@ -68,6 +68,10 @@ pub(super) struct Held {
     pub swept: bool,
     /// Its bytes are kept apart.
     pub apart: bool,
+    /// A transaction of this node wrote it.
+    in_txn: bool,
+    /// It lost against a write that did not know it.
+    superseded: bool,
 }
 
 /// A record that another one took the place of.
@@ -100,6 +104,17 @@ pub(super) struct Rules {
     pub others: bool,
 }
 
+/// A client's write that lost a merge.
+#[derive(Clone, Debug)]
+pub(super) struct Lost {
+    key: Key,
+    at: Timestamp,
+    causal: Causal,
+    in_txn: bool,
+    record: Record,
+    winner: Header,
+}
+
 /// A change in the feed.
 pub(super) type Told = (Key, Header, Cause);
 
@@ -127,6 +142,8 @@ pub(super) struct Model {
     pub forgotten_early: usize,
     /// All that the feed must hold.
     pub feed: Vec<Told>,
+    /// All that was ever reported as lost.
+    pub lost: Vec<Lost>,
 }
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -147,6 +164,7 @@ impl Model {
             remembered: BTreeMap::new(),
             forgotten_early: 0,
             feed: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -239,7 +257,11 @@ impl Model {
         for old in self.history.get(key).into_iter().flatten() {
             let at = old.held.record.header.expires_at;
             let expired = at.is_some_and(|at| at <= old.by.timestamp);
-            let outcome = if expired { Outcome::Expired } else { Outcome::Replaced };
+            let outcome = match expired {
+                _ if old.held.superseded => Outcome::Superseded,
+                true => Outcome::Expired,
+                false => Outcome::Replaced,
+            };
             revisions.push(revision(&old.held, outcome, Some(old.by.uuid)));
         }
         revisions
@@ -388,7 +410,7 @@ impl Model {
         if write.change == Change::Delete && previous.is_none() {
             return Err(Answer::NotFound);
         }
-        let header = self.put(key, &write.change, uuid)?;
+        let header = self.put(key, &write.change, uuid, false)?;
         let previous = previous.map(|version| (version.uuid, version.timestamp));
         let written = Answer::Written(Box::new(Written { header, previous }));
         Ok((written, Some(vec![Some(key.clone())])))
@@ -428,7 +450,7 @@ impl Model {
                     OperationResult::Deleted(false)
                 }
                 Operation::Write(key, change) => {
-                    let header = self.put(key, change, uuid)?;
+                    let header = self.put(key, change, uuid, true)?;
                     places.push(Some(key.clone()));
                     match change {
                         Change::Delete => OperationResult::Deleted(true),
@@ -441,7 +463,13 @@ impl Model {
     }
 
     /// A client's value or tombstone replaces the record.
-    fn put(&mut self, key: &Key, change: &Change, uuid: Uuid) -> Result<Header, Answer> {
+    fn put(
+        &mut self,
+        key: &Key,
+        change: &Change,
+        uuid: Uuid,
+        in_txn: bool,
+    ) -> Result<Header, Answer> {
         let held = self.records.get(key).map(|held| held.record.header.clone());
         let after = held.as_ref().map_or(0, |held| held.version.timestamp.micros() + 1);
         let timestamp = Timestamp::saturating(self.now.micros().max(after));
@@ -469,31 +497,26 @@ impl Model {
             expires_at,
             content,
         };
-        self.replace(key, Record { header: header.clone(), body }, (false, false), Cause::Client);
+        let record = Record { header: header.clone(), body };
+        self.replace(key, held_as(record, in_txn), Cause::Client);
         Ok(header)
     }
 
     /// The current record goes to the history, if there is one.
-    fn replace(
-        &mut self,
-        key: &Key,
-        record: Record,
-        (displaced_twin, swept): (bool, bool),
-        cause: Cause,
-    ) {
+    fn replace(&mut self, key: &Key, mut held: Held, cause: Cause) {
+        let (header, swept) = (held.record.header.clone(), held.swept);
         if let Some(held) = self.records.get(key)
             && self.expired(&held.record.header)
             && !held.swept
         {
             self.feed.push((key.clone(), held.record.header.clone(), Cause::Expiry));
         }
-        self.feed.push((key.clone(), record.header.clone(), cause));
+        self.feed.push((key.clone(), header.clone(), cause));
         if swept {
-            self.feed.push((key.clone(), record.header.clone(), Cause::Expiry));
+            self.feed.push((key.clone(), header.clone(), Cause::Expiry));
         }
-        let by = record.header.version;
-        let apart = record.body.len() >= self.rules.blob_threshold_bytes;
-        let held = Held { record, displaced_twin, swept, apart: apart && !swept };
+        let by = header.version;
+        held.apart = held.record.body.len() >= self.rules.blob_threshold_bytes && !swept;
         if self.is_uncovered(&held) {
             self.advance_watermark();
         }
@@ -520,13 +543,67 @@ impl Model {
             if wins && (!swept || gone) {
                 let timestamp = record.header.version.timestamp;
                 let twin = held.is_some_and(|held| held.version.timestamp == timestamp);
-                self.replace(key, record.clone(), (twin, swept), Cause::Peer);
+                self.report(key, &record.header);
+                let held = held_as(record.clone(), false);
+                self.replace(key, Held { displaced_twin: twin, swept, ..held }, Cause::Peer);
                 applied.replaced += 1;
             } else {
                 applied.kept += 1;
             }
         }
         applied
+    }
+
+    /// Reports the current record as lost, if it is this node's own, had not expired, and `winner`
+    /// is another write that did not know it.
+    fn report(&mut self, key: &Key, winner: &Header) {
+        let Some(held) = self.records.get(key) else { return };
+        let header = &held.record.header;
+        let is_over = held.swept || self.expired(header);
+        let is_same = header.version.uuid == winner.version.uuid;
+        let is_same = is_same && header.content == winner.content;
+        let entry = winner.seen.entries().iter().find(|(origin, _)| *origin == header.origin);
+        let causal = match entry {
+            Some((_, timestamp)) if *timestamp >= header.version.timestamp => return,
+            None if header.version.timestamp <= winner.seen.cut_through() => Causal::Unknown,
+            _ => Causal::Concurrent,
+        };
+        if header.origin != self.rules.node || is_over || is_same {
+            return;
+        }
+        let report = self.lost.len() as u64 + 1;
+        self.feed.push((key.clone(), header.clone(), Cause::Superseded { report }));
+        self.lost.push(Lost {
+            key: key.clone(),
+            at: self.now,
+            causal,
+            in_txn: held.in_txn,
+            record: held.record.clone(),
+            winner: winner.clone(),
+        });
+        if let Some(held) = self.records.get_mut(key) {
+            held.superseded = true;
+        }
+    }
+
+    /// All that was ever reported, as it is shown now.
+    pub(super) fn superseded(&self) -> Vec<Superseded> {
+        let shown = |lost: &Lost| {
+            let Lost { key, at, causal, in_txn, record, winner } = lost;
+            let small = winner.content.size() <= CURRENT_BYTES_MAX;
+            let body = self.kept(key, winner).filter(|_| small);
+            let is_delete = winner.content == Content::Tombstone;
+            let body = if is_delete { Some(Bytes::new()) } else { body };
+            Superseded {
+                key: key.clone(),
+                at: *at,
+                causal: *causal,
+                txn: in_txn.then_some(record.header.version.uuid),
+                lost: Entry { header: record.header.clone(), body: Some(record.body.clone()) },
+                winner: Entry { header: winner.clone(), body },
+            }
+        };
+        self.lost.iter().map(shown).collect()
     }
 
     /// Frees the bytes of expired records and of their expired revisions; gives how many records it
@@ -579,6 +656,11 @@ type Decided = Result<(Answer, Option<Vec<Option<Key>>>), Answer>;
 /// Whether a record came without the bytes that it had.
 pub(super) fn is_swept(record: &Record) -> bool {
     record.header.content.size() > 0 && record.body.is_empty()
+}
+
+fn held_as(record: Record, in_txn: bool) -> Held {
+    let (displaced_twin, swept, apart, superseded) = (false, false, false, false);
+    Held { record, displaced_twin, swept, apart, in_txn, superseded }
 }
 
 fn free(held: &mut Held) {

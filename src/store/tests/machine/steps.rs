@@ -132,6 +132,7 @@ pub(super) enum Remote {
         name: Name,
         shape: Shape,
         swept: bool,
+        knows: Knows,
     },
     /// The same version as the current one, with another content.
     Clone {
@@ -144,6 +145,15 @@ pub(super) enum Remote {
         nth: usize,
         swept: bool,
     },
+}
+
+/// What a write of another node knows of the one that is held.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Knows {
+    All,
+    Nothing,
+    /// Many others, so that its list was cut.
+    Many,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -328,6 +338,7 @@ fn remote(rng: &mut StdRng) -> Remote {
             },
             shape: shape(rng),
             swept: rng.random_range(0..4) == 0,
+            knows: one(rng, &[Knows::All, Knows::Nothing, Knows::Nothing, Knows::Many]),
         },
         6 => Remote::Clone { key, text: rng.random_range(0..3) },
         _ => Remote::Again {
@@ -474,8 +485,9 @@ impl Met {
     /// A record as a peer would send it.
     pub(super) fn remote(&self, model: &Model, remote: &Remote) -> Option<(Key, Record)> {
         match remote {
-            Remote::New { key, when, node, name, shape, swept } => {
-                let record = foreign(model, *key, *when, *node, *name, shape);
+            Remote::New { key, when, node, name, shape, swept, knows } => {
+                let mut record = foreign(model, *key, *when, *node, *name, shape);
+                record.header.seen = seen(&record.header, *knows);
                 Some((key_at(*key), if *swept { stripped(record) } else { record }))
             }
             Remote::Clone { key, text } => {
@@ -656,6 +668,24 @@ fn foreign(model: &Model, key: usize, when: When, node: u128, name: Name, shape:
         content,
     };
     Record { header, body }
+}
+
+/// The list of a write that knows more or less than all of its line.
+fn seen(header: &Header, knows: Knows) -> Seen {
+    let own =
+        |seen: Option<&Seen>| Seen::after_write(seen, header.origin, header.version.timestamp);
+    match knows {
+        Knows::All => header.seen.clone(),
+        Knows::Nothing => own(None),
+        Knows::Many => {
+            let mut many: Option<Seen> = None;
+            for node in 100..117 {
+                let at = shifted(header.version.timestamp, -100 * S);
+                many = Some(Seen::after_write(many.as_ref(), NodeId::from_u128(node), at));
+            }
+            own(many.as_ref())
+        }
+    }
 }
 
 /// The record without its bytes, if a node could have swept it.
