@@ -51,6 +51,51 @@ pub(crate) struct Envelope<'a> {
     omitted: Option<bool>,
 }
 
+/// The record of a value or of a delete.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum AnyEnvelope<'a> {
+    Value(Box<Envelope<'a>>),
+    Deleted(DeletedEnvelope<'a>),
+}
+
+/// A delete as answers show it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct DeletedEnvelope<'a> {
+    #[schemars(with = "KeySchema")]
+    key: &'a str,
+    uuid: Uuid,
+    #[schemars(with = "MicrosSchema")]
+    timestamp: Timestamp,
+    /// The node that accepted the delete.
+    origin: Uuid,
+    #[schemars(with = "MomentSchema")]
+    origin_joined_at: String,
+    /// The version that the delete replaced on its origin.
+    parent: Option<Uuid>,
+    /// `true`.
+    deleted: bool,
+}
+
+impl<'a> AnyEnvelope<'a> {
+    /// The envelope with content; a value without its bytes is shown as `omitted`.
+    pub(crate) fn of(key: &'a Key, entry: &'a Entry, form: ContentForm) -> Self {
+        let header = &entry.header;
+        if matches!(header.content, Content::Value { .. }) {
+            return Self::Value(Box::new(Envelope::of_read(key, entry, form)));
+        }
+        Self::Deleted(DeletedEnvelope {
+            key: key.as_str(),
+            uuid: header.version.uuid,
+            timestamp: header.version.timestamp,
+            origin: header.origin.uuid(),
+            origin_joined_at: header.version.origin_joined_at.rfc3339(),
+            parent: header.parent,
+            deleted: true,
+        })
+    }
+}
+
 /// How content is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ContentForm {

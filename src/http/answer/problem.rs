@@ -91,7 +91,9 @@ impl Error {
             )
             .into(),
             Self::BadCursor => {
-                "`after` must be the `next` of an earlier page of the same prefix".into()
+                "`after` must be the `next` of an earlier page of the same prefix, and `since` \
+                 that of an earlier answer"
+                    .into()
             }
             Self::UnknownField { name, nearest, hint, known } => {
                 unknown(name, *nearest, *hint, known).into()

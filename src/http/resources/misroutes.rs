@@ -19,6 +19,7 @@ const ALIASES: &[(&[&str], &str)] = &[
     (&["transaction", "transactions", "batch", "multi", "tx"], "/txn"),
     (&["ls", "list", "tree", "range", "search", "export", "prefix"], "/scan/{prefix}"),
     (&["revisions", "versions", "log"], "/history/{key}"),
+    (&["lost", "conflicts", "conflict", "siblings"], "/superseded/{prefix}"),
     (&["member", "members", "nodes", "peers", "status", "info"], "/cluster"),
     (&["sync"], "/cluster/sync"),
     (&["health", "ready", "readyz", "readiness"], "/health/ready"),
@@ -30,7 +31,6 @@ const ALIASES: &[(&[&str], &str)] = &[
 const LATER: &[(&str, &str)] = &[
     ("touch", "read the value, then PUT it again with `ttl` and with its ETag in If-Match"),
     ("watch", "ask again, with the ETag in If-None-Match"),
-    ("superseded", "do without"),
     ("admin", "do without"),
     ("access", "do without"),
     ("openapi.json", "do without"),

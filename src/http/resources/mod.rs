@@ -17,6 +17,7 @@ mod misroutes;
 )]
 pub(crate) mod operation;
 mod scan;
+pub(crate) mod superseded;
 mod txn;
 
 use std::sync::Arc;
@@ -31,12 +32,13 @@ use super::answer::error::Error;
 use super::state::App;
 
 /// All resources.
-pub(crate) static RESOURCES: [&Resource; 11] = [
+pub(crate) static RESOURCES: [&Resource; 12] = [
     &kv::RESOURCE,
     &cas::RESOURCE,
     &txn::RESOURCE,
     &scan::RESOURCE,
     &history::RESOURCE,
+    &superseded::RESOURCE,
     &cluster::RESOURCE,
     &cluster::SYNC_RESOURCE,
     &health::LIVE_RESOURCE,
@@ -100,6 +102,7 @@ mod tests {
         assert_eq!(template("/cluster/sync"), Some("/cluster/sync"));
         assert_eq!(template("/txn"), Some("/txn"));
         assert_eq!(template("/history/a/b"), Some("/history/{key}"));
+        assert_eq!(template("/superseded"), Some("/superseded/{prefix}"));
         for path in
             ["", "/", "/txn/", "/txn/a", "/kvs/a", "/cluster/", "/cluster/x", "/metrics/x", "*"]
         {

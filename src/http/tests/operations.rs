@@ -19,8 +19,8 @@ use crate::http::answer::code::Code;
 use crate::http::answer::problem::Problem;
 use crate::http::answer::schema::{SchemaOf, schema_of};
 use crate::http::answer::text::JSON;
-use crate::http::resources::RESOURCES;
 use crate::http::resources::operation::{ApiOperation, COMMON_ERRORS, Example};
+use crate::http::resources::{RESOURCES, superseded};
 use crate::http::state::App;
 use crate::store::memory::Memory;
 
@@ -88,7 +88,7 @@ fn every_error_code_belongs_to_an_operation_or_to_the_router() {
     assert!(router.iter().all(|code| !COMMON_ERRORS.contains(code)));
 }
 
-/// A node with the two keys that the examples expect.
+/// A node with the two keys and the lost write that the examples expect.
 async fn node() -> Arc<App> {
     let app = rig::app(Arc::new(Memory::default()), |config| config.clustering_enabled = false);
     for (key, value) in [("app/config", r#"{"a":1}"#), ("app/other", "1")] {
@@ -96,6 +96,7 @@ async fn node() -> Arc<App> {
         put.headers_mut().insert(CONTENT_TYPE, JSON.parse().unwrap());
         assert_eq!(rig::send(&app, put).await.status(), 201);
     }
+    superseded::tests::lose(&app, "lost/config", r#"{"a":1}"#, None).await;
     app
 }
 
