@@ -157,6 +157,9 @@ pub enum Response {
     /// To [`Request::Begin`] where the roots differ: the responder receives many records from
     /// another peer, and most of this session's would come twice.
     Busy,
+    /// To [`Request::Give`]: the responder merges nothing for a while, and why, for people. It took
+    /// none of the records.
+    Paused(String),
 }
 
 /// A message of a push stream.

@@ -75,13 +75,24 @@ impl Interruption {
         self.say(error.to_string(), reason);
     }
 
-    /// A session ended; with an error it failed.
-    pub(super) fn session_ended(&mut self, error: Option<String>) {
-        let Some(error) = error else {
-            self.sessions_failed = 0;
-            self.status.works(self.id);
-            return self.end();
-        };
+    /// A session came to its end, or is to be tried again soon.
+    pub(super) fn session_ended(&mut self) {
+        self.sessions_failed = 0;
+        self.status.works(self.id);
+        self.end();
+    }
+
+    /// A session ended early as one side takes no records for lack of room; the text says which.
+    pub(super) fn session_paused(&mut self, why: Option<String>) {
+        let why = why.unwrap_or_default();
+        self.sessions_failed = 0;
+        self.status.failed(self.id, &why);
+        self.say(why, "storage_full");
+    }
+
+    /// A session failed.
+    pub(super) fn session_failed(&mut self, error: Option<String>) {
+        let error = error.unwrap_or_default();
         self.sessions_failed = self.sessions_failed.saturating_add(1);
         self.status.failed(self.id, &error);
         if self.sessions_failed >= SESSIONS_FAILED_MAX {

@@ -27,6 +27,10 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How long to leave a peer alone that is busy receiving records from another one.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait while one side takes no records. A node begins sessions itself when it takes
+/// them again, so its peers need not ask often.
+const PAUSED_WAIT: Duration = Duration::from_secs(1);
+const PEER_PAUSED_WAIT: Duration = Duration::from_secs(10);
 
 /// An order for a session now.
 pub(super) struct Order {
@@ -118,13 +122,13 @@ impl PeerLink {
                     for waiting in session.take().map(|s| s.waiting).unwrap_or_default() {
                         let _ = waiting.send(report.clone());
                     }
-                    let error = report.error.filter(|_| end == SessionEnd::Failed);
-                    self.interruption.session_ended(error);
-                    match end {
-                        // a new connection may work where this one does not
-                        SessionEnd::Failed => break,
-                        SessionEnd::Busy => again = Some(Box::pin(tokio::time::sleep(BUSY_WAIT))),
-                        SessionEnd::Done => {}
+                    self.note(end, report.error);
+                    // a new connection may work where this one does not
+                    if end == SessionEnd::Failed {
+                        break;
+                    }
+                    if let Some(wait) = self.wait_after(end) {
+                        again = Some(Box::pin(tokio::time::sleep(wait)));
                     }
                     self.retry = RETRY_MIN;
                 }
@@ -148,6 +152,25 @@ impl PeerLink {
         let waiting = session.map(|s| s.waiting).unwrap_or_default();
         for waiting in waiting.into_iter().chain(due.unwrap_or_default()) {
             let _ = waiting.send(SyncReport::failed(self.member.id, why.clone()));
+        }
+    }
+
+    /// Tells how a session ended.
+    fn note(&mut self, end: SessionEnd, error: Option<String>) {
+        match end {
+            SessionEnd::Failed => self.interruption.session_failed(error),
+            SessionEnd::Paused => self.interruption.session_paused(error),
+            SessionEnd::Done | SessionEnd::Busy => self.interruption.session_ended(),
+        }
+    }
+
+    /// When the next session is due after one that ended so, if the end calls for one.
+    fn wait_after(&self, end: SessionEnd) -> Option<Duration> {
+        match end {
+            SessionEnd::Done | SessionEnd::Failed => None,
+            SessionEnd::Busy => Some(BUSY_WAIT),
+            SessionEnd::Paused if self.context.store.merge_pause().is_some() => Some(PAUSED_WAIT),
+            SessionEnd::Paused => Some(PEER_PAUSED_WAIT),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::model::member::SyncReport;
 use crate::peer::{Link, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Initiator, SessionError, SessionLimits, Step};
 use crate::proto::wire;
-use crate::store::{ReadError, Store, WriteError};
+use crate::store::{Obstacle, ReadError, Store, WriteError};
 
 /// How long a peer may be silent before it answers. It may have to merge a frame of records.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ enum PullError {
     Ended,
     #[error("another session moves records")]
     NotMyTurn,
+    #[error("this node takes no records now: {0}")]
+    Paused(Obstacle),
 }
 
 /// How a session ended.
@@ -42,6 +44,8 @@ pub(super) enum SessionEnd {
     Done,
     /// The peer asked this node to try again later.
     Busy,
+    /// One side takes no records, as its disk has too little room. It goes on by itself.
+    Paused,
     /// The session broke, or the peer violated the protocol.
     Failed,
 }
@@ -52,6 +56,7 @@ impl SessionEnd {
         match self {
             Self::Done => "done",
             Self::Busy => "busy",
+            Self::Paused => "paused",
             Self::Failed => "failed",
         }
     }
@@ -77,6 +82,9 @@ pub(super) async fn pull(
     let end = match &result {
         Ok(()) => SessionEnd::Done,
         Err(PullError::Session(SessionError::Busy)) => SessionEnd::Busy,
+        Err(PullError::Session(SessionError::Paused(_)) | PullError::Paused(_)) => {
+            SessionEnd::Paused
+        }
         Err(_) => SessionEnd::Failed,
     };
     let labels = [("side", "pull"), ("outcome", end.label())];
@@ -127,11 +135,19 @@ impl Attempt {
         link: &dyn Link,
         id: NodeId,
     ) -> Result<(), PullError> {
+        // what it would receive it could not merge; what it has, its peers fetch themselves
+        check_merges(context)?;
         let stream = self.stream.insert(link.open(StreamKind::Session).await?);
         let initiator = &mut self.initiator;
         loop {
             match step(context, initiator).await? {
-                Step::Apply(records) => drop(context.store.apply(records).await?),
+                Step::Apply(records) => match context.store.apply(records).await {
+                    Ok(_) => {}
+                    Err(error) => {
+                        check_merges(context)?;
+                        return Err(error.into());
+                    }
+                },
                 Step::Send(request) => {
                     let before = context.clock.now();
                     let first = initiator.peer().is_none();
@@ -163,6 +179,11 @@ impl Attempt {
             }
         }
     }
+}
+
+/// Fails while this node merges nothing.
+fn check_merges(context: &Context) -> Result<(), PullError> {
+    context.store.merge_pause().map_or(Ok(()), |why| Err(PullError::Paused(why)))
 }
 
 /// Polls the machine, on a thread that may block because the machine reads the store.

@@ -10,7 +10,7 @@ use crate::model::{Key, Member, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
 use crate::proto::wire::{self, Push, Request, Response, WireRecord};
-use crate::store::{ReadError, Store, WriteError};
+use crate::store::{Obstacle, ReadError, Store, WriteError};
 
 /// How long a stream may be silent. The driver of a session sends its next request immediately, a
 /// push stream a report every few seconds.
@@ -98,12 +98,28 @@ async fn merge_pushes(
             Push::Records(records) => {
                 let count = records.len() as u64;
                 context.metrics.push_records.get_or_create(&RECEIVED).inc_by(count);
-                context.store.apply(checked(context, records).await?).await?;
+                if let Some(why) = merge(context, checked(context, records).await?).await? {
+                    // a session brings them once merges go on; the stream goes on for its reports
+                    context.metrics.merges_paused.inc_by(count);
+                    tracing::debug!(peer = %from.name, count, %why, "pushes were not taken");
+                }
             }
             Push::Report(report) => context.status.reported(from.id, report, &context.clock),
         }
     }
     Ok(())
+}
+
+/// Merges records, unless merges are paused: then says why, and takes none.
+async fn merge(
+    context: &Context,
+    records: Vec<(Key, Record)>,
+) -> Result<Option<Obstacle>, WriteError> {
+    match context.store.apply(records).await {
+        Ok(_) => Ok(None),
+        // a failure of another kind may have the pause as its cause, too
+        Err(error) => context.store.merge_pause().map_or(Err(error), |why| Ok(Some(why))),
+    }
 }
 
 /// Checks the hashes of all values, on a thread that may block.
@@ -144,9 +160,13 @@ async fn serve_session(
             Reply::Answer(response) => response,
             Reply::Apply(records) => {
                 let count = records.len() as u64;
-                context.metrics.sync_records.get_or_create(&RECEIVED).inc_by(count);
-                context.store.apply(records).await?;
-                Response::Taken
+                if let Some(why) = merge(context, records).await? {
+                    context.metrics.merges_paused.inc_by(count);
+                    Response::Paused(why.to_string())
+                } else {
+                    context.metrics.sync_records.get_or_create(&RECEIVED).inc_by(count);
+                    Response::Taken
+                }
             }
         };
         stream.send_within(&wire::encode(&response), SEND_SILENCE_MAX).await?;

@@ -51,8 +51,8 @@ impl fmt::Display for Obstacle {
             Self::Low { free_bytes, free_bytes_min } => write!(
                 f,
                 "the disk of this node has {free_bytes} bytes left, less than \
-                 storage.free_bytes_min ({free_bytes_min}); reads are served, and deletes are the \
-                 only writes until it has room"
+                 storage.free_bytes_min ({free_bytes_min}); until it has room, reads are served, \
+                 deletes are the only writes, and merges wait"
             ),
             Self::Failed => f.write_str(
                 "storage of this node failed and is being opened again; writes are refused until \
@@ -103,6 +103,11 @@ impl DiskState {
         self.known().seen.filter(|seen| matches!(seen, Obstacle::Low { .. }))
     }
 
+    /// Why records from peers are not taken now, though storage works or will again.
+    fn merge_pause(&self) -> Option<Obstacle> {
+        self.obstacle().filter(|why| matches!(why, Obstacle::Low { .. } | Obstacle::Full))
+    }
+
     pub(super) fn is_recovering(&self) -> bool {
         self.known().recovering.is_some()
     }
@@ -141,7 +146,7 @@ impl DiskState {
                 now.map(|now| now.to_string()).unwrap_or_default()
             ),
             (Some(Obstacle::Low { .. }), None) => {
-                tracing::info!("the disk has room again; writes are accepted");
+                tracing::info!("the disk has room again; writes and merges are accepted");
             }
             // the writer logs what it recovers from
             _ => {}
@@ -185,6 +190,13 @@ impl Store {
     #[must_use]
     pub fn obstacle(&self) -> Option<Obstacle> {
         self.shared.disk.obstacle()
+    }
+
+    /// Why merges are paused, if they are: the disk has too little room. Whoever gives records then
+    /// keeps them, and a session brings them when there is room again.
+    #[must_use]
+    pub fn merge_pause(&self) -> Option<Obstacle> {
+        self.shared.disk.merge_pause()
     }
 
     /// Looks at the disk regularly, until `stop`, so that its state is known while nobody writes.

@@ -58,6 +58,7 @@ pub struct Metrics {
     pub sync_records: Family<OneLabel, Counter>,
     pub push_records: Family<OneLabel, Counter>,
     pub push_dropped: Counter,
+    pub merges_paused: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -97,6 +98,7 @@ impl Metrics {
             sync_records: Family::default(),
             push_records: Family::default(),
             push_dropped: Counter::default(),
+            merges_paused: Counter::default(),
         };
         m.register_local();
         m.register_cluster();
@@ -148,7 +150,7 @@ impl Metrics {
         );
         r.register(
             "storage_writable",
-            "1 while storage takes writes; 0 while the disk is full or failing",
+            "1 while storage takes all writes; 0 while the disk is full or failing",
             self.storage_writable.clone(),
         );
         r.register(
@@ -213,7 +215,7 @@ impl Metrics {
         r.register(
             "peer_unreached",
             "Peers that this node cannot sync with now, with the address and the reason: \
-             unreachable, refused, malformed, session",
+             unreachable, refused, malformed, session, storage_full",
             self.peer_unreached.clone(),
         );
         r.register(
@@ -226,6 +228,11 @@ impl Metrics {
             "1 while this node waits for its first data and serves nothing",
             self.syncing.clone(),
         );
+        self.register_replication();
+    }
+
+    fn register_replication(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "sync_sessions",
             "Sessions by side (pull: this node began it, serve: a peer did) and outcome",
@@ -237,6 +244,12 @@ impl Metrics {
             "push_dropped",
             "Writes not pushed because a peer was too slow; a session delivers them",
             self.push_dropped.clone(),
+        );
+        r.register(
+            "merges_paused",
+            "Records of peers that were not taken, as the disk has too little room; sessions bring \
+             them when it has",
+            self.merges_paused.clone(),
         );
     }
 

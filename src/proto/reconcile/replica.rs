@@ -113,6 +113,9 @@ pub enum SessionError<E> {
     /// The peer receives many records from another one. Try again later.
     #[error("the peer is catching up with another one")]
     Busy,
+    /// The peer takes no records for a while; what it has was received. Try again later.
+    #[error("the peer takes no records now: {0}")]
+    Paused(String),
     /// The peer reports that it cannot go on.
     #[error("the peer gave up: {0}")]
     Peer(String),

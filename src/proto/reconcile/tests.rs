@@ -431,6 +431,37 @@ fn a_busy_side_is_left_alone_unless_nothing_differs() {
     assert!(matches!(initiator.handle(&some, Response::Busy), Err(SessionError::Busy)));
 }
 
+/// A responder that takes nothing is not told that the session has ended.
+#[test]
+fn a_side_that_takes_no_records_gives_all_of_its_own_and_the_session_does_not_end() {
+    let one = |range: std::ops::Range<u32>| range.map(|n| (key(n), record(n, 1, 1))).collect();
+    let (mut some, paused) = (Map::new(one(0..40), 4), Map::new(one(30..80), 4));
+    let mut initiator = Initiator::new(TINY);
+    let mut gave = 0;
+    let error = loop {
+        let request = match initiator.poll(&some, some.report()) {
+            Ok(Step::Send(request)) => request,
+            Ok(Step::Apply(records)) => {
+                some.apply(records);
+                continue;
+            }
+            Ok(Step::Done(_)) => panic!("the responder lacks records"),
+            Err(error) => break error,
+        };
+        assert!(!matches!(request, Request::End(_)), "the responder lacks records");
+        let response = match responder(&paused, false).respond(request, &paused).unwrap() {
+            Reply::Answer(response) => response,
+            Reply::Apply(_) => {
+                gave += 1;
+                Response::Paused("no room".to_owned())
+            }
+        };
+        initiator.handle(&some, response).unwrap();
+    };
+    assert!(matches!(&error, SessionError::Paused(why) if why == "no room"), "{error}");
+    assert_eq!((some.records.len(), gave), (80, 1), "it is not asked again");
+}
+
 #[test]
 fn a_response_without_a_request_is_malformed() {
     let map = Map::new(BTreeMap::new(), 4);

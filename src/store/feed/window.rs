@@ -90,6 +90,11 @@ impl Window {
         Ok(self)
     }
 
+    /// The position of the next change.
+    pub fn next_position(&self) -> u64 {
+        self.next
+    }
+
     /// Reads which blocks there are, also after a commit whose outcome was unknown.
     pub fn load(&mut self, engine: &dyn Engine) -> Result<(), ReadError> {
         let (mut blocks, mut damaged) = (VecDeque::new(), Ok(()));

@@ -73,6 +73,7 @@ pub(super) fn write(
             RememberedAnswer::Txn(_) | RememberedAnswer::PartOfTxn => Err(WriteError::OtherRequest),
         };
     }
+    view.shared.admit_write(write)?;
     let current = view.current(key).map_err(WriteError::Failed)?;
     if let Some(id) = id {
         if write.conditions.iter().any(|condition| condition.expects(id.uuid())) {
@@ -113,13 +114,16 @@ pub(super) fn txn(
     comparisons: &Comparisons,
 ) -> Result<(Option<TxnDone>, Effects), WriteError> {
     let mut effects = Effects::default();
-    if let Some(id) = id {
-        if let Some(answer) = requests::recall(view, id, &[])? {
-            return Ok((Some(requests::replay(view, txn, answer)?), effects));
-        }
-        if txn.compare.iter().any(|(_, condition)| condition.expects(id.uuid())) {
-            return Err(WriteError::OtherRequest);
-        }
+    if let Some(id) = id
+        && let Some(answer) = requests::recall(view, id, &[])?
+    {
+        return Ok((Some(requests::replay(view, txn, answer)?), effects));
+    }
+    view.shared.admit_txn(txn)?;
+    if let Some(id) = id
+        && txn.compare.iter().any(|(_, condition)| condition.expects(id.uuid()))
+    {
+        return Err(WriteError::OtherRequest);
     }
     let mut failed = Vec::new();
     let mut contents = Contents::new(view, comparisons);

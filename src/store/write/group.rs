@@ -23,6 +23,9 @@ pub(super) enum CommitError {
     Nothing(ReadError),
     /// Whether it was written is unknown until the store is opened again.
     Unknown(ReadError),
+    /// Unknown, too, for want of a file descriptor, which opening the store again gives back: the
+    /// group was written if the feed then holds the position `at`.
+    NoDescriptor { error: ReadError, at: u64 },
 }
 
 /// The record of one key before and after a group.
@@ -314,7 +317,13 @@ impl<'a> Group<'a> {
         }
         self.check_invariants();
         if self.changed {
-            self.transaction.commit().map_err(|error| CommitError::Unknown(error.into()))?;
+            let at = self.follows.feed.added.first().map(|(block, _)| block.first);
+            self.transaction.commit().map_err(|error| match (ReadError::from(error), at) {
+                (error @ ReadError::NoDescriptor(_), Some(at)) => {
+                    CommitError::NoDescriptor { error, at }
+                }
+                (error, _) => CommitError::Unknown(error),
+            })?;
         }
         let deltas = self.entries.slots.into_iter().filter(|(_, slot)| slot.written);
         self.follows.deltas = deltas

@@ -8,7 +8,7 @@ use super::compare::Comparisons;
 use super::group::CommitError;
 use super::requests::RequestId;
 use crate::model::{Key, Record};
-use crate::store::{Applied, Change, Operation, Swept, Txn, TxnDone, Write, WriteError, Written};
+use crate::store::{Applied, Swept, Txn, TxnDone, Write, WriteError, Written};
 use crate::telemetry::Metrics;
 
 /// Where an answer goes. A receiver that is gone belongs to a client that left.
@@ -68,20 +68,6 @@ pub enum Job {
 }
 
 impl Job {
-    /// Whether it is taken while the disk is nearly full: it frees room, or the store needs it.
-    pub(super) fn is_taken_when_low(&self) -> bool {
-        let frees = |operation: &Operation| match operation {
-            Operation::Write(_, change) => matches!(change, Change::Delete),
-            Operation::Get(_) => true,
-        };
-        match self {
-            Self::Write { write, .. } => matches!(write.change, Change::Delete),
-            Self::Txn { txn, .. } => txn.success.iter().chain(&txn.failure).all(frees),
-            Self::Apply { .. } => false,
-            Self::Sweep { .. } | Self::AdvanceWatermark { .. } | Self::Meta { .. } => true,
-        }
-    }
-
     /// Answers with `why`; nothing was done.
     pub(super) fn refuse(self, why: WriteError) {
         let _ = match self {
@@ -144,7 +130,9 @@ fn settle<T>(
     match failure {
         None => result,
         Some(CommitError::Nothing(error)) => Err(WriteError::Failed(error.clone())),
-        Some(CommitError::Unknown(error)) => Err(WriteError::OutcomeUnknown(error.to_string())),
+        Some(CommitError::Unknown(error) | CommitError::NoDescriptor { error, .. }) => {
+            Err(WriteError::OutcomeUnknown(error.to_string()))
+        }
     }
 }
 

@@ -6,11 +6,13 @@
 //! [`effects`]; [`replace`], [`requests`] and [`superseded`] add those of replacing a record, of
 //! remembering a request and of reporting a lost write. The group applies the effects in one
 //! transaction and commits it; the writer publishes what is durable. [`compare`] takes work off the
-//! writer before, [`recovery`] takes over after storage has failed.
+//! writer before, [`recovery`] takes over after storage has failed, and [`gate`] says what is taken
+//! while the disk has little room.
 
 mod compare;
 mod decide;
 pub(super) mod effects;
+mod gate;
 pub(super) mod group;
 pub(super) mod job;
 mod merge;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::group::CommitError;
 use super::job::Job;
 use super::writer::Writer;
 use crate::store::disk::layout;
@@ -122,6 +123,20 @@ impl Writer {
                 self.shared.disk.set_recovering(Some(&why));
                 Some(trouble.attempt_failed(why))
             }
+        }
+    }
+
+    /// Finds out whether a group was written for which no file descriptor was left: opens the store
+    /// again, once. Only what stays unknown calls for a recovery.
+    pub(super) fn find_out(&self, error: CommitError) -> CommitError {
+        let CommitError::NoDescriptor { error, at } = error else { return error };
+        match self.reopen() {
+            Ok(()) if self.shared.feed.window().next_position() <= at => {
+                tracing::warn!(%error, "a group of writes was refused, and nothing was written");
+                CommitError::Nothing(error)
+            }
+            // it is written, or the disk cannot tell yet
+            Ok(()) | Err(_) => CommitError::Unknown(error),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::clock::{Clock, Fixed};
 use crate::model::{ContentType, Key};
 use crate::store::disk::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
 use crate::store::disk::memory::Memory;
-use crate::store::{Change, Lifetime, Settings, Store, Write, WriteError};
+use crate::store::{Change, Lifetime, ReadError, Settings, Store, Write, WriteError};
 use crate::telemetry::Metrics;
 
 /// What goes wrong.
@@ -17,6 +17,8 @@ use crate::telemetry::Metrics;
 enum Fault {
     /// The next commit fails; whether it takes place all the same.
     Commit { applied: bool },
+    /// The next commit finds no file descriptor; whether it takes place all the same.
+    NoDescriptor { applied: bool },
     /// It cannot be opened again.
     Reopen { full: bool },
 }
@@ -72,7 +74,7 @@ impl Engine for Failing {
         *self.reopened.lock().unwrap() += 1;
         let full = self.has(false, |fault| match fault {
             Fault::Reopen { full } => Some(full),
-            Fault::Commit { .. } => None,
+            Fault::Commit { .. } | Fault::NoDescriptor { .. } => None,
         });
         match full {
             Some(true) => Err(EngineError::Full("a test".to_owned())),
@@ -113,13 +115,16 @@ impl Transaction for FailingTransaction<'_> {
 
     fn commit(self: Box<Self>) -> Result<(), EngineError> {
         let fails = self.engine.has(true, |fault| match fault {
-            Fault::Commit { applied } => Some(applied),
+            Fault::Commit { applied } => Some((applied, EngineError::Failed("a test".to_owned()))),
+            Fault::NoDescriptor { applied } => {
+                Some((applied, EngineError::NoDescriptor("a test".to_owned())))
+            }
             Fault::Reopen { .. } => None,
         });
-        if fails != Some(false) {
+        if fails.as_ref().is_none_or(|(applied, _)| *applied) {
             self.inner.commit()?;
         }
-        fails.map_or(Ok(()), |_| Err(EngineError::Failed("a test".to_owned())))
+        fails.map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 
@@ -181,6 +186,33 @@ async fn after_a_failed_commit_the_store_finds_out_and_goes_on() {
         drop((store, feed));
         writer.await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_without_a_descriptor_is_no_riddle_once_the_store_is_open_again() {
+    let (engine, store, writer) = open();
+    put(&store, "before").await.unwrap();
+    engine.set(&[Fault::NoDescriptor { applied: false }]);
+    let refused = put(&store, "refused").await.unwrap_err();
+    let nothing = WriteError::Failed(ReadError::NoDescriptor(String::new()));
+    assert_eq!(std::mem::discriminant(&refused), std::mem::discriminant(&nothing), "{refused}");
+    assert!(refused.to_string().contains("nothing was written"), "{refused}");
+    assert!(!is_there(&store, "refused").await);
+    assert_eq!(engine.times_opened(), 1);
+    put(&store, "after").await.unwrap();
+    engine.set(&[Fault::NoDescriptor { applied: true }]);
+    let unknown = put(&store, "applied").await.unwrap_err();
+    assert!(matches!(unknown, WriteError::OutcomeUnknown(_)), "{unknown}");
+    engine.set(&[Fault::NoDescriptor { applied: false }, Fault::Reopen { full: false }]);
+    let unknown = put(&store, "unknown").await.unwrap_err();
+    assert!(matches!(unknown, WriteError::OutcomeUnknown(_)), "{unknown}");
+    engine.set(&[]);
+    tokio::time::sleep(super::PAUSE_MAX * 2).await;
+    put(&store, "last").await.unwrap();
+    assert!(is_there(&store, "applied").await && !is_there(&store, "unknown").await);
+    store.check_invariants(true);
+    drop(store);
+    writer.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -115,15 +115,11 @@ impl Writer {
         };
         let rules = self.rules;
         let mut group = Group::new(&shared, &rules, opened.as_ref());
-        let low = shared.disk.low();
         let (mut decided, mut taken) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(job) = next {
             taken += 1;
-            match low.filter(|_| !job.is_taken_when_low()) {
-                Some(low) => job.refuse(WriteError::StorageFull(low.to_string())),
-                None => decided.push(decide(&mut group, &shared, job)),
-            }
+            decided.push(decide(&mut group, &shared, job));
             let has_room = group.bytes() < GROUP_BYTES_MAX && taken < GROUP_JOBS_MAX;
             next = if has_room { self.queue.try_recv().ok() } else { None };
         }
@@ -152,7 +148,7 @@ impl Writer {
     /// Brings memory to what was committed, then answers. After an error nobody knows what the disk
     /// holds until the store is opened again.
     fn publish(&mut self, group: Committed) -> Result<(), ReadError> {
-        let result = group.result.and_then(|durable| {
+        let result = group.result.map_err(|error| self.find_out(error)).and_then(|durable| {
             self.shared.follow(&durable);
             let now = self.shared.clock.instant();
             self.early_forgetting.note(durable.forgotten, now, &self.metrics);
@@ -167,7 +163,9 @@ impl Writer {
             decided.send(result.as_ref().err(), &self.metrics);
         }
         match result {
-            Err(CommitError::Unknown(error)) => Err(error),
+            Err(CommitError::Unknown(error) | CommitError::NoDescriptor { error, .. }) => {
+                Err(error)
+            }
             Ok(()) | Err(CommitError::Nothing(_)) => Ok(()),
         }
     }
@@ -219,7 +217,8 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
             Decided::Sweep(Answer { reply, result: expiry::sweep(group, shared) })
         }
         Job::Apply { records, reply } => {
-            Decided::Apply(Answer { reply, result: merge_all(group, records) })
+            let result = shared.admit_merge().and_then(|()| merge_all(group, records));
+            Decided::Apply(Answer { reply, result })
         }
         Job::AdvanceWatermark { reply } => {
             let result = group.run(|_| Ok(((), Effects::of(Effect::AdvanceWatermark))));

@@ -235,6 +235,7 @@ fn responses() -> Vec<Response> {
         Response::Ended(super::session::report(4)),
         Response::Failed("why".to_owned()),
         Response::Busy,
+        Response::Paused("why".to_owned()),
     ]
 }
 

@@ -418,7 +418,7 @@ fn change_response(script: &mut Script<'_>, response: &mut Response) {
     match (script.byte() % 8, &mut *response) {
         (0..3, _) => {}
         (3, _) => {
-            *response = match script.byte() % 7 {
+            *response = match script.byte() % 8 {
                 0 => Response::Begun { report: report(0), root: Sum::default() },
                 1 => Response::Pieces((0..script.byte() % 4).map(|_| any_cut(script)).collect()),
                 2 => Response::Given(
@@ -433,6 +433,7 @@ fn change_response(script: &mut Script<'_>, response: &mut Response) {
                 3 => Response::Taken,
                 4 => Response::Ended(report(0)),
                 5 => Response::Failed(script.text()),
+                6 => Response::Paused(script.text()),
                 _ => Response::Busy,
             }
         }

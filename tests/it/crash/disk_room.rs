@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::disk_faults::SmallDisk;
@@ -51,6 +52,9 @@ async fn below_the_reserve_deletes_are_the_only_writes() {
     for key in ["a", "b", "c"] {
         node.client.put(&format!("/kv/{key}"), key).await.expect(201);
     }
+    let id = [("idempotency-key", "018c9a52-7c3c-4b6f-9d11-0f5f0c2b9a10")];
+    let retry = async |node: &Node| node.client.send(Method::PUT, "/kv/once", &id, "x").await;
+    let first = retry(&node).await.expect(201).json();
     assert_eq!(node.client.metric("kvs_storage_writable", &[]).await, 1);
     assert!(node.client.metric("kvs_storage_free_bytes", &[]).await > 0);
     node.stop().await;
@@ -60,6 +64,7 @@ async fn below_the_reserve_deletes_are_the_only_writes() {
     let mut node = node.restart().await;
     is_full_and_readable(&node, "storage.free_bytes_min").await;
     node.client.put("/kv/a", "x").await.refused(503, "storage_full");
+    assert_eq!(retry(&node).await.expect(201).json(), first, "it changes nothing");
     let put = json!({"put": {"key": "d", "data": 1}});
     let delete = json!({"delete": {"key": "b"}});
     let txn = json!({"compare": [], "success": [delete, put], "failure": []});
@@ -81,29 +86,60 @@ async fn below_the_reserve_deletes_are_the_only_writes() {
     node.client.put("/kv/a", "x").await.expect(201);
 }
 
-/// Merges wait, too, and go on by themselves: both nodes converge when there is room.
+/// What peers give is not taken and not lost, the node's own deletes leave it, and all of that ends
+/// by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_below_its_reserve_pauses_merges_and_catches_up() {
     let site = Site::clustered();
     let first = site.node("n1", &[]).await;
     first.client.put("/kv/before", "x").await.expect(201);
-    let mut second = site.node("n2", &[&first]).await;
+    first.client.put("/kv/doomed", "x").await.expect(201);
+    let mut place = site.place("n2", &[&first]);
+    let disk = match SmallDisk::new(place.dir.join("disk"), 256) {
+        Ok(disk) => disk,
+        Err(error) => return eprintln!("SKIPPED: a small disk cannot be mounted: {error}"),
+    };
+    place.set("node.data_dir", disk.0.join("data").to_str().expect("text"));
+    place.set("storage.free_bytes_min", 128_i64 << 20);
+    place.bear("the disk is full but for a reserve");
+    place.bear("cannot sync with");
+    let second = place.start().await;
     crate::support::cluster::converged(&[&first, &second], SOON).await;
-    second.stop().await;
-    second.place.set("storage.free_bytes_min", 1_i64 << 50);
-    second.place.bear("the disk is full but for a reserve");
-    let mut second = second.restart().await;
+    let filler = disk.0.join("filler");
+    fs::write(&filler, vec![1; 160 << 20]).expect("there is room");
     is_full_and_readable(&second, "storage.free_bytes_min").await;
-    first.client.put("/kv/after", "x").await.expect(201);
-    first.shows(&second.id, "alive").await;
-    // the answer comes when the session has ended
-    second.client.post("/cluster/sync", "").await.expect(200);
-    second.client.get("/kv/after").await.refused(404, "key_not_found");
+    for number in 0..3 {
+        first.client.put(&format!("/kv/after/{number}"), "x").await.expect(201);
+    }
+    second.client.delete("/kv/doomed").await.expect(200);
+    eventually(SOON, "the delete leaves the node", async || {
+        let gone = first.client.get("/kv/doomed").await;
+        ensure(gone.status == 404, || gone.text())
+    })
+    .await;
+    let paused = [("reason", "storage_full")];
+    eventually(SOON, "both say that merges wait", async || {
+        let report = first.client.post("/cluster/sync", "").await.expect(200).text();
+        let told = first.client.metric("kvs_peer_unreached", &paused).await;
+        let cluster = first.client.cluster().await.to_string();
+        let words = "takes no records now";
+        let all = report.contains(words) && cluster.contains(words) && told == 1;
+        ensure(all, || format!("{report} {told} {cluster}"))
+    })
+    .await;
+    let sync = second.client.post("/cluster/sync", "").await.expect(200).text();
+    assert!(sync.contains("this node takes no records now"), "{sync}");
+    assert!(second.client.metric("kvs_merges_paused_total", &[]).await > 0);
+    second.client.get("/kv/after/0").await.refused(404, "key_not_found");
     assert_eq!(second.client.get("/kv/before").await.expect(200).text(), "x");
-    second.stop().await;
-    second.place.set("storage.free_bytes_min", 0);
-    let second = second.restart().await;
+    fs::remove_file(&filler).expect("it is ours");
     crate::support::cluster::converged(&[&first, &second], SOON).await;
+    second.client.put("/kv/last", "x").await.expect(201);
+    eventually(SOON, "nothing more is told", async || {
+        let told = first.client.metric("kvs_peer_unreached", &paused).await;
+        ensure(told == 0, || first.log())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ impl Initiator {
     pub(super) fn next_request<R: Replica>(&mut self, replica: &R) -> Fallible<Option<Request>, R> {
         while let Some(task) = self.tasks.pop() {
             match task {
+                // in vain
+                Task::Give(_) | Task::GiveAllBut(..) if self.paused.is_some() => {}
                 Task::Cut(..) => return Ok(Some(self.ask_cut(task))),
                 Task::Want { .. } => return Ok(Some(self.ask_want(task))),
                 Task::Give(keys) => {

@@ -78,6 +78,8 @@ pub struct Initiator {
     waiting: bool,
     tally: Tally,
     peer: Option<Report>,
+    /// Why the responder takes no records, once it said so. The session then only receives.
+    paused: Option<String>,
 }
 
 type Fallible<T, R> = Result<T, SessionError<<R as Replica>::Error>>;
@@ -99,6 +101,7 @@ impl Initiator {
             waiting: false,
             tally: Tally::default(),
             peer: None,
+            paused: None,
         }
     }
 
@@ -123,7 +126,8 @@ impl Initiator {
     /// The next step. `report` is what this side reports about its store, if the step does.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read; [`SessionError::Paused`] in the place of the end, when the
+    /// responder did not take what it was given.
     ///
     /// # Panics
     /// When a request is under way.
@@ -139,6 +143,9 @@ impl Initiator {
             Phase::Working => {
                 if let Some(request) = self.next_request(replica)? {
                     request
+                } else if let Some(why) = &self.paused {
+                    // not ended: the responder lacks what it did not take
+                    return Err(SessionError::Paused(why.clone()));
                 } else {
                     self.phase = Phase::Ending;
                     Request::End(report)
@@ -172,6 +179,9 @@ impl Initiator {
             }
             (Response::Ended(report), Phase::Ending) => self.phase = Phase::Done(report),
             (Response::Taken, Phase::Working) => {}
+            (Response::Paused(why), Phase::Working) => {
+                self.paused.get_or_insert(why);
+            }
             (Response::Pieces(pieces), Phase::Working) if pieces.len() == asked.len() => {
                 for (task, piece) in asked.into_iter().zip(pieces) {
                     self.compare(replica, task, piece)?;
@@ -330,7 +340,7 @@ impl Initiator {
     /// # Panics
     /// When an invariant does not hold: a bug.
     pub fn check_invariants(&self) {
-        let Self { limits, tasks, asked, to_apply, phase, waiting, tally, peer } = self;
+        let Self { limits, tasks, asked, to_apply, phase, waiting, tally, peer, paused } = self;
         limits.check_invariants();
         let begins = matches!(phase, Phase::Beginning);
         assert_eq!(peer.is_none(), begins, "the responder reports as the session begins");
@@ -343,6 +353,8 @@ impl Initiator {
         assert!(*waiting || asked.is_empty(), "tasks wait for the response to no request");
         assert!(!*waiting || to_apply.is_empty(), "a request overtakes records to merge");
         assert!(asked.len() <= limits.ranges_max, "a request asks for too many ranges");
+        let ends = matches!(phase, Phase::Ending | Phase::Done(_));
+        assert!(paused.is_none() || !ends, "the end claims what the responder did not take");
         let cuts = asked.iter().filter(|task| matches!(task, Task::Cut(..))).count();
         let wants = asked.iter().filter(|task| matches!(task, Task::Want { .. })).count();
         assert!(cuts == asked.len() || wants == asked.len(), "a request mixes kinds of tasks");

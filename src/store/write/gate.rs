@@ -1,0 +1,37 @@
+//! What the store takes now: below the reserve of the disk only what frees room.
+//!
+//! Asked by each decision, after a remembered request has got its answer: a retry changes nothing,
+//! so no state of the node may refuse it.
+
+use crate::store::{Change, Operation, Shared, Txn, Write, WriteError};
+
+impl Shared {
+    /// Refuses a client's write that the store does not take now.
+    pub(super) fn admit_write(&self, write: &Write) -> Result<(), WriteError> {
+        self.admit(std::iter::once(&write.change))
+    }
+
+    /// Refuses a client's transaction that may write what the store does not take now. One that
+    /// only reads is taken at any time.
+    pub(super) fn admit_txn(&self, txn: &Txn) -> Result<(), WriteError> {
+        let changes = txn.success.iter().chain(&txn.failure).filter_map(|op| match op {
+            Operation::Write(_, change) => Some(change),
+            Operation::Get(_) => None,
+        });
+        self.admit(changes)
+    }
+
+    fn admit<'a>(&self, mut changes: impl Iterator<Item = &'a Change>) -> Result<(), WriteError> {
+        match self.disk.low() {
+            Some(low) if changes.any(|change| !matches!(change, Change::Delete)) => {
+                Err(WriteError::StorageFull(low.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses records from peers while merges are paused.
+    pub(super) fn admit_merge(&self) -> Result<(), WriteError> {
+        self.disk.low().map_or(Ok(()), |low| Err(WriteError::StorageFull(low.to_string())))
+    }
+}
