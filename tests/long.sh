@@ -22,6 +22,8 @@
 #   tests/long.sh outside
 #                         a node behind nginx, in a container and short of descriptors, and the
 #                         clients that strangers use (tests/outside/run.sh); builds a release
+#   tests/long.sh model   all schedules of the stability machines (tests/model) to KVS_MODEL_DEPTH (6)
+#                         actions; prints the number of distinct states
 #   tests/long.sh mutants [OPTION | NAME ...]
 #                         plants each bug of tests/mutants and checks that the tests notice it;
 #                         tests/mutants/run.sh --help describes the options
@@ -182,6 +184,10 @@ run_outside() {
     tests/outside/run.sh "$CARGO_TARGET_DIR/release/kvs"
 }
 
+run_model() {
+    KVS_MODEL_DEPTH=${KVS_MODEL_DEPTH:-6} cargo test --locked --release \
+        --manifest-path tests/model/Cargo.toml --lib explore -- --nocapture
+}
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in

@@ -7,6 +7,7 @@
 //! - [`digest`] (with [`element`]): the tree of sums that compares two stores.
 //! - [`reconcile`]: one session in which two nodes exchange the records in which they differ.
 //! - [`wire`]: the bytes of the frames between peers.
+//! - [`stability`]: when dead records may go, and who counts for it.
 //! - [`membership`]: which nodes are alive.
 //! - [`secret`]: the file with the cluster's secret, and the keys derived from it.
 
@@ -16,4 +17,5 @@ mod list;
 pub mod membership;
 pub mod reconcile;
 pub mod secret;
+pub mod stability;
 pub mod wire;

@@ -1,0 +1,245 @@
+//! The ledger: all that a node keeps of stability, as plain data that is stored as a whole.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{NodeId, Timestamp};
+
+use super::set::Joined;
+use super::{DurableSet, Floor, Founding, Point, SetName, Stable, Start, WhyGone};
+
+/// A value that others may rely on once they hear it. Store the ledger, then unwrap and send it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "store the ledger, then tell the value"]
+pub struct AfterPersist<T>(pub(super) T);
+
+impl<T> AfterPersist<T> {
+    /// The value. Call it when the ledger, as it was after the call that made this, is durable.
+    pub fn ledger_is_durable(self) -> T {
+        self.0
+    }
+}
+
+/// The greatest numbers that another node ever told this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LastTold {
+    /// The greatest point.
+    pub point: Point,
+    /// The greatest stable.
+    pub stable: Stable,
+}
+
+/// What a node keeps of stability.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ledger {
+    /// This node.
+    pub id: NodeId,
+    /// This life of its process.
+    pub start: Start,
+    /// The durable set; for a newcomer that begins anew, the set that it belonged to. `None` for
+    /// an empty node.
+    pub set: Option<DurableSet>,
+    /// Whether the node is counted. One that is not gives, serves and tells nothing.
+    pub counted: bool,
+    /// Whether the node has seeds and has met none of them yet: it moves no floor.
+    pub lone: bool,
+    /// The confirmed point.
+    pub point: Point,
+    /// The greatest stable that was ever told.
+    pub told: Stable,
+    /// The floor. It never falls while the node keeps its id and is counted.
+    pub floor: Floor,
+    pub(super) have: BTreeMap<NodeId, Point>,
+    pub(super) stable_of: BTreeMap<NodeId, (SetName, Stable)>,
+    pub(super) remembered: BTreeMap<NodeId, LastTold>,
+    /// Changes when the node begins anew or is counted: claims and follows of before end.
+    pub(super) life: u64,
+}
+
+impl Ledger {
+    /// The ledger of an empty node, a newcomer.
+    #[must_use]
+    pub fn empty(id: NodeId, start: Start) -> Self {
+        Self {
+            id,
+            start,
+            set: None,
+            counted: false,
+            lone: false,
+            point: Point::default(),
+            told: Stable::default(),
+            floor: Floor::default(),
+            have: BTreeMap::new(),
+            stable_of: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            life: 0,
+        }
+    }
+
+    /// The ledger of a node that founds a set. `lone` says that it has seeds and met none of them.
+    #[must_use]
+    pub fn founder(id: NodeId, start: Start, founding: Founding, lone: bool) -> Self {
+        let set = DurableSet::found(founding, id, start);
+        let mut ledger = Self { set: Some(set), counted: true, lone, ..Self::empty(id, start) };
+        ledger.earn_anew();
+        ledger
+    }
+
+    /// Opens a new life of the process on what the disk holds. The caller stores the ledger before
+    /// the node talks. Claims begin anew from the floor.
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        assert!(start > self.start, "a start is above the one before");
+        self.start = start;
+        self.life = self.life.saturating_add(1);
+        let (id, start_point) = (self.id, self.point);
+        if self.counted
+            && let Some(entry) = self.set.as_mut().and_then(|set| set.joined.get_mut(&id))
+        {
+            (entry.start, entry.start_point) = (start, start_point);
+            self.earn_anew();
+        }
+        self
+    }
+
+    /// The name of the durable set, for a counted node.
+    #[must_use]
+    pub fn set_name(&self) -> Option<SetName> {
+        self.set.as_ref().filter(|_| self.counted).map(DurableSet::name)
+    }
+
+    /// The timestamp of the next write: above what it replaces and above every confirmed point.
+    #[must_use]
+    pub fn next_timestamp(&self, now: Timestamp, replaced: Option<Timestamp>) -> Timestamp {
+        let above_replaced = replaced.map_or(Timestamp::ZERO, Timestamp::next);
+        now.max(above_replaced).max(self.point.0.next())
+    }
+
+    /// Whether a push of `id`, in its life `start`, may be taken.
+    #[must_use]
+    pub fn takes_from(&self, id: NodeId, start: Start) -> bool {
+        self.counted && self.set.as_ref().is_some_and(|set| set.takes_from(id, start))
+    }
+
+    /// The least of what is held of each member.
+    #[must_use]
+    pub fn stable(&self) -> Stable {
+        let Some(set) = self.set.as_ref().filter(|_| self.counted) else {
+            return Stable::default();
+        };
+        let have = |id| self.have.get(&id).map_or(self.floor.0, |point| point.0);
+        Stable(set.members().map(have).min().unwrap_or_default())
+    }
+
+    /// Learns from another copy of the same set. Whoever started on a disk that is older than what
+    /// this node told or remembers is entered as set back.
+    pub fn learn(&mut self, other: &DurableSet) {
+        let Some(set) = self.set.as_mut() else { return };
+        assert_eq!(set.founding, other.founding, "sets that were founded apart are never united");
+        let before = set.name();
+        for (id, entry) in &other.joined {
+            let Some(known) = set.joined.get_mut(id) else {
+                set.joined.insert(*id, *entry);
+                continue;
+            };
+            if entry.start <= known.start {
+                continue;
+            }
+            let entered_by = known.entered_by;
+            *known = Joined { entered_by, ..*entry };
+            let heard = self.remembered.get(id).copied().unwrap_or_default();
+            let lacks = entry.start_point.0 < self.told.0 || entry.start_point < heard.point;
+            if lacks && *id != self.id {
+                set.remove(*id, WhyGone::SetBack);
+            }
+        }
+        for (id, why) in &other.gone {
+            set.remove(*id, *why);
+        }
+        if set.name() != before {
+            self.earn_anew();
+        }
+    }
+
+    /// Enters a member as gone, by an operator's word or because it left.
+    pub fn remove(&mut self, id: NodeId, why: WhyGone) {
+        if let Some(set) = self.set.as_mut() {
+            set.remove(id, why);
+            self.earn_anew();
+        }
+    }
+
+    /// Why this node counts no more, if it knows.
+    #[must_use]
+    pub fn gone(&self) -> Option<WhyGone> {
+        self.set.as_ref().and_then(|set| set.gone.get(&self.id).copied())
+    }
+
+    /// After a change of the set: everything above the floor is earned anew.
+    pub(super) fn earn_anew(&mut self) {
+        let members: Vec<_> = self.set.iter().flat_map(DurableSet::members).collect();
+        self.have = members.into_iter().map(|id| (id, Point(self.floor.0))).collect();
+        self.stable_of.clear();
+    }
+
+    /// The floor that the members' words allow: the least stable that all of them told for this
+    /// very set. `None` when it does not move.
+    #[must_use]
+    pub fn next_floor(&self) -> Option<Floor> {
+        if !self.counted || self.lone || self.gone().is_some() {
+            return None;
+        }
+        let (set, name) = (self.set.as_ref()?, self.set_name()?);
+        let mut least = self.told;
+        for id in set.members().filter(|id| *id != self.id) {
+            let (of, stable) = self.stable_of.get(&id)?;
+            if *of != name {
+                return None;
+            }
+            least = least.min(*stable);
+        }
+        // what was told for an earlier set may lie above what is held for this one
+        let least = Floor(least.0.min(self.stable().0));
+        (least > self.floor).then_some(least)
+    }
+
+    /// Moves the floor, in the transaction that collects what goes with this step.
+    pub fn raise_floor(&mut self, to: Floor) {
+        self.floor = self.floor.max(to);
+        for held in self.have.values_mut() {
+            held.0 = held.0.max(self.floor.0);
+        }
+        self.check_invariants();
+    }
+
+    /// Moves the point and the floor of a node that is alone in its set; `now` is its wall clock,
+    /// and everything that it holds is in the digest. Returns the floor to raise to.
+    pub fn alone(&mut self, now: Timestamp) -> Option<AfterPersist<Floor>> {
+        let set = self.set.as_ref().filter(|_| self.counted && !self.lone)?;
+        if !set.members().eq([self.id]) {
+            return None;
+        }
+        self.confirm(now);
+        self.told = self.told.max(self.stable());
+        self.next_floor().map(AfterPersist)
+    }
+
+    pub(super) fn confirm(&mut self, now: Timestamp) -> Point {
+        self.point = self.point.max(Point(now));
+        self.have.insert(self.id, self.point);
+        self.point
+    }
+
+    /// Panics when the numbers contradict each other.
+    pub fn check_invariants(&self) {
+        if !self.counted {
+            return;
+        }
+        assert!(self.set.is_some(), "a counted node has a set");
+        assert!(self.told.0 <= self.point.0 || self.told.0 <= self.floor.0, "told above the point");
+        for held in self.have.values() {
+            assert!(held.0 >= self.floor.0, "a member is held below the floor");
+        }
+    }
+}

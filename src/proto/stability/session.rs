@@ -1,0 +1,138 @@
+//! What a session between two counted nodes tells and proves.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{NodeId, Timestamp};
+
+use super::{AfterPersist, Ledger, Point, SetName, Stable};
+
+/// What a side tells before the comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionBegin {
+    /// The side.
+    pub id: NodeId,
+    /// Its durable set.
+    pub set: SetName,
+    /// Its point; `None` when the clocks disagree and nothing can be claimed.
+    pub point: Option<Point>,
+    /// What it holds of each member.
+    pub have: BTreeMap<NodeId, Point>,
+    /// The greatest stable that it told.
+    pub told: Stable,
+}
+
+/// What keeps a side from claiming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bar {
+    /// A record that came is held until its time.
+    HeldBack,
+    /// A record came without its bytes too early for this node.
+    SweptTooEarly,
+    /// A record was replaced between list and request, and not asked for again.
+    Replaced,
+}
+
+/// A side's claim in the making. Drop it when the session is cut.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    life: u64,
+    set: Option<SetName>,
+    theirs: SessionBegin,
+    barred: bool,
+}
+
+impl Claim {
+    /// Notes that something keeps this side from claiming.
+    pub fn bar(&mut self, _why: Bar) {
+        self.barred = true;
+    }
+}
+
+/// A side's last word of the comparison: everything that it gives was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LastWord {
+    /// The durable set that it names now; `None` when it began anew meanwhile.
+    pub set: Option<SetName>,
+}
+
+/// A stable, told for one durable set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StableTold {
+    /// The member that tells it.
+    pub id: NodeId,
+    /// The set.
+    pub set: SetName,
+    /// The stable.
+    pub stable: Stable,
+    /// The greatest stable that it ever told.
+    pub told: Stable,
+}
+
+impl Ledger {
+    /// Begins the comparison. With `claims` it takes a point: the writer calls it when everything
+    /// that the node holds is in the digest; `now` is the wall clock.
+    pub fn begin(&mut self, claims: bool, now: Timestamp) -> Option<AfterPersist<SessionBegin>> {
+        let set = self.set_name()?;
+        let have = self.have.clone();
+        let point = claims.then(|| self.confirm(now));
+        Some(AfterPersist(SessionBegin { id: self.id, set, point, have, told: self.told }))
+    }
+
+    /// Keeps what the other side told at its begin. Store the ledger with the next commit.
+    pub fn hear_begin(&mut self, theirs: SessionBegin) -> Claim {
+        let known = self.remembered.entry(theirs.id).or_default();
+        known.point = known.point.max(theirs.point.unwrap_or_default());
+        known.stable = known.stable.max(theirs.told);
+        Claim { life: self.life, set: self.set_name(), theirs, barred: false }
+    }
+
+    /// This side's last word.
+    #[must_use]
+    pub fn last_word(&self, claim: &Claim) -> LastWord {
+        LastWord { set: self.set_name().filter(|_| claim.life == self.life) }
+    }
+
+    /// Claims what the finished comparison proves. Call it when everything that was asked for has
+    /// come and is durable. Returns whether anything was claimed.
+    pub fn finish(&mut self, claim: &Claim, their_word: LastWord) -> bool {
+        let theirs = &claim.theirs;
+        let now = self.set_name();
+        let one_set = claim.set.is_some()
+            && [now, Some(theirs.set), their_word.set].iter().all(|set| *set == claim.set);
+        let Some(point) = theirs.point.filter(|_| !claim.barred && one_set) else { return false };
+        if claim.life != self.life || self.gone().is_some() {
+            return false;
+        }
+        for (id, held) in &mut self.have {
+            let told = theirs.have.get(id).copied().unwrap_or_default();
+            if *id == theirs.id {
+                *held = (*held).max(point);
+            } else if *id != self.id {
+                *held = (*held).max(told);
+            }
+        }
+        self.check_invariants();
+        true
+    }
+
+    /// The stable to tell; `None` for a node that is not counted.
+    pub fn tell(&mut self) -> Option<AfterPersist<StableTold>> {
+        let (set, stable) = (self.set_name()?, self.stable());
+        self.told = self.told.max(stable);
+        Some(AfterPersist(StableTold { id: self.id, set, stable, told: self.told }))
+    }
+
+    /// Hears a member's stable. Ask [`Ledger::next_floor`] afterwards.
+    pub fn hear(&mut self, word: &StableTold) {
+        if self.set_name() != Some(word.set) {
+            return;
+        }
+        let known = self.remembered.entry(word.id).or_default();
+        known.stable = known.stable.max(word.told);
+        let (set, stable) = self.stable_of.entry(word.id).or_insert((word.set, word.stable));
+        *stable = if *set == word.set { word.stable.max(*stable) } else { word.stable };
+        *set = word.set;
+    }
+}

@@ -1,0 +1,231 @@
+//! The schedules that stability must survive, each told as a story.
+
+use super::floor::Arrival;
+use super::world_tests::{Kind, World, at};
+use super::*;
+
+/// Two nodes hold and delete the key, and meet until the tombstone is gone from both.
+fn deleted_and_collected(world: &mut World) {
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.write(0, Kind::Delete);
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.nodes[0].held.is_none(), "the tombstone went on the first node");
+    assert!(world.nodes[1].held.is_none(), "the tombstone went on the second node");
+}
+
+#[test]
+fn a_push_delayed_past_collection_is_refused() {
+    let mut world = World::new(2, 0);
+    deleted_and_collected(&mut world);
+    assert_eq!(world.deliver(0), Some(Arrival::BelowFloor));
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_member_that_is_away_pins_the_dead() {
+    let mut world = World::new(3, 0);
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.meet(0, 2);
+    world.write(0, Kind::Delete);
+    for _ in 0..5 {
+        world.meet(0, 1);
+    }
+    assert!(world.nodes[0].held.is_some(), "the third node has not seen the delete");
+    world.heal_and_judge();
+}
+
+#[test]
+fn what_one_side_collected_the_other_drops_before_it_compares() {
+    let mut world = World::new(2, 0);
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.write(0, Kind::Delete);
+    world.meet(0, 1);
+    world.open(0, 1);
+    while world.sessions.first().is_some() {
+        world.step(0, true);
+    }
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_rewound_node_begins_anew_under_a_new_id() {
+    let mut world = World::new(2, 0);
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.save(1);
+    let before = world.nodes[1].ledger.id;
+    world.write(0, Kind::Delete);
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.set_back(1));
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert_ne!(world.nodes[1].ledger.id, before);
+    assert!(world.nodes[1].ledger.counted, "it follows the other and is counted again");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_copy_of_before_anything_was_told_takes_no_push_of_its_last_life() {
+    let mut world = World::new(2, 0);
+    world.save(0);
+    world.write(0, Kind::Value);
+    assert!(world.set_back(0));
+    world.meet(0, 1);
+    assert_eq!(world.deliver(0), None, "the push names a start that the set no longer names");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_floor_is_not_adopted_before_it_is_judged() {
+    let mut world = World::new(2, 0);
+    world.save(1);
+    deleted_and_collected(&mut world);
+    assert!(world.set_back(1));
+    let floor = world.nodes[1].ledger.floor;
+    let word = world.nodes[0].ledger.introduce(at(world.now));
+    assert_eq!(world.nodes[1].ledger.unite(&word), None);
+    assert_eq!(world.nodes[1].ledger.floor, floor);
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_healthy_node_passes_when_two_openings_overtake_each_other() {
+    let mut world = World::new(2, 0);
+    world.write(0, Kind::Value);
+    let ids = [world.nodes[0].ledger.id, world.nodes[1].ledger.id];
+    world.restart(1);
+    world.open(0, 1);
+    world.meet(1, 0);
+    world.meet(1, 0);
+    world.meet(1, 0);
+    while !world.sessions.is_empty() {
+        world.step(0, false);
+    }
+    assert_eq!(ids, [world.nodes[0].ledger.id, world.nodes[1].ledger.id]);
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_joiner_is_counted_only_when_its_source_told_nothing_new() {
+    let mut world = World::new(2, 1);
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.open(2, 0);
+    world.step(0, false);
+    world.step(0, false);
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(!world.step(0, false));
+    assert!(!world.nodes[2].ledger.counted, "the source told a greater stable meanwhile");
+    world.meet(2, 0);
+    assert!(world.nodes[2].ledger.counted, "it goes over it once more");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_set_that_changes_in_a_session_bars_the_claim() {
+    let mut world = World::new(2, 1);
+    world.write(0, Kind::Value);
+    world.open(0, 1);
+    for _ in 0..3 {
+        world.step(0, false);
+    }
+    world.meet(2, 0);
+    let before = world.nodes[1].ledger.stable();
+    world.step(0, false);
+    assert_eq!(world.nodes[1].ledger.stable(), before);
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_session_with_a_member_that_is_forgotten_ends_at_once() {
+    let mut world = World::new(3, 0);
+    world.write(1, Kind::Value);
+    world.open(0, 1);
+    world.step(0, false);
+    world.forget(0, 1);
+    assert!(!world.step(0, false));
+    assert!(world.nodes[0].held.is_none());
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_forgotten_node_that_returns_learns_it_and_stays_out() {
+    let mut world = World::new(3, 0);
+    world.forget(0, 1);
+    world.meet(0, 2);
+    world.write(1, Kind::Value);
+    world.meet(2, 1);
+    assert_eq!(world.nodes[1].ledger.gone(), Some(WhyGone::Forgotten));
+    assert!(!world.serves(1));
+    world.heal_and_judge();
+}
+
+#[test]
+fn clocks_that_disagree_tell_no_point_and_claim_nothing() {
+    let mut world = World::new(2, 0);
+    let mut word = world.nodes[0].ledger.introduce(at(world.now));
+    word.clock = at(world.now + 11);
+    let now = at(world.now);
+    let judged = world.nodes[1].ledger.judge(&word, now, super::world_tests::DRIFT);
+    assert_eq!(judged, Judgement::Compare { claims: false });
+    let begin = world.nodes[1].ledger.begin(false, now).unwrap().ledger_is_durable();
+    assert_eq!(begin.point, None);
+    let claim = world.nodes[0].ledger.hear_begin(begin);
+    let last = world.nodes[1].ledger.last_word(&claim);
+    assert!(!world.nodes[0].ledger.finish(&claim, last));
+}
+
+#[test]
+fn a_barred_session_claims_nothing() {
+    for why in [Bar::HeldBack, Bar::SweptTooEarly, Bar::Replaced] {
+        let mut world = World::new(2, 0);
+        let now = at(world.now);
+        let begin = world.nodes[1].ledger.begin(true, now).unwrap().ledger_is_durable();
+        let mut claim = world.nodes[0].ledger.hear_begin(begin);
+        let word = LastWord { set: world.nodes[1].ledger.set_name() };
+        assert!(world.nodes[0].ledger.clone().finish(&claim, word));
+        claim.bar(why);
+        assert!(!world.nodes[0].ledger.finish(&claim, word));
+    }
+}
+
+#[test]
+fn a_lone_node_with_a_floor_of_now_is_the_newcomer_of_a_cluster() {
+    let mut world = World::new(2, 0);
+    deleted_and_collected(&mut world);
+    let lone = world.add_founder(false);
+    world.now += 50;
+    world.alone(lone);
+    let ids = [world.nodes[0].ledger.id, world.nodes[1].ledger.id];
+    world.meet(lone, 0);
+    world.meet(lone, 0);
+    assert_eq!(ids, [world.nodes[0].ledger.id, world.nodes[1].ledger.id]);
+    assert!(world.nodes[lone].ledger.counted);
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_node_that_met_none_of_its_seeds_moves_no_floor_and_keeps_its_id() {
+    let mut world = World::new(2, 0);
+    let lone = world.add_founder(true);
+    let id = world.nodes[lone].ledger.id;
+    world.write(lone, Kind::Value);
+    world.alone(lone);
+    assert_eq!(world.nodes[lone].ledger.floor, Floor::default());
+    world.meet(lone, 0);
+    world.meet(lone, 0);
+    world.meet(lone, 0);
+    assert_eq!(world.nodes[lone].ledger.id, id);
+    assert!(world.nodes[0].held.is_some(), "what it wrote merged");
+    world.heal_and_judge();
+}

@@ -1,0 +1,459 @@
+//! A small world of real ledgers and one key: what the stories and the exploration play in.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::floor::{Arrival, arrive, may_go};
+use super::*;
+use crate::model::{Content, ContentType, Header, NodeId, Seen, Timestamp, Version};
+
+pub(super) const DRIFT: Duration = Duration::from_micros(10);
+
+pub(super) fn at(micros: u64) -> Timestamp {
+    Timestamp::saturating(micros)
+}
+
+/// A node: its ledger, what it holds for the key, and the greatest that it held in this life.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Node {
+    pub ledger: Ledger,
+    pub held: Option<Header>,
+    best: Option<Header>,
+    saved: Option<Box<(Ledger, Option<Header>, Option<Header>, usize)>>,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Push {
+    from: NodeId,
+    start: Start,
+    to: usize,
+    header: Header,
+}
+
+#[derive(Clone, Debug, Hash)]
+enum Phase {
+    Opened(Box<(Introduction, Introduction)>),
+    Compared { claims: Box<(Claim, Claim)>, step: u8 },
+    Followed { follow: Box<Follow>, offer: Box<Offer>, compared: bool },
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Session {
+    a: usize,
+    b: usize,
+    ids: (NodeId, NodeId),
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Value,
+    Expiring,
+    Delete,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct World {
+    pub now: u64,
+    pub nodes: Vec<Node>,
+    pub pushes: Vec<Push>,
+    pub sessions: Vec<Session>,
+    accepted: Vec<(Header, usize)>,
+    excused: BTreeSet<Uuid>,
+    made: u64,
+}
+
+impl World {
+    /// `counted` nodes of one set, and `empty` newcomers.
+    pub(super) fn new(counted: usize, empty: usize) -> Self {
+        let ids = |n: usize| NodeId::from_u128(n as u128 + 1);
+        let first = Start { at: at(1), random: 0 };
+        let founding = Founding { at: at(1), id: Uuid::from_u128(1) };
+        let mut founder = Ledger::founder(ids(0), first, founding, false);
+        let mut nodes = Vec::new();
+        for n in 1..counted {
+            let offer = founder.offer().unwrap().ledger_is_durable();
+            let mut ledger = Ledger::empty(ids(n), first);
+            let follow = ledger.follow(offer.clone()).unwrap();
+            let set = founder.enter(ids(n), first, &offer).unwrap().ledger_is_durable();
+            assert!(ledger.count(&follow, set));
+            nodes.push(ledger);
+        }
+        let set = founder.set.clone().unwrap();
+        nodes.iter_mut().for_each(|ledger| ledger.learn(&set));
+        nodes.insert(0, founder);
+        nodes.extend((0..empty).map(|n| Ledger::empty(ids(counted + n), first)));
+        let node = |ledger| Node { ledger, held: None, best: None, saved: None };
+        Self {
+            now: 100,
+            nodes: nodes.into_iter().map(node).collect(),
+            pushes: Vec::new(),
+            sessions: Vec::new(),
+            accepted: Vec::new(),
+            excused: BTreeSet::new(),
+            made: 100,
+        }
+    }
+
+    /// Adds a node that founded a set of its own.
+    pub(super) fn add_founder(&mut self, lone: bool) -> usize {
+        self.made += 1;
+        let start = Start { at: at(self.now), random: self.made };
+        let founding = Founding { at: at(self.now), id: Uuid::from_u128(u128::from(self.made)) };
+        let id = NodeId::from_u128(u128::from(self.made));
+        let ledger = Ledger::founder(id, start, founding, lone);
+        self.nodes.push(Node { ledger, held: None, best: None, saved: None });
+        self.nodes.len() - 1
+    }
+
+    pub(super) fn serves(&self, n: usize) -> bool {
+        let ledger = &self.nodes[n].ledger;
+        ledger.counted && ledger.gone().is_none()
+    }
+
+    /// A client writes; a push goes to every other node. None of them is lost or used up, so that
+    /// delivering one late, twice or never is a choice of the story.
+    pub(super) fn write(&mut self, n: usize, kind: Kind) -> bool {
+        let node = &self.nodes[n];
+        if !self.serves(n) || (kind == Kind::Delete && node.held.is_none()) {
+            return false;
+        }
+        self.now += 1;
+        self.made += 1;
+        let replaced = node.held.as_ref();
+        let timestamp =
+            node.ledger.next_timestamp(at(self.now), replaced.map(|held| held.version.timestamp));
+        let origin = node.ledger.id;
+        let header = Header {
+            version: Version {
+                timestamp,
+                origin_joined_at: at(1),
+                uuid: Uuid::from_u128(u128::from(self.made)),
+            },
+            origin,
+            parent: replaced.map(|held| held.version.uuid),
+            seen: Seen::default(),
+            expires_at: (kind == Kind::Expiring).then(|| at(self.now + 3)),
+            content: match kind {
+                Kind::Delete => Content::Tombstone,
+                Kind::Value | Kind::Expiring => Content::value(ContentType::octet_stream(), b"v"),
+            },
+        };
+        let start = node.ledger.start;
+        assert!(timestamp > node.ledger.point.0, "a timestamp at or below a confirmed point");
+        self.put(n, header.clone());
+        self.accepted.push((header.clone(), n));
+        for to in (0..self.nodes.len()).filter(|to| *to != n) {
+            self.pushes.push(Push { from: origin, start, to, header: header.clone() });
+        }
+        true
+    }
+
+    fn put(&mut self, n: usize, header: Header) {
+        let live = header.is_live(at(self.now));
+        let node = &mut self.nodes[n];
+        if let Some(best) = node.best.as_ref().filter(|_| node.ledger.counted) {
+            let older = header.version < best.version;
+            assert!(!(older && live), "came back on node {n}: {header:?} after {best:?}");
+        }
+        if node.best.as_ref().is_none_or(|best| best.version < header.version) {
+            node.best = Some(header.clone());
+        }
+        node.held = Some(header);
+    }
+
+    fn take(&mut self, n: usize, header: Header, floor: Floor) -> Arrival {
+        let latest = at(self.now).plus(DRIFT);
+        let arrival = arrive(self.nodes[n].held.as_ref(), &header, floor, latest);
+        if arrival == Arrival::Taken {
+            self.put(n, header);
+        }
+        arrival
+    }
+
+    pub(super) fn deliver(&mut self, i: usize) -> Option<Arrival> {
+        let Push { from, start, to, header } = self.pushes[i].clone();
+        let ledger = &self.nodes[to].ledger;
+        if !self.serves(to) || !ledger.takes_from(from, start) {
+            return None;
+        }
+        let floor = ledger.floor;
+        Some(self.take(to, header, floor))
+    }
+
+    fn raise(&mut self, n: usize, floor: Floor) {
+        let node = &mut self.nodes[n];
+        let before = node.ledger.floor;
+        node.ledger.raise_floor(floor);
+        assert!(node.ledger.floor >= before, "a floor fell");
+        if node.held.as_ref().is_some_and(|held| may_go(held, node.ledger.floor)) {
+            node.held = None;
+        }
+    }
+
+    fn refloor(&mut self, n: usize) {
+        if let Some(floor) = self.nodes[n].ledger.next_floor() {
+            self.raise(n, floor);
+        }
+    }
+
+    pub(super) fn alone(&mut self, n: usize) {
+        if let Some(floor) = self.nodes[n].ledger.alone(at(self.now)) {
+            self.raise(n, floor.ledger_is_durable());
+        }
+    }
+
+    pub(super) fn restart(&mut self, n: usize) {
+        self.made += 1;
+        let start = Start { at: at(self.now), random: self.made };
+        let node = &mut self.nodes[n];
+        let floor = node.ledger.floor;
+        node.ledger = node.ledger.clone().start(start);
+        assert!(node.ledger.floor >= floor, "a floor fell after a restart");
+        self.sessions.retain(|session| session.a != n && session.b != n);
+    }
+
+    pub(super) fn save(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let copy = (node.ledger.clone(), node.held.clone(), node.best.clone());
+        node.saved = Some(Box::new((copy.0, copy.1, copy.2, self.accepted.len())));
+    }
+
+    /// The disk is set back to what was saved, and the process starts on it. What was accepted
+    /// meanwhile is lost with the disk.
+    pub(super) fn set_back(&mut self, n: usize) -> bool {
+        let node = &mut self.nodes[n];
+        let Some(saved) = node.saved.take() else { return false };
+        if saved.0.id != node.ledger.id || !node.ledger.counted {
+            return false;
+        }
+        (node.ledger, node.held, node.best) = (saved.0, saved.1, saved.2);
+        let lost = self.accepted[saved.3..].iter().filter(|(_, slot)| *slot == n);
+        self.excused.extend(lost.map(|(header, _)| header.version.uuid));
+        self.restart(n);
+        true
+    }
+
+    pub(super) fn forget(&mut self, by: usize, n: usize) {
+        let id = self.nodes[n].ledger.id;
+        self.nodes[by].ledger.remove(id, WhyGone::Forgotten);
+    }
+
+    /// Opens a session: both have introduced themselves, neither has judged.
+    pub(super) fn open(&mut self, a: usize, b: usize) {
+        let clock = at(self.now);
+        let (x, y) = (&self.nodes[a].ledger, &self.nodes[b].ledger);
+        let phase = Phase::Opened(Box::new((x.introduce(clock), y.introduce(clock))));
+        self.sessions.push(Session { a, b, ids: (x.id, y.id), phase });
+    }
+
+    /// Plays a step of session `i`. With `cut` the last word of the comparison gets lost one way.
+    /// Returns whether the session goes on; an ended one is removed.
+    pub(super) fn step(&mut self, i: usize, cut: bool) -> bool {
+        let session = self.sessions.remove(i);
+        let (a, b) = (session.a, session.b);
+        let ids = (self.nodes[a].ledger.id, self.nodes[b].ledger.id);
+        let ended = |x: &Ledger, id| x.set.as_ref().is_some_and(|set| set.gone.contains_key(&id));
+        if ids != session.ids {
+            return false;
+        }
+        let opened = matches!(session.phase, Phase::Opened(_));
+        let (x, y) = (&self.nodes[a].ledger, &self.nodes[b].ledger);
+        if !opened && (ended(x, ids.1) || ended(y, ids.0)) {
+            return false;
+        }
+        let next = match session.phase {
+            Phase::Opened(intros) => self.opening(a, b, &intros),
+            Phase::Compared { claims, step: 2 } => {
+                self.finish(a, b, &claims, cut);
+                None
+            }
+            Phase::Compared { mut claims, step } => {
+                self.exchange(a, b, &mut claims, step);
+                Some(Phase::Compared { claims, step: step + 1 })
+            }
+            Phase::Followed { follow, offer, compared } => {
+                self.following(a, b, follow, offer, compared)
+            }
+        };
+        let Some(phase) = next else { return false };
+        // a follow turns the session round, so that the newcomer drives
+        let flip = matches!(phase, Phase::Followed { .. }) && self.nodes[a].ledger.counted;
+        let (a, b) = if flip { (b, a) } else { (a, b) };
+        let ids = (self.nodes[a].ledger.id, self.nodes[b].ledger.id);
+        self.sessions.insert(i, Session { a, b, ids, phase });
+        true
+    }
+
+    fn opening(
+        &mut self,
+        a: usize,
+        b: usize,
+        intros: &(Introduction, Introduction),
+    ) -> Option<Phase> {
+        let now = at(self.now);
+        let for_a = self.nodes[a].ledger.judge(&intros.1, now, DRIFT);
+        let for_b = self.nodes[b].ledger.judge(&intros.0, now, DRIFT);
+        match (for_a, for_b) {
+            (Judgement::Compare { claims: one }, Judgement::Compare { claims: other }) => {
+                let floor_a = self.nodes[a].ledger.unite(&intros.1);
+                let floor_b = self.nodes[b].ledger.unite(&intros.0);
+                self.raise(a, floor_a?);
+                self.raise(b, floor_b?);
+                self.now += 1;
+                let (claims, now) = (one && other, at(self.now));
+                let from_a = self.nodes[a].ledger.begin(claims, now)?.ledger_is_durable();
+                let from_b = self.nodes[b].ledger.begin(claims, now)?.ledger_is_durable();
+                let claim_a = self.nodes[a].ledger.hear_begin(from_b);
+                let claim_b = self.nodes[b].ledger.hear_begin(from_a);
+                Some(Phase::Compared { claims: Box::new((claim_a, claim_b)), step: 0 })
+            }
+            (Judgement::Follow, Judgement::Serve) => self.offered(a, b),
+            (Judgement::Serve, Judgement::Follow) => self.offered(b, a),
+            _ => {
+                for (n, judged, them) in [(a, for_a, &intros.1), (b, for_b, &intros.0)] {
+                    self.act(n, judged, them);
+                }
+                None
+            }
+        }
+    }
+
+    fn act(&mut self, n: usize, judged: Judgement, them: &Introduction) {
+        match judged {
+            Judgement::BeginAnew(why) => {
+                self.made += 1;
+                let fresh = NodeId::from_u128(u128::from(self.made));
+                if matches!(why, Anew::Apart { .. }) {
+                    // what went in its own set before they met
+                    let (id, floor) = (self.nodes[n].ledger.id, self.nodes[n].ledger.floor);
+                    let went = self.accepted.iter().filter(|(header, _)| {
+                        header.origin == id && header.version.timestamp <= floor.0
+                    });
+                    self.excused.extend(went.map(|(header, _)| header.version.uuid));
+                }
+                let node = &mut self.nodes[n];
+                node.ledger.begin_anew(why, fresh, them);
+                (node.best, node.saved) = (None, None);
+            }
+            Judgement::Refuse(NoOpening::Removed(why)) => {
+                let id = self.nodes[n].ledger.id;
+                self.nodes[n].ledger.remove(id, why);
+            }
+            _ => {}
+        }
+    }
+
+    fn offered(&mut self, newcomer: usize, source: usize) -> Option<Phase> {
+        let offer = self.nodes[source].ledger.offer()?.ledger_is_durable();
+        let follow = Box::new(self.nodes[newcomer].ledger.follow(offer.clone())?);
+        Some(Phase::Followed { follow, offer: Box::new(offer), compared: false })
+    }
+
+    fn exchange(&mut self, a: usize, b: usize, claims: &mut (Claim, Claim), step: u8) {
+        let (from, to) = if step == 0 { (b, a) } else { (a, b) };
+        let Some(header) = self.nodes[from].held.clone() else { return };
+        let floor = self.nodes[to].ledger.floor;
+        if self.take(to, header, floor) == Arrival::TooEarly {
+            let claim = if step == 0 { &mut claims.0 } else { &mut claims.1 };
+            claim.bar(Bar::HeldBack);
+        }
+    }
+
+    fn finish(&mut self, a: usize, b: usize, claims: &(Claim, Claim), cut: bool) {
+        let word_a = self.nodes[a].ledger.last_word(&claims.0);
+        let word_b = self.nodes[b].ledger.last_word(&claims.1);
+        self.nodes[b].ledger.finish(&claims.1, word_a);
+        if cut {
+            return;
+        }
+        self.nodes[a].ledger.finish(&claims.0, word_b);
+        for (from, to) in [(a, b), (b, a)] {
+            if let Some(told) = self.nodes[from].ledger.tell() {
+                self.nodes[to].ledger.hear(&told.ledger_is_durable());
+            }
+        }
+        self.refloor(a);
+        self.refloor(b);
+    }
+
+    fn following(
+        &mut self,
+        a: usize,
+        b: usize,
+        follow: Box<Follow>,
+        offer: Box<Offer>,
+        compared: bool,
+    ) -> Option<Phase> {
+        if !compared {
+            let theirs = self.nodes[b].held.clone();
+            let mine = self.nodes[a].held.clone();
+            if let Some(mine) = mine.filter(|mine| follow.sets_aside(mine, theirs.as_ref())) {
+                let own = self
+                    .accepted
+                    .iter()
+                    .filter(|(header, slot)| *slot == a && header.version <= mine.version);
+                self.excused.extend(own.map(|(header, _)| header.version.uuid));
+                self.nodes[a].held = None;
+            }
+            if let Some(theirs) = theirs
+                && self.take(a, theirs, Floor::default()) == Arrival::TooEarly
+            {
+                return None;
+            }
+            return Some(Phase::Followed { follow, offer, compared: true });
+        }
+        let (id, start) = (self.nodes[a].ledger.id, self.nodes[a].ledger.start);
+        let set = self.nodes[b].ledger.enter(id, start, &offer)?.ledger_is_durable();
+        if self.nodes[a].ledger.count(&follow, set) {
+            self.nodes[a].best = self.nodes[a].held.clone();
+            let floor = self.nodes[a].ledger.floor;
+            self.raise(a, floor);
+        }
+        None
+    }
+
+    /// A whole session.
+    pub(super) fn meet(&mut self, a: usize, b: usize) {
+        self.open(a, b);
+        let i = self.sessions.len() - 1;
+        while self.step(i, false) {}
+    }
+
+    /// Heals everything, and judges what clients may rely on.
+    pub(super) fn heal_and_judge(mut self) {
+        self.sessions.clear();
+        self.pushes.clear();
+        self.now += 60;
+        for _ in 0..6 {
+            for a in 0..self.nodes.len() {
+                for b in (0..self.nodes.len()).filter(|b| *b != a) {
+                    self.meet(a, b);
+                }
+            }
+        }
+        let serving: Vec<_> = (0..self.nodes.len()).filter(|n| self.serves(*n)).collect();
+        let lost = self.accepted.iter().filter(|(_, slot)| !serving.contains(slot));
+        self.excused.extend(lost.map(|(header, _)| header.version.uuid));
+        let now = at(self.now);
+        let live = |held: &Option<Header>| held.clone().filter(|held| held.is_live(now));
+        let Some(first) = serving.first() else { return };
+        let view = live(&self.nodes[*first].held);
+        for n in &serving {
+            assert_eq!(live(&self.nodes[*n].held), view, "nodes disagree after healing");
+            self.nodes[*n].ledger.check_invariants();
+        }
+        let kept = self.accepted.iter().filter(|(h, _)| !self.excused.contains(&h.version.uuid));
+        let Some((best, _)) = kept.max_by_key(|(header, _)| header.version) else { return };
+        if let Some(view) = &view {
+            assert!(view.version >= best.version, "a dead value came back: {view:?}, {best:?}");
+        }
+        let stray = self.accepted.iter().any(|(header, _)| {
+            self.excused.contains(&header.version.uuid) && header.version > best.version
+        });
+        let shown = view.is_some_and(|view| view.version >= best.version);
+        assert!(!best.is_live(now) || shown || stray, "lost without a report: {best:?}");
+    }
+}
