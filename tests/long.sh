@@ -191,7 +191,7 @@ run_model() {
 run_mutants() { tests/mutants/run.sh "$@"; }
 
 case ${1:-} in
-    sim | machine | kill | faults | limits | chaos | members | outside | mutants | fuzz)
+    sim | machine | kill | faults | limits | chaos | members | outside | model | mutants | fuzz)
         begin=$SECONDS
         if "run_$1" "${@:2}"; then
             printf 'long.sh %s: passed in %d s\n' "$1" $((SECONDS - begin))
@@ -203,6 +203,6 @@ case ${1:-} in
     -h | --help) sed -n '2,/^set /p' tests/long.sh | sed '$d; s/^# \{0,1\}//' ;;
     *)
         stop "say what to run: tests/long.sh sim, machine, kill, faults, limits, chaos, members," \
-            "outside, mutants or fuzz"
+            "outside, model, mutants or fuzz"
         ;;
 esac
