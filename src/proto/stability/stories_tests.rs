@@ -229,3 +229,11 @@ fn a_node_that_met_none_of_its_seeds_moves_no_floor_and_keeps_its_id() {
     assert!(world.nodes[0].held.is_some(), "what it wrote merged");
     world.heal_and_judge();
 }
+
+#[test]
+fn a_write_is_stamped_above_a_point_although_the_clock_stands_still() {
+    let mut world = World::new(2, 0);
+    let now = at(world.now);
+    let begin = world.nodes[0].ledger.begin(true, now).unwrap().ledger_is_durable();
+    assert!(world.nodes[0].ledger.next_timestamp(now, None) > begin.point.unwrap().0);
+}
