@@ -20,12 +20,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::model::{Key, NodeId, Record};
 use crate::proto::digest::ElementKey;
+use crate::proto::stability::Ledger;
 use crate::telemetry::Metrics;
 pub use ask::{
     Applied, CURRENT_BYTES_MAX, Causal, Change, Counts, Entry, Lifetime, Operation,
@@ -113,6 +114,8 @@ struct Shared {
     tree: RwLock<Tree>,
     feed: Feed,
     identity: Identity,
+    /// What this node knows of stability, as it is durable.
+    ledger: watch::Sender<Arc<Ledger>>,
     /// Whether there are other members: set by the node, read by the writer.
     others: AtomicBool,
     /// Bounds how many requests compare contents at once.
@@ -165,12 +168,14 @@ impl Store {
         let (boot, feed_bytes_max) = (settings.boot.as_deref(), settings.feed_bytes_max);
         let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
         let steady = SteadyClock::open(engine.as_ref(), &clock)?;
+        let ledger = write::ledger::load(engine.as_ref(), &identity)?;
         let shared = Arc::new(Shared {
             engine,
             clock,
             tree: RwLock::new(tree),
             feed: Feed::new(window, settings.feed_entries_max),
             identity,
+            ledger: watch::channel(Arc::new(ledger)).0,
             others: AtomicBool::new(false),
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
             expiry_clock: ExpiryClock::new(watermark, settings.clock_drift_max),

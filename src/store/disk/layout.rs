@@ -26,6 +26,8 @@ pub const BOOTSTRAPPED: &str = "bootstrapped";
 pub const MEMBERS: &str = "members";
 /// Meta entry: the watermark of the expiry clock.
 pub const WATERMARK: &str = "judged";
+/// Meta entry: the [`Ledger`](crate::proto::stability::Ledger).
+pub const STABILITY: &str = "stability";
 /// Meta entry: how many bytes the remembered requests take.
 pub const REQUESTS_BYTES: &str = "requests_bytes";
 /// Meta entry: wall time minus the steady time that requests are remembered by, in microseconds.

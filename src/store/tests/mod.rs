@@ -2,6 +2,7 @@
 //! recomputed one.
 
 mod feed;
+mod ledger;
 mod lives;
 mod machine;
 pub(crate) mod racing;

@@ -360,7 +360,7 @@ fn next_version(
     uuid: Uuid,
 ) -> Result<Version, WriteError> {
     let after = before.map_or(Timestamp::ZERO, |header| header.version.timestamp.next());
-    let timestamp = view.wall.max(after);
+    let timestamp = view.wall.max(after).max(view.point.next());
     let ahead = timestamp.since(view.wall);
     // a record at the end of time has no successor
     let is_last = before.is_some_and(|header| header.version.timestamp >= timestamp);

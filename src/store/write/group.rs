@@ -8,9 +8,11 @@ use std::sync::atomic::Ordering;
 
 use super::Rules;
 use super::effects::{Effect, Effects, RequestSlot};
+use super::ledger::LedgerChange;
 use super::reports::Reports;
 use super::view::{CurrentEntry, Entries, Leaf, View};
 use crate::model::{Key, Timestamp};
+use crate::proto::stability::Ledger;
 use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
 use crate::store::expiry::{DueChange, SteadyReading};
@@ -48,6 +50,8 @@ pub(in crate::store) struct Durable {
     pub reports: Option<Reports>,
     /// The new ones among them.
     pub superseded: Vec<Causal>,
+    /// The ledger, where it changed.
+    pub ledger: Option<Ledger>,
     /// The distance from steady to wall time, where it was written.
     pub distance: Option<i64>,
     pub due_records: DueChange,
@@ -96,6 +100,22 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// Changes the ledger, as the group has changed it so far.
+    pub fn change_ledger(&mut self, change: LedgerChange) {
+        let before = self.shared.ledger.borrow().clone();
+        let mut ledger = self.follows.ledger.take().unwrap_or_else(|| (*before).clone());
+        change.make(&mut ledger, self.wall);
+        if ledger != *before {
+            self.follows.ledger = Some(ledger);
+        }
+    }
+
+    /// The ledger's point, as the group has changed it so far.
+    fn point(&self) -> Timestamp {
+        let pending = self.follows.ledger.as_ref().map(|ledger| ledger.point);
+        pending.unwrap_or_else(|| self.shared.ledger.borrow().point).0
+    }
+
     /// Decides on a view of the group, then applies the effects. After an error the decision has
     /// none.
     pub fn run<T>(
@@ -103,6 +123,7 @@ impl<'a> Group<'a> {
         decide: impl FnOnce(&mut View<'_>) -> Result<(T, Effects), WriteError>,
     ) -> Result<T, WriteError> {
         let (requests_bytes, reports) = (self.requests_bytes(), self.reports());
+        let point = self.point();
         let mut view = View {
             shared: self.shared,
             transaction: self.transaction.as_mut(),
@@ -113,6 +134,7 @@ impl<'a> Group<'a> {
             steady: self.steady.now,
             requests_bytes,
             reports,
+            point,
         };
         let (answer, effects) = decide(&mut view)?;
         for effect in effects {
@@ -280,7 +302,8 @@ impl<'a> Group<'a> {
 
     /// Whether there is anything to commit.
     pub(super) fn has_changes(&self) -> bool {
-        self.changed || self.advances_watermark() || self.keeps_distance()
+        let counts = self.changed || self.follows.ledger.is_some();
+        counts || self.advances_watermark() || self.keeps_distance()
     }
 
     /// Whether a restart would misjudge the age of remembered requests.
@@ -345,6 +368,10 @@ impl<'a> Group<'a> {
         if let Some(reports) = self.follows.reports {
             let value = layout::encode_meta(&reports);
             self.put(Family::Meta, layout::REPORTS.as_bytes(), &value)?;
+        }
+        if let Some(ledger) = &self.follows.ledger {
+            let value = layout::encode_meta(ledger);
+            self.put(Family::Meta, layout::STABILITY.as_bytes(), &value)?;
         }
         if self.keeps_distance() {
             let distance = self.steady.distance();

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::compare::Comparisons;
 use super::group::CommitError;
+use super::ledger::LedgerChange;
 use super::requests::RequestId;
 use crate::model::{Key, Record};
 use crate::store::{Applied, Swept, Txn, TxnDone, Write, WriteError, Written};
@@ -56,6 +57,13 @@ pub enum Job {
         /// Where the answer goes.
         reply: Reply<Applied>,
     },
+    /// A change of the ledger.
+    Ledger {
+        /// The change.
+        change: LedgerChange,
+        /// Where the answer goes.
+        reply: Reply<()>,
+    },
     /// Writes an entry of the meta family.
     Meta {
         /// Its name.
@@ -75,9 +83,9 @@ impl Job {
             Self::Txn { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::Sweep { reply } => reply.send(Err(why)).map_err(drop),
             Self::Apply { reply, .. } => reply.send(Err(why)).map_err(drop),
-            Self::AdvanceWatermark { reply } | Self::Meta { reply, .. } => {
-                reply.send(Err(why)).map_err(drop)
-            }
+            Self::AdvanceWatermark { reply }
+            | Self::Ledger { reply, .. }
+            | Self::Meta { reply, .. } => reply.send(Err(why)).map_err(drop),
         };
     }
 }
@@ -88,7 +96,7 @@ pub(super) enum Decided {
     Txn(Answer<Option<TxnDone>>),
     Sweep(Answer<Swept>),
     Apply(Answer<Applied>),
-    /// A watermark or a meta entry, which are not counted.
+    /// A watermark, the ledger or a meta entry, which are not counted.
     Meta(Answer<()>),
 }
 

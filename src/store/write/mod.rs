@@ -4,7 +4,8 @@
 //! [`writer`], which gathers jobs into a [`group`] and has each decided. A decision ([`decide`] for
 //! clients, [`merge`] for peers, `expiry::sweep` for time) reads a [`view`] and returns named
 //! [`effects`]; [`replace`], [`requests`] and [`superseded`] add those of replacing a record, of
-//! remembering a request and of reporting a lost write. The group applies the effects in one
+//! remembering a request and of reporting a lost write. [`ledger`] changes what this node knows of
+//! stability. The group applies the effects in one
 //! transaction and commits it; the writer publishes what is durable. [`compare`] takes work off the
 //! writer before, [`recovery`] takes over after storage has failed, and [`gate`] says what is taken
 //! while the disk has little room.
@@ -15,6 +16,7 @@ pub(super) mod effects;
 mod gate;
 pub(super) mod group;
 pub(super) mod job;
+pub(super) mod ledger;
 mod merge;
 mod recovery;
 pub(super) mod replace;

@@ -5,8 +5,8 @@
 //! to be on the disk, it is readable, in the digest and in the feed's window, and a session brings
 //! it to the peers.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
@@ -151,6 +151,8 @@ impl Writer {
         let requests_bytes: Option<u64> = crate::store::meta(engine, layout::REQUESTS_BYTES)?;
         self.shared.requests_bytes.store(requests_bytes.unwrap_or_default(), Ordering::Relaxed);
         self.shared.set_reports(crate::store::meta(engine, layout::REPORTS)?.unwrap_or_default());
+        let ledger = super::ledger::load(engine, &self.shared.identity)?;
+        self.shared.ledger.send_replace(Arc::new(ledger));
         // the group of unknown outcome may have added entries to the indexes and to the feed
         self.shared.due.apply(DueChange::restart(), DueChange::restart());
         self.shared.feed.window().load(engine)?;

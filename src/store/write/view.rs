@@ -72,6 +72,8 @@ pub(in crate::store) struct View<'g> {
     pub(super) requests_bytes: u64,
     /// The reports of superseded writes, this group's included.
     pub(super) reports: Reports,
+    /// The confirmed point: no write gets a timestamp at or below it.
+    pub(super) point: Timestamp,
 }
 
 impl View<'_> {

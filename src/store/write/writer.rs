@@ -156,6 +156,9 @@ impl Writer {
                 self.metrics.superseded.get_or_create(&[("causal", causal.name())]).inc();
             }
             self.follow_digest(durable.deltas).map_err(CommitError::Unknown)?;
+            if let Some(ledger) = durable.ledger {
+                self.shared.ledger.send_replace(Arc::new(ledger));
+            }
             self.shared.feed.publish(durable.feed);
             Ok(())
         });
@@ -223,6 +226,10 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
         Job::AdvanceWatermark { reply } => {
             let result = group.run(|_| Ok(((), Effects::of(Effect::AdvanceWatermark))));
             Decided::Meta(Answer { reply, result })
+        }
+        Job::Ledger { change, reply } => {
+            group.change_ledger(change);
+            Decided::Meta(Answer { reply, result: Ok(()) })
         }
         Job::Meta { name, value, reply } => {
             let result = group.run(|_| Ok(((), Effects::of(Effect::PutMeta { name, value }))));
