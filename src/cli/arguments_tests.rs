@@ -112,6 +112,15 @@ fn contradictions_are_usage_errors() {
         "kvs history k --restore nonsense",
         &format!("kvs history k --get {uuid} --restore {uuid}"),
         &format!("kvs history k --restore {uuid} --limit 1"),
+        "kvs superseded --resolve",
+        "kvs superseded app --resolve app/k",
+        "kvs superseded --resolve k --limit 1",
+        "kvs superseded --keep lost",
+        "kvs superseded --resolve k --keep mine",
+        "kvs superseded --resolve k --keep lost --get lost",
+        "kvs superseded --resolve k --get @file",
+        &format!("kvs superseded --lost {uuid}"),
+        &format!("kvs superseded --resolve k --expect-uuid {uuid}"),
         "kvs txn",
         "kvs scan /",
         "kvs scan --limit 0",
@@ -170,9 +179,6 @@ fn the_help_shows_no_lock_and_says_who_decides() {
         assert!(!help.contains("lock") || flat.contains("a swap is no lock"), "{name}: {help}");
         assert!(!flat.contains("locks/") && !flat.contains("take a"), "{name}: {help}");
     }
-    let history = command.find_subcommand_mut("history").unwrap();
-    let help = history.render_long_help().to_string();
-    assert!(!help.contains("superseded"), "there is no such report yet: {help}");
     assert!(
         command.render_long_help().to_string().contains("send all clients of a key to one node")
     );

@@ -31,7 +31,7 @@ Examples:
 
 One node decides, without asking the others: that is what \"scope\": \"local\" in the answer says.
 Of several swaps that expect one version, at most one succeeds on that node. Two nodes may each let
-one succeed, even while they see each other; when they merge, one of the two writes is lost. So send
+one succeed, even while they see each other; when they merge, one of the two is superseded. So send
 all clients of a key to one node. Even then a swap is no lock: a client that was paused may still
 act on what it took, and when the node dies, another may lack its latest writes.
 
@@ -145,6 +145,16 @@ impl Swap {
         Self { expected, data_base64, content_type: Some(content_type), ..Self::default() }
     }
 
+    /// A swap that deletes.
+    pub(super) fn of_delete(expected: Expected) -> Self {
+        Self { expected, delete: true, ..Self::default() }
+    }
+
+    /// The same for a value that lives so long.
+    pub(super) fn lasting(self, ttl: Option<Ttl>) -> Self {
+        Self { ttl, ..self }
+    }
+
     fn from_arguments(args: Cas, stdin: &mut dyn Read) -> Result<Self, CliError> {
         let expected = Expected {
             uuid: args.expect_uuid,
@@ -154,7 +164,7 @@ impl Swap {
             exists: args.expect_exists,
         };
         let swap = if args.delete {
-            Self { expected, delete: true, ..Self::default() }
+            Self::of_delete(expected)
         } else {
             let value = read_value(args.value, stdin)?;
             if args.json {

@@ -51,6 +51,28 @@ pub enum CliError {
         /// The node's answer to the swap.
         refusal: Box<Refusal>,
     },
+    /// The node reports no lost write of the key. Nothing was changed.
+    #[error(
+        "{url} reports no such lost write of key {key}: each node reports the writes that it \
+         acknowledged, so ask the others (--url), too; `kvs superseded` lists the reports"
+    )]
+    NoReport {
+        /// The key, for the message.
+        key: String,
+        /// The node that was asked.
+        url: String,
+    },
+    /// The key has another version than the one that won. Nothing was changed by this request.
+    #[error(
+        "nothing was written, because key {key} has another version than expected: {refusal}; look \
+         at it with `kvs superseded --resolve {key}`, then give its uuid with --expect-uuid"
+    )]
+    MovedOn {
+        /// The key, for the message.
+        key: String,
+        /// The node's answer to the swap.
+        refusal: Box<Refusal>,
+    },
     /// No answer came. Unless `connected` is false, a write may have taken place.
     #[error(
         "cannot reach {url}: {reason}; is `kvs serve` running there? Name another node with --url \
@@ -127,7 +149,11 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Overtaken { .. } | Self::Sessions { .. } => 1,
+            Self::Refused(_)
+            | Self::Overtaken { .. }
+            | Self::NoReport { .. }
+            | Self::MovedOn { .. }
+            | Self::Sessions { .. } => 1,
             Self::Output(_) if self.is_closed_output() => 0,
             Self::Usage(_)
             | Self::Config(_)
@@ -150,9 +176,10 @@ impl CliError {
             Self::Usage(_) => "usage",
             Self::Config(_) | Self::Faults(_) => "configuration",
             Self::File { .. } => "file",
-            Self::Refused(refusal) | Self::Overtaken { refusal, .. } => {
-                refusal.code.as_deref().unwrap_or("refused")
-            }
+            Self::Refused(refusal)
+            | Self::Overtaken { refusal, .. }
+            | Self::MovedOn { refusal, .. } => refusal.code.as_deref().unwrap_or("refused"),
+            Self::NoReport { .. } => "no_report",
             Self::Unreachable { .. } => "unreachable",
             Self::Cut { .. } => "cut",
             Self::Stranger { .. } => "no_kvs_node",
@@ -173,9 +200,9 @@ impl CliError {
             refused = cause;
         }
         let body: Option<&RawValue> = match refused {
-            Self::Refused(refusal) | Self::Overtaken { refusal, .. } => {
-                serde_json::from_slice(&refusal.body).ok()
-            }
+            Self::Refused(refusal)
+            | Self::Overtaken { refusal, .. }
+            | Self::MovedOn { refusal, .. } => serde_json::from_slice(&refusal.body).ok(),
             _ => None,
         };
         let detail = self.to_string();

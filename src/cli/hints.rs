@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands, and what other tools or people call them.
-const OTHER_WORDS: [(&str, &[&str]); 12] = [
+const OTHER_WORDS: [(&str, &[&str]); 13] = [
     ("put", &["write", "store", "create", "add", "update", "insert", "upsert"]),
     ("get", &["read", "cat", "show", "fetch", "print"]),
     ("del", &["delete", "remove", "unset", "erase", "drop"]),
@@ -15,6 +15,7 @@ const OTHER_WORDS: [(&str, &[&str]); 12] = [
     ("cas", &["swap", "compare-and-swap", "compare-and-set"]),
     ("txn", &["transaction", "tx", "multi", "batch"]),
     ("history", &["log", "revisions", "versions"]),
+    ("superseded", &["lost", "conflicts", "conflict", "siblings"]),
     ("status", &["info", "health", "cluster", "ping"]),
     ("members", &["nodes", "peers", "member"]),
     ("serve", &["start", "run", "server", "daemon", "agent"]),

@@ -33,11 +33,12 @@ Examples:
 OUTCOME of a revision:
   current     the key has it now
   replaced    the write under BY replaced it
+  superseded  it lost against the write under BY, which did not know it (`kvs superseded`)
   expired     its time to live ended
 
 A node keeps the last `revision_history_depth` (8) revisions of a key that it saw. Other nodes may
 have seen others. A write that this node never saw, or that lost against another one before it
-arrived, is not in its history: the history is no record of all that was acknowledged.
+arrived, is not in its history; the node that acknowledged it reports it.
 
 --restore writes a new version with the old bytes and content type, and without an expiry. It writes
 only if the key has not changed since the command read its history.";

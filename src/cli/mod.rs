@@ -23,6 +23,7 @@ pub mod lines;
 pub mod listing;
 pub mod output;
 pub mod serve;
+pub mod superseded;
 pub mod txn;
 pub mod values;
 
@@ -117,6 +118,8 @@ enum Command {
     Cas(cas::Cas),
     /// List earlier values of a key, print one, or restore one
     History(history::History),
+    /// List the writes of a node that lost a merge with another node's, and resolve them
+    Superseded(superseded::Superseded),
     /// Compare, write and read several keys in one step, all or nothing
     Txn(txn::Txn),
     /// List the keys below a prefix, in key order
@@ -226,6 +229,7 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
         Command::Del(command) => block_on(values::del(&open()?, &command, out)),
         Command::Cas(command) => block_on(cas::cas(&open()?, command, out)),
         Command::History(command) => block_on(history::history(&open()?, &command, out)),
+        Command::Superseded(command) => block_on(superseded::superseded(&open()?, command, out)),
         Command::Txn(command) => block_on(txn::txn(&open()?, &command, out)),
         Command::Scan(command) => block_on(listing::scan(&open()?, &command, out)),
         Command::Status(_) => block_on(cluster::status(&open()?, out)),

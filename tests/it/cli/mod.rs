@@ -1,6 +1,6 @@
 //! The command line from outside: its output, its effects and its exit status.
 
-mod commands;
+pub mod commands;
 mod mistakes;
 mod refused_starts;
 mod strangers;

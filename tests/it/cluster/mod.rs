@@ -6,5 +6,6 @@ mod life;
 mod push;
 mod sessions;
 mod shutdown;
+mod superseded;
 mod syncing;
 mod unreached;

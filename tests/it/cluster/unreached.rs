@@ -76,7 +76,12 @@ async fn an_empty_node_with_a_strange_certificate_waits_and_says_for_whom_until_
 }
 
 /// A node that others reach on its peer port only through the relay.
-async fn behind_a_relay(site: &Site, name: &str, seeds: &[&Node], open: bool) -> (Node, Relay) {
+pub(super) async fn behind_a_relay(
+    site: &Site,
+    name: &str,
+    seeds: &[&Node],
+    open: bool,
+) -> (Node, Relay) {
     let mut place = site.place(name, seeds);
     let home = free_port();
     let relay = Relay::to(home).await;
