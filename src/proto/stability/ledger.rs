@@ -21,6 +21,10 @@ impl<T> AfterPersist<T> {
     }
 }
 
+/// Names a stretch of a ledger's time. What begins in one life is not carried on in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Life(pub(super) u64);
+
 /// The greatest numbers that another node ever told this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LastTold {
@@ -53,8 +57,11 @@ pub struct Ledger {
     pub(super) have: BTreeMap<NodeId, Point>,
     pub(super) stable_of: BTreeMap<NodeId, (SetName, Stable)>,
     pub(super) remembered: BTreeMap<NodeId, LastTold>,
-    /// Changes when the node begins anew or is counted: claims and follows of before end.
-    pub(super) life: u64,
+    /// Changes when the node starts, begins anew, follows a source or is counted: sessions of
+    /// before end.
+    pub(super) life: Life,
+    /// Whether this life is the one of a follow.
+    pub(super) follows: bool,
 }
 
 impl Ledger {
@@ -73,7 +80,8 @@ impl Ledger {
             have: BTreeMap::new(),
             stable_of: BTreeMap::new(),
             remembered: BTreeMap::new(),
-            life: 0,
+            life: Life(0),
+            follows: false,
         }
     }
 
@@ -92,7 +100,7 @@ impl Ledger {
     pub fn start(mut self, start: Start) -> Self {
         assert!(start > self.start, "a start is above the one before");
         self.start = start;
-        self.life = self.life.saturating_add(1);
+        self.next_life();
         let (id, start_point) = (self.id, self.point);
         if self.counted
             && let Some(entry) = self.set.as_mut().and_then(|set| set.joined.get_mut(&id))
@@ -101,6 +109,26 @@ impl Ledger {
             self.earn_anew();
         }
         self
+    }
+
+    pub(super) fn next_life(&mut self) -> Life {
+        (self.life, self.follows) = (Life(self.life.0.saturating_add(1)), false);
+        self.life
+    }
+
+    /// The present life. A session or push stream notes it when it begins.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// Whether a session with `from` that began in `life` may merge what it brings. Ask in the
+    /// transaction that merges: what a session of an earlier life brings would get round what was
+    /// set aside since.
+    #[must_use]
+    pub fn goes_on(&self, from: NodeId, life: Life) -> bool {
+        let gone = |set: &DurableSet| [self.id, from].iter().any(|id| set.gone.contains_key(id));
+        self.life == life && !self.set.as_ref().is_some_and(gone)
     }
 
     /// The name of the durable set, for a counted node.
@@ -164,8 +192,10 @@ impl Ledger {
 
     /// Enters a member as gone, by an operator's word or because it left.
     pub fn remove(&mut self, id: NodeId, why: WhyGone) {
-        if let Some(set) = self.set.as_mut() {
-            set.remove(id, why);
+        let Some(set) = self.set.as_mut() else { return };
+        let known = set.gone.get(&id).copied();
+        set.remove(id, why);
+        if set.gone.get(&id).copied() != known {
             self.earn_anew();
         }
     }
@@ -179,6 +209,8 @@ impl Ledger {
     /// After a change of the set: everything above the floor is earned anew.
     pub(super) fn earn_anew(&mut self) {
         let members: Vec<_> = self.set.iter().flat_map(DurableSet::members).collect();
+        // an id that is gone is never judged again
+        self.remembered.retain(|id, _| members.contains(id));
         self.have = members.into_iter().map(|id| (id, Point(self.floor.0))).collect();
         self.stable_of.clear();
     }

@@ -13,6 +13,8 @@
 //! 4. After each [`Ledger::hear`] the caller asks [`Ledger::next_floor`], collects in bounded steps
 //!    what [`floor::may_go`] allows, and calls [`Ledger::raise_floor`] with each step.
 //! 5. A newcomer follows one source through [`newcomer::Follow`].
+//! 6. What a session brings is merged only while [`Ledger::goes_on`] says so, what a push brings
+//!    only while [`Ledger::takes_from`] does, both asked in the transaction that merges.
 //!
 //! What others may come to rely on is wrapped in [`AfterPersist`]: the ledger must be durable
 //! before the value is sent.
@@ -24,7 +26,7 @@ pub mod opening;
 pub mod session;
 pub mod set;
 
-pub use ledger::{AfterPersist, Ledger};
+pub use ledger::{AfterPersist, Ledger, Life};
 pub use newcomer::{Follow, Offer};
 pub use opening::{Anew, Introduction, Judgement, NoOpening};
 pub use session::{Bar, Claim, LastWord, SessionBegin, StableTold};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Header, NodeId};
 
+use super::ledger::Life;
 use super::set::Joined;
 use super::{AfterPersist, DurableSet, Floor, Ledger, Point, Stable};
 
@@ -26,10 +27,16 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Follow {
     offer: Offer,
-    life: u64,
+    life: Life,
 }
 
 impl Follow {
+    /// The life in which the newcomer follows; [`Ledger::goes_on`] asks for it.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
     /// Whether what the newcomer holds for a key is set aside, when the source holds `source`.
     /// Everything else that the source holds arrives by [`super::floor::arrive`] with a floor of
     /// zero.
@@ -55,14 +62,14 @@ impl Ledger {
         }))
     }
 
-    /// Follows the source that made `offer`. Any other follow under way ends.
+    /// Follows the source that made `offer`. Any other follow, and any exchange, under way ends.
     pub fn follow(&mut self, offer: Offer) -> Option<Follow> {
         if self.counted {
             return None;
         }
-        self.life = self.life.saturating_add(1);
-        self.floor = offer.floor;
-        Some(Follow { offer, life: self.life })
+        let life = self.next_life();
+        (self.floor, self.follows) = (offer.floor, true);
+        Some(Follow { offer, life })
     }
 
     /// Enters the newcomer `id` at its source, when the comparison has ended and the source told
@@ -93,8 +100,8 @@ impl Ledger {
         Some(AfterPersist(entered))
     }
 
-    /// Counts this newcomer: it inherits what its source told. Returns false when the follow is not
-    /// the latest one, or the set does not have this node. Store the ledger before it serves.
+    /// Counts this newcomer: it inherits what its source told. Returns false when the follow has
+    /// ended, or the set does not have this node: follow anew. Store the ledger before it serves.
     pub fn count(&mut self, follow: &Follow, entered: DurableSet) -> bool {
         if self.counted || follow.life != self.life || !entered.is_member(self.id) {
             return false;
@@ -106,7 +113,8 @@ impl Ledger {
         }
         self.told = self.told.max(follow.offer.told);
         self.point = self.point.max(follow.offer.point);
-        (self.counted, self.lone, self.life) = (true, false, self.life.saturating_add(1));
+        (self.counted, self.lone) = (true, false);
+        self.next_life();
         self.earn_anew();
         self.check_invariants();
         true

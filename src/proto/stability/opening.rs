@@ -49,8 +49,6 @@ pub enum Anew {
 /// Why nothing can be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoOpening {
-    /// Neither side is counted.
-    BothNewcomers,
     /// The newcomer belonged to another set.
     OtherSet,
     /// A newcomer's clock is too far from its source's.
@@ -69,6 +67,11 @@ pub enum Judgement {
         /// Whether the clocks agree within the bound.
         claims: bool,
     },
+    /// Compare records and nothing else: neither side is counted, so nothing is claimed, and no
+    /// floor is adopted; what comes arrives by [`super::floor::arrive`] with a floor of zero. What
+    /// a newcomer takes so is judged again when it follows a source: a follow under way ends, and
+    /// the newcomer follows anew at once.
+    Exchange,
     /// This node begins anew and follows the other.
     BeginAnew(Anew),
     /// This node is a newcomer and follows the other.
@@ -134,22 +137,32 @@ impl Ledger {
         Judgement::Compare { claims: agree }
     }
 
-    fn judge_newcomer(&self, them: &Introduction, agree: bool) -> Judgement {
-        if !self.counted && !them.counted {
-            return Judgement::Refuse(NoOpening::BothNewcomers);
-        }
-        let gone =
-            |set: &Option<DurableSet>, id| set.as_ref().and_then(|set| set.gone.get(&id).copied());
-        let (newcomer, source) =
-            if self.counted { (them.id, &self.set) } else { (self.id, &them.set) };
-        if let Some(why) = gone(source, newcomer) {
-            let removed = if self.counted { NoOpening::Gone(why) } else { NoOpening::Removed(why) };
-            return Judgement::Refuse(removed);
-        }
-        let founding = |set: &Option<DurableSet>| set.as_ref().map(|set| set.founding);
-        let belonged = if self.counted { founding(&them.set) } else { founding(&self.set) };
-        if belonged.is_some() && belonged != founding(source) {
+    fn judge_newcomer(&mut self, them: &Introduction, agree: bool) -> Judgement {
+        // an empty node belonged to no set, and goes with any
+        let apart = self.set.as_ref().zip(them.set.as_ref());
+        if apart.is_some_and(|(mine, theirs)| mine.founding != theirs.founding) {
             return Judgement::Refuse(NoOpening::OtherSet);
+        }
+        // either side may know of the other, or be the last to know of itself
+        let why = |id| {
+            let sets = [&self.set, &them.set].into_iter().flatten();
+            sets.filter_map(|set| set.gone.get(&id).copied()).min()
+        };
+        if let Some(why) = why(self.id) {
+            return match why {
+                WhyGone::SetBack if self.counted => Judgement::BeginAnew(Anew::SetBack),
+                WhyGone::BegunAnew if self.counted => Judgement::BeginAnew(Anew::NotCounted),
+                _ => Judgement::Refuse(NoOpening::Removed(why)),
+            };
+        }
+        if let Some(why) = why(them.id) {
+            return Judgement::Refuse(NoOpening::Gone(why));
+        }
+        if !self.counted && !them.counted {
+            if self.follows {
+                self.next_life();
+            }
+            return Judgement::Exchange;
         }
         match (agree, self.counted) {
             (false, _) => Judgement::Refuse(NoOpening::Clocks),
@@ -211,8 +224,7 @@ impl Ledger {
             self.set = Some(theirs.clone());
         }
         let id = if keeps_id { self.id } else { fresh };
-        let life = self.life.saturating_add(1);
-        let set = self.set.take();
+        let (life, set) = (self.next_life(), self.set.take());
         *self = Self { set, life, ..Self::empty(id, self.start) };
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{NodeId, Timestamp};
 
+use super::ledger::{LastTold, Life};
 use super::{AfterPersist, Ledger, Point, SetName, Stable};
 
 /// What a side tells before the comparison.
@@ -37,13 +38,19 @@ pub enum Bar {
 /// A side's claim in the making. Drop it when the session is cut.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    life: u64,
+    life: Life,
     set: Option<SetName>,
     theirs: SessionBegin,
     barred: bool,
 }
 
 impl Claim {
+    /// The life that the session belongs to; [`Ledger::goes_on`] asks for it.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
     /// Notes that something keeps this side from claiming.
     pub fn bar(&mut self, _why: Bar) {
         self.barred = true;
@@ -82,9 +89,7 @@ impl Ledger {
 
     /// Keeps what the other side told at its begin. Store the ledger with the next commit.
     pub fn hear_begin(&mut self, theirs: SessionBegin) -> Claim {
-        let known = self.remembered.entry(theirs.id).or_default();
-        known.point = known.point.max(theirs.point.unwrap_or_default());
-        known.stable = known.stable.max(theirs.told);
+        self.remember(theirs.id, theirs.point.unwrap_or_default(), theirs.told);
         Claim { life: self.life, set: self.set_name(), theirs, barred: false }
     }
 
@@ -124,15 +129,26 @@ impl Ledger {
         Some(AfterPersist(StableTold { id: self.id, set, stable, told: self.told }))
     }
 
-    /// Hears a member's stable. Ask [`Ledger::next_floor`] afterwards.
+    /// Hears a member's stable, which must come from the member itself. Words may be repeated, be
+    /// late and overtake each other: one for another set than the present is passed over, as sets
+    /// only grow and no name returns; of those for the present set the greatest counts, as what a
+    /// member holds for one set only grows, too. Ask [`Ledger::next_floor`] afterwards.
     pub fn hear(&mut self, word: &StableTold) {
-        if self.set_name() != Some(word.set) {
+        let member = self.set.as_ref().is_some_and(|set| set.is_member(word.id));
+        if self.set_name() != Some(word.set) || !member {
             return;
         }
-        let known = self.remembered.entry(word.id).or_default();
-        known.stable = known.stable.max(word.told);
+        self.remember(word.id, Point::default(), word.told);
         let (set, stable) = self.stable_of.entry(word.id).or_insert((word.set, word.stable));
         *stable = if *set == word.set { word.stable.max(*stable) } else { word.stable };
         *set = word.set;
+    }
+
+    /// Remembers the greatest numbers of a member; others are never judged by them.
+    fn remember(&mut self, id: NodeId, point: Point, told: Stable) {
+        if self.set.as_ref().is_some_and(|set| set.is_member(id)) {
+            let known = self.remembered.entry(id).or_default();
+            *known = LastTold { point: known.point.max(point), stable: known.stable.max(told) };
+        }
     }
 }

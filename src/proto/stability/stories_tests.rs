@@ -3,6 +3,7 @@
 use super::floor::Arrival;
 use super::world_tests::{Kind, World, at};
 use super::*;
+use crate::model::NodeId;
 
 /// Two nodes hold and delete the key, and meet until the tombstone is gone from both.
 fn deleted_and_collected(world: &mut World) {
@@ -236,4 +237,143 @@ fn a_write_is_stamped_above_a_point_although_the_clock_stands_still() {
     let now = at(world.now);
     let begin = world.nodes[0].ledger.begin(true, now).unwrap().ledger_is_durable();
     assert!(world.nodes[0].ledger.next_timestamp(now, None) > begin.point.unwrap().0);
+}
+
+#[test]
+fn two_nodes_whose_source_died_bring_each_other_what_they_have() {
+    let mut world = World::new(1, 2);
+    world.write(0, Kind::Value);
+    world.open(1, 0);
+    world.step(0, false);
+    world.step(0, false);
+    world.sessions.clear();
+    world.meet(2, 1);
+    for n in [1, 2] {
+        assert_eq!(world.nodes[n].held, world.nodes[0].held);
+        assert!(!world.nodes[n].ledger.counted);
+        assert_eq!(world.nodes[n].ledger.stable(), Stable::default(), "nothing is claimed");
+    }
+    world.found(1);
+    world.meet(2, 1);
+    assert!(world.serves(1) && world.serves(2));
+}
+
+/// A node that is set back to when a value lived, and begins anew, and an empty node.
+fn a_dead_value_held_by_a_newcomer() -> World {
+    let mut world = World::new(2, 1);
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.save(1);
+    world.write(0, Kind::Delete);
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.set_back(1));
+    world.meet(0, 1);
+    assert!(!world.nodes[1].ledger.counted && world.nodes[1].held.is_some());
+    world
+}
+
+#[test]
+fn what_a_newcomer_took_from_another_is_judged_when_it_follows() {
+    let mut world = a_dead_value_held_by_a_newcomer();
+    world.meet(1, 2);
+    assert_eq!(world.nodes[2].held, world.nodes[1].held);
+    world.meet(2, 0);
+    assert!(world.nodes[2].ledger.counted);
+    assert!(world.nodes[2].held.is_none(), "the dead value is set aside");
+    world.heal_and_judge();
+}
+
+#[test]
+fn what_a_newcomer_takes_from_another_ends_the_follow_that_has_judged_already() {
+    let mut world = a_dead_value_held_by_a_newcomer();
+    world.open(2, 0);
+    world.step(0, false);
+    world.step(0, false);
+    world.meet(1, 2);
+    assert!(world.nodes[2].held.is_some(), "it came after the follow set aside");
+    world.step(0, false);
+    assert!(!world.nodes[2].ledger.counted);
+    world.heal_and_judge();
+}
+
+#[test]
+fn an_exchange_ends_when_one_of_the_two_follows_a_source() {
+    let mut world = a_dead_value_held_by_a_newcomer();
+    world.open(1, 2);
+    world.step(0, false);
+    world.open(2, 0);
+    world.step(1, false);
+    world.step(1, false);
+    while world.step(0, false) {}
+    assert!(world.nodes[2].held.is_none(), "the exchange is one of before the follow");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_newcomer_does_not_follow_whom_it_knows_to_be_forgotten() {
+    let mut world = World::new(3, 0);
+    world.save(1);
+    for _ in 0..3 {
+        world.meet(0, 2);
+        world.meet(1, 2);
+        world.meet(0, 1);
+    }
+    assert!(world.set_back(1));
+    world.forget(0, 2);
+    world.meet(0, 1);
+    assert!(!world.nodes[1].ledger.counted);
+    world.nodes[1].ledger.remove(NodeId::from_u128(3), WhyGone::Forgotten);
+    world.meet(1, 2);
+    assert!(!world.nodes[1].ledger.counted);
+    assert_eq!(world.nodes[2].ledger.gone(), Some(WhyGone::Forgotten), "and it hears of it");
+    world.heal_and_judge();
+}
+
+#[test]
+fn an_id_that_is_gone_is_remembered_no_longer() {
+    let mut world = World::new(3, 0);
+    world.meet(0, 1);
+    let id = world.nodes[1].ledger.id;
+    let before = world.nodes[0].ledger.clone();
+    assert_ne!(before.last_told(id), super::ledger::LastTold::default());
+    world.forget(0, 1);
+    assert_eq!(world.nodes[0].ledger.last_told(id), super::ledger::LastTold::default());
+    let word = StableTold {
+        id,
+        set: world.nodes[0].ledger.set_name().unwrap(),
+        stable: Stable::default(),
+        told: Stable(at(7)),
+    };
+    world.nodes[0].ledger.hear(&word);
+    assert_eq!(world.nodes[0].ledger.last_told(id), super::ledger::LastTold::default());
+}
+
+#[test]
+fn words_may_be_late_repeated_and_overtake_each_other() {
+    let mut world = World::new(2, 0);
+    world.meet(0, 1);
+    world.meet(0, 1);
+    let name = world.nodes[0].ledger.set_name();
+    let floor = world.nodes[0].ledger.floor;
+    assert!(floor > Floor::default());
+    // the last words first, then all of them again
+    for i in (0..world.words.len()).rev().chain(0..world.words.len()) {
+        world.hear(i);
+    }
+    assert_eq!(world.nodes[0].ledger.floor, floor);
+    world.write(1, Kind::Value);
+    world.restart(1);
+    world.report(1, 0);
+    world.meet(0, 1);
+    assert_ne!(world.nodes[0].ledger.set_name(), name);
+    let ledger = world.nodes[0].ledger.clone();
+    for i in 0..world.words.len() {
+        if Some(world.words[i].1.set) == name {
+            world.hear(i);
+        }
+    }
+    assert_eq!(world.nodes[0].ledger, ledger, "what was told for an earlier set is passed over");
+    world.heal_and_judge();
 }

@@ -36,7 +36,8 @@ pub(super) struct Push {
 enum Phase {
     Opened(Box<(Introduction, Introduction)>),
     Compared { claims: Box<(Claim, Claim)>, step: u8 },
-    Followed { follow: Box<Follow>, offer: Box<Offer>, compared: bool },
+    Followed { follow: Box<Follow>, offer: Box<Offer>, life: Life, compared: bool },
+    Exchanged { lives: (Life, Life), step: u8 },
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -60,6 +61,8 @@ pub(super) struct World {
     pub nodes: Vec<Node>,
     pub pushes: Vec<Push>,
     pub sessions: Vec<Session>,
+    /// What was told, to be heard late, again or never: who hears it, and the word.
+    pub words: Vec<(usize, StableTold)>,
     accepted: Vec<(Header, usize)>,
     excused: BTreeSet<Uuid>,
     made: u64,
@@ -91,6 +94,7 @@ impl World {
             nodes: nodes.into_iter().map(node).collect(),
             pushes: Vec::new(),
             sessions: Vec::new(),
+            words: Vec::new(),
             accepted: Vec::new(),
             excused: BTreeSet::new(),
             made: 100,
@@ -254,14 +258,16 @@ impl World {
     pub(super) fn step(&mut self, i: usize, cut: bool) -> bool {
         let session = self.sessions.remove(i);
         let (a, b) = (session.a, session.b);
-        let ids = (self.nodes[a].ledger.id, self.nodes[b].ledger.id);
-        let ended = |x: &Ledger, id| x.set.as_ref().is_some_and(|set| set.gone.contains_key(&id));
-        if ids != session.ids {
-            return false;
-        }
-        let opened = matches!(session.phase, Phase::Opened(_));
         let (x, y) = (&self.nodes[a].ledger, &self.nodes[b].ledger);
-        if !opened && (ended(x, ids.1) || ended(y, ids.0)) {
+        let lives = match &session.phase {
+            Phase::Opened(_) => None,
+            Phase::Compared { claims, .. } => Some((claims.0.life(), claims.1.life())),
+            Phase::Followed { follow, life, .. } => Some((follow.life(), *life)),
+            Phase::Exchanged { lives, .. } => Some(*lives),
+        };
+        let goes_on =
+            lives.is_none_or(|(one, other)| x.goes_on(y.id, one) && y.goes_on(x.id, other));
+        if (x.id, y.id) != session.ids || !goes_on {
             return false;
         }
         let next = match session.phase {
@@ -274,8 +280,20 @@ impl World {
                 self.exchange(a, b, &mut claims, step);
                 Some(Phase::Compared { claims, step: step + 1 })
             }
-            Phase::Followed { follow, offer, compared } => {
-                self.following(a, b, follow, offer, compared)
+            Phase::Followed { follow, offer, life, compared: false } => {
+                let compared = self.set_aside_and_take(a, b, &follow);
+                compared.then_some(Phase::Followed { follow, offer, life, compared })
+            }
+            Phase::Followed { follow, offer, .. } => {
+                self.count(a, b, &follow, &offer);
+                None
+            }
+            Phase::Exchanged { lives, step } => {
+                let (from, to) = if step == 0 { (b, a) } else { (a, b) };
+                if let Some(header) = self.nodes[from].held.clone() {
+                    self.take(to, header, Floor::default());
+                }
+                (step == 0).then_some(Phase::Exchanged { lives, step: 1 })
             }
         };
         let Some(phase) = next else { return false };
@@ -309,6 +327,10 @@ impl World {
                 let claim_a = self.nodes[a].ledger.hear_begin(from_b);
                 let claim_b = self.nodes[b].ledger.hear_begin(from_a);
                 Some(Phase::Compared { claims: Box::new((claim_a, claim_b)), step: 0 })
+            }
+            (Judgement::Exchange, Judgement::Exchange) => {
+                let lives = (self.nodes[a].ledger.life(), self.nodes[b].ledger.life());
+                Some(Phase::Exchanged { lives, step: 0 })
             }
             (Judgement::Follow, Judgement::Serve) => self.offered(a, b),
             (Judgement::Serve, Judgement::Follow) => self.offered(b, a),
@@ -349,7 +371,8 @@ impl World {
     fn offered(&mut self, newcomer: usize, source: usize) -> Option<Phase> {
         let offer = self.nodes[source].ledger.offer()?.ledger_is_durable();
         let follow = Box::new(self.nodes[newcomer].ledger.follow(offer.clone())?);
-        Some(Phase::Followed { follow, offer: Box::new(offer), compared: false })
+        let life = self.nodes[source].ledger.life();
+        Some(Phase::Followed { follow, offer: Box::new(offer), life, compared: false })
     }
 
     fn exchange(&mut self, a: usize, b: usize, claims: &mut (Claim, Claim), step: u8) {
@@ -372,47 +395,61 @@ impl World {
         self.nodes[a].ledger.finish(&claims.0, word_b);
         for (from, to) in [(a, b), (b, a)] {
             if let Some(told) = self.nodes[from].ledger.tell() {
-                self.nodes[to].ledger.hear(&told.ledger_is_durable());
+                let told = told.ledger_is_durable();
+                self.nodes[to].ledger.hear(&told);
+                self.words.push((to, told));
             }
         }
         self.refloor(a);
         self.refloor(b);
     }
 
-    fn following(
-        &mut self,
-        a: usize,
-        b: usize,
-        follow: Box<Follow>,
-        offer: Box<Offer>,
-        compared: bool,
-    ) -> Option<Phase> {
-        if !compared {
-            let theirs = self.nodes[b].held.clone();
-            let mine = self.nodes[a].held.clone();
-            if let Some(mine) = mine.filter(|mine| follow.sets_aside(mine, theirs.as_ref())) {
-                let own = self
-                    .accepted
-                    .iter()
-                    .filter(|(header, slot)| *slot == a && header.version <= mine.version);
-                self.excused.extend(own.map(|(header, _)| header.version.uuid));
-                self.nodes[a].held = None;
-            }
-            if let Some(theirs) = theirs
-                && self.take(a, theirs, Floor::default()) == Arrival::TooEarly
-            {
-                return None;
-            }
-            return Some(Phase::Followed { follow, offer, compared: true });
+    fn set_aside_and_take(&mut self, a: usize, b: usize, follow: &Follow) -> bool {
+        let theirs = self.nodes[b].held.clone();
+        let mine = self.nodes[a].held.clone();
+        if let Some(mine) = mine.filter(|mine| follow.sets_aside(mine, theirs.as_ref())) {
+            let own = self
+                .accepted
+                .iter()
+                .filter(|(header, slot)| *slot == a && header.version <= mine.version);
+            self.excused.extend(own.map(|(header, _)| header.version.uuid));
+            self.nodes[a].held = None;
         }
+        let early = |header| self.take(a, header, Floor::default()) == Arrival::TooEarly;
+        !theirs.is_some_and(early)
+    }
+
+    fn count(&mut self, a: usize, b: usize, follow: &Follow, offer: &Offer) {
         let (id, start) = (self.nodes[a].ledger.id, self.nodes[a].ledger.start);
-        let set = self.nodes[b].ledger.enter(id, start, &offer)?.ledger_is_durable();
-        if self.nodes[a].ledger.count(&follow, set) {
+        let Some(set) = self.nodes[b].ledger.enter(id, start, offer) else { return };
+        if self.nodes[a].ledger.count(follow, set.ledger_is_durable()) {
             self.nodes[a].best = self.nodes[a].held.clone();
             let floor = self.nodes[a].ledger.floor;
             self.raise(a, floor);
         }
-        None
+    }
+
+    /// A node tells its stable in a report of a push stream, and another hears it at once.
+    pub(super) fn report(&mut self, from: usize, to: usize) {
+        let Some(told) = self.nodes[from].ledger.tell() else { return };
+        self.words.push((to, told.ledger_is_durable()));
+        self.hear(self.words.len() - 1);
+    }
+
+    /// A word arrives, for the first time or once more.
+    pub(super) fn hear(&mut self, i: usize) {
+        let (to, told) = self.words[i].clone();
+        self.nodes[to].ledger.hear(&told);
+        self.refloor(to);
+    }
+
+    /// The oldest of some newcomers that hold the same founds a set: none of them is counted.
+    pub(super) fn found(&mut self, n: usize) {
+        self.made += 1;
+        let node = &self.nodes[n].ledger;
+        let founding = Founding { at: at(self.now), id: Uuid::from_u128(u128::from(self.made)) };
+        self.nodes[n].ledger = Ledger::founder(node.id, node.start, founding, false);
+        self.nodes[n].best = self.nodes[n].held.clone();
     }
 
     /// A whole session.
@@ -426,6 +463,7 @@ impl World {
     pub(super) fn heal_and_judge(mut self) {
         self.sessions.clear();
         self.pushes.clear();
+        self.words.clear();
         self.now += 60;
         for _ in 0..6 {
             for a in 0..self.nodes.len() {
