@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{NodeId, Timestamp};
 
-use super::set::Joined;
 use super::{DurableSet, Floor, Founding, Point, SetName, Stable, Start, WhyGone};
 
 /// A value that others may rely on once they hear it. Store the ledger, then unwrap and send it.
@@ -54,6 +53,8 @@ pub struct Ledger {
     pub told: Stable,
     /// The floor. It never falls while the node keeps its id and is counted.
     pub floor: Floor,
+    /// The name of `set`, kept because each session and each report asks for it.
+    pub(super) name: SetName,
     pub(super) have: BTreeMap<NodeId, Point>,
     pub(super) stable_of: BTreeMap<NodeId, (SetName, Stable)>,
     pub(super) remembered: BTreeMap<NodeId, LastTold>,
@@ -77,6 +78,7 @@ impl Ledger {
             point: Point::default(),
             told: Stable::default(),
             floor: Floor::default(),
+            name: SetName::default(),
             have: BTreeMap::new(),
             stable_of: BTreeMap::new(),
             remembered: BTreeMap::new(),
@@ -134,7 +136,7 @@ impl Ledger {
     /// The name of the durable set, for a counted node.
     #[must_use]
     pub fn set_name(&self) -> Option<SetName> {
-        self.set.as_ref().filter(|_| self.counted).map(DurableSet::name)
+        (self.counted && self.set.is_some()).then_some(self.name)
     }
 
     /// The timestamp of the next write: above what it replaces and above every confirmed point.
@@ -165,37 +167,38 @@ impl Ledger {
     pub fn learn(&mut self, other: &DurableSet) {
         let Some(set) = self.set.as_mut() else { return };
         assert_eq!(set.founding, other.founding, "sets that were founded apart are never united");
-        let before = set.name();
+        let mut changed = false;
         for (id, entry) in &other.joined {
             let Some(known) = set.joined.get_mut(id) else {
                 set.joined.insert(*id, *entry);
+                changed = true;
                 continue;
             };
-            if entry.start <= known.start {
+            // of one start, too, the greater entry counts: two sources may have entered the same
+            // newcomer, and copies of the set must come to agree
+            if entry <= known {
                 continue;
             }
-            let entered_by = known.entered_by;
-            *known = Joined { entered_by, ..*entry };
+            changed = true;
+            let started = entry.start > known.start;
+            *known = *entry;
             let heard = self.remembered.get(id).copied().unwrap_or_default();
             let lacks = entry.start_point.0 < self.told.0 || entry.start_point < heard.point;
-            if lacks && *id != self.id {
+            if started && lacks && *id != self.id {
                 set.remove(*id, WhyGone::SetBack);
             }
         }
         for (id, why) in &other.gone {
-            set.remove(*id, *why);
+            changed |= set.remove(*id, *why);
         }
-        if set.name() != before {
+        if changed {
             self.earn_anew();
         }
     }
 
     /// Enters a member as gone, by an operator's word or because it left.
     pub fn remove(&mut self, id: NodeId, why: WhyGone) {
-        let Some(set) = self.set.as_mut() else { return };
-        let known = set.gone.get(&id).copied();
-        set.remove(id, why);
-        if set.gone.get(&id).copied() != known {
+        if self.set.as_mut().is_some_and(|set| set.remove(id, why)) {
             self.earn_anew();
         }
     }
@@ -208,6 +211,7 @@ impl Ledger {
 
     /// After a change of the set: everything above the floor is earned anew.
     pub(super) fn earn_anew(&mut self) {
+        self.name = self.set.as_ref().map(DurableSet::name).unwrap_or_default();
         let members: Vec<_> = self.set.iter().flat_map(DurableSet::members).collect();
         // an id that is gone is never judged again
         self.remembered.retain(|id, _| members.contains(id));

@@ -91,9 +91,7 @@ impl Ledger {
         }
         let entry = Joined { start, start_point: offer.point, entered_by: Some(by) };
         let known = set.joined.entry(id).or_insert(entry);
-        if known.start < start {
-            (known.start, known.start_point) = (start, offer.point);
-        }
+        *known = entry.max(*known);
         let entered = set.clone();
         self.earn_anew();
         self.lone = false;

@@ -52,7 +52,7 @@ pub struct Founding {
     pub id: Uuid,
 }
 
-/// What a set knows of one that joined.
+/// What a set knows of one that joined. Of two entries of a node the greater one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Joined {
     /// The latest start.
@@ -155,8 +155,11 @@ impl DurableSet {
         hasher.finalize().into()
     }
 
-    /// Enters `id` as gone.
-    pub fn remove(&mut self, id: NodeId, why: WhyGone) {
-        self.gone.entry(id).and_modify(|known| *known = why.min(*known)).or_insert(why);
+    /// Enters `id` as gone. Returns whether that is new, or another reason counts now.
+    pub fn remove(&mut self, id: NodeId, why: WhyGone) -> bool {
+        let known = self.gone.get(&id).copied();
+        let why = known.map_or(why, |known| why.min(known));
+        self.gone.insert(id, why);
+        known != Some(why)
     }
 }

@@ -122,6 +122,7 @@ fn a_joiner_is_counted_only_when_its_source_told_nothing_new() {
     world.open(2, 0);
     world.step(0, false);
     world.step(0, false);
+    world.now += 1;
     for _ in 0..3 {
         world.meet(0, 1);
     }
@@ -129,6 +130,18 @@ fn a_joiner_is_counted_only_when_its_source_told_nothing_new() {
     assert!(!world.nodes[2].ledger.counted, "the source told a greater stable meanwhile");
     world.meet(2, 0);
     assert!(world.nodes[2].ledger.counted, "it goes over it once more");
+    world.heal_and_judge();
+}
+
+#[test]
+fn sets_come_to_agree_on_a_newcomer_that_two_sources_entered() {
+    let mut world = World::new(2, 1);
+    world.open(2, 0);
+    while world.step(0, true) {}
+    assert!(!world.nodes[2].ledger.counted, "it did not hear that it was entered");
+    world.meet(2, 1);
+    assert!(world.nodes[2].ledger.counted);
+    // judges that sets are equal and floors move
     world.heal_and_judge();
 }
 
@@ -353,8 +366,11 @@ fn an_id_that_is_gone_is_remembered_no_longer() {
 #[test]
 fn words_may_be_late_repeated_and_overtake_each_other() {
     let mut world = World::new(2, 0);
-    world.meet(0, 1);
-    world.meet(0, 1);
+    for (from, to) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+        world.meet(0, 1);
+        world.tell(from, to);
+        world.now += 1;
+    }
     let name = world.nodes[0].ledger.set_name();
     let floor = world.nodes[0].ledger.floor;
     assert!(floor > Floor::default());

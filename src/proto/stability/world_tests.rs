@@ -20,8 +20,24 @@ pub(super) fn at(micros: u64) -> Timestamp {
 pub(super) struct Node {
     pub ledger: Ledger,
     pub held: Option<Header>,
+    /// How far its clock is ahead of the right time.
+    pub ahead: i64,
     best: Option<Header>,
     saved: Option<Box<(Ledger, Option<Header>, Option<Header>, usize)>>,
+    /// How often it started or got a new id: names of starts and ids are made of it, so that
+    /// schedules in which nodes do the same in another order meet in one state.
+    lives: u8,
+}
+
+impl Node {
+    fn new(ledger: Ledger) -> Self {
+        Self { ledger, held: None, ahead: 0, best: None, saved: None, lives: 0 }
+    }
+
+    fn fresh(&mut self, slot: usize) -> u64 {
+        self.lives += 1;
+        u64::from(self.lives) * 16 + slot as u64 + 1
+    }
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -64,8 +80,22 @@ pub(super) struct World {
     /// What was told, to be heard late, again or never: who hears it, and the word.
     pub words: Vec<(usize, StableTold)>,
     accepted: Vec<(Header, usize)>,
+    /// Writes that were reported, or lost with a disk or with a node that is gone.
     excused: BTreeSet<Uuid>,
-    made: u64,
+    pub seen: Sights,
+}
+
+/// What happened in a schedule, for the statistics: no part of the state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sights {
+    pub floor_moved: bool,
+    pub collected: bool,
+    pub began_anew: bool,
+    pub set_back: bool,
+}
+
+impl std::hash::Hash for Sights {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
 impl World {
@@ -88,28 +118,31 @@ impl World {
         nodes.iter_mut().for_each(|ledger| ledger.learn(&set));
         nodes.insert(0, founder);
         nodes.extend((0..empty).map(|n| Ledger::empty(ids(counted + n), first)));
-        let node = |ledger| Node { ledger, held: None, best: None, saved: None };
         Self {
             now: 100,
-            nodes: nodes.into_iter().map(node).collect(),
+            nodes: nodes.into_iter().map(Node::new).collect(),
             pushes: Vec::new(),
             sessions: Vec::new(),
             words: Vec::new(),
             accepted: Vec::new(),
             excused: BTreeSet::new(),
-            made: 100,
+            seen: Sights::default(),
         }
     }
 
     /// Adds a node that founded a set of its own.
     pub(super) fn add_founder(&mut self, lone: bool) -> usize {
-        self.made += 1;
-        let start = Start { at: at(self.now), random: self.made };
-        let founding = Founding { at: at(self.now), id: Uuid::from_u128(u128::from(self.made)) };
-        let id = NodeId::from_u128(u128::from(self.made));
-        let ledger = Ledger::founder(id, start, founding, lone);
-        self.nodes.push(Node { ledger, held: None, best: None, saved: None });
-        self.nodes.len() - 1
+        let slot = self.nodes.len();
+        let start = Start { at: at(self.now), random: 0 };
+        let founding = Founding { at: at(self.now), id: Uuid::from_u128(slot as u128 + 1) };
+        let id = NodeId::from_u128(slot as u128 + 1);
+        self.nodes.push(Node::new(Ledger::founder(id, start, founding, lone)));
+        slot
+    }
+
+    /// The wall clock of a node.
+    fn wall(&self, n: usize) -> Timestamp {
+        at(self.now.saturating_add_signed(self.nodes[n].ahead))
     }
 
     pub(super) fn serves(&self, n: usize) -> bool {
@@ -124,22 +157,23 @@ impl World {
         if !self.serves(n) || (kind == Kind::Delete && node.held.is_none()) {
             return false;
         }
-        self.now += 1;
-        self.made += 1;
-        let replaced = node.held.as_ref();
+        let (wall, replaced) = (self.wall(n), node.held.as_ref());
         let timestamp =
-            node.ledger.next_timestamp(at(self.now), replaced.map(|held| held.version.timestamp));
+            node.ledger.next_timestamp(wall, replaced.map(|held| held.version.timestamp));
+        if timestamp > wall.plus(DRIFT) {
+            return false;
+        }
         let origin = node.ledger.id;
         let header = Header {
             version: Version {
                 timestamp,
                 origin_joined_at: at(1),
-                uuid: Uuid::from_u128(u128::from(self.made)),
+                uuid: Uuid::from_u128(self.accepted.len() as u128 + 1),
             },
             origin,
             parent: replaced.map(|held| held.version.uuid),
             seen: Seen::default(),
-            expires_at: (kind == Kind::Expiring).then(|| at(self.now + 3)),
+            expires_at: (kind == Kind::Expiring).then(|| wall.plus(Duration::from_micros(3))),
             content: match kind {
                 Kind::Delete => Content::Tombstone,
                 Kind::Value | Kind::Expiring => Content::value(ContentType::octet_stream(), b"v"),
@@ -147,6 +181,10 @@ impl World {
         };
         let start = node.ledger.start;
         assert!(timestamp > node.ledger.point.0, "a timestamp at or below a confirmed point");
+        // time goes on only as far as something needs it: so schedules that differ in the order of
+        // what does not touch each other meet in one state
+        let ahead = node.ahead;
+        self.now = self.now.max(timestamp.micros().saturating_add_signed(-ahead));
         self.put(n, header.clone());
         self.accepted.push((header.clone(), n));
         for to in (0..self.nodes.len()).filter(|to| *to != n) {
@@ -169,7 +207,11 @@ impl World {
     }
 
     fn take(&mut self, n: usize, header: Header, floor: Floor) -> Arrival {
-        let latest = at(self.now).plus(DRIFT);
+        let latest = self.wall(n).plus(DRIFT);
+        // what is equal is the same: no need to compare hashes
+        if self.nodes[n].held.as_ref() == Some(&header) {
+            return Arrival::Same;
+        }
         let arrival = arrive(self.nodes[n].held.as_ref(), &header, floor, latest);
         if arrival == Arrival::Taken {
             self.put(n, header);
@@ -192,8 +234,10 @@ impl World {
         let before = node.ledger.floor;
         node.ledger.raise_floor(floor);
         assert!(node.ledger.floor >= before, "a floor fell");
+        self.seen.floor_moved |= node.ledger.floor > before;
         if node.held.as_ref().is_some_and(|held| may_go(held, node.ledger.floor)) {
             node.held = None;
+            self.seen.collected = true;
         }
     }
 
@@ -203,16 +247,25 @@ impl World {
         }
     }
 
-    pub(super) fn alone(&mut self, n: usize) {
-        if let Some(floor) = self.nodes[n].ledger.alone(at(self.now)) {
-            self.raise(n, floor.ledger_is_durable());
+    fn alone_at(&mut self, n: usize) -> Option<AfterPersist<Floor>> {
+        let wall = self.wall(n);
+        self.nodes[n].ledger.alone(wall)
+    }
+
+    pub(super) fn alone(&mut self, n: usize) -> bool {
+        let floor = self.alone_at(n).map(AfterPersist::ledger_is_durable);
+        if let Some(floor) = floor {
+            self.raise(n, floor);
         }
+        floor.is_some()
     }
 
     pub(super) fn restart(&mut self, n: usize) {
-        self.made += 1;
-        let start = Start { at: at(self.now), random: self.made };
+        let wall = self.wall(n);
         let node = &mut self.nodes[n];
+        // a start lies above the one before, whatever the clock says
+        let random = node.fresh(n);
+        let start = Start { at: wall.max(node.ledger.start.at), random };
         let floor = node.ledger.floor;
         node.ledger = node.ledger.clone().start(start);
         assert!(node.ledger.floor >= floor, "a floor fell after a restart");
@@ -234,22 +287,35 @@ impl World {
             return false;
         }
         (node.ledger, node.held, node.best) = (saved.0, saved.1, saved.2);
+        self.seen.set_back = true;
         let lost = self.accepted[saved.3..].iter().filter(|(_, slot)| *slot == n);
         self.excused.extend(lost.map(|(header, _)| header.version.uuid));
         self.restart(n);
         true
     }
 
-    pub(super) fn forget(&mut self, by: usize, n: usize) {
-        let id = self.nodes[n].ledger.id;
-        self.nodes[by].ledger.remove(id, WhyGone::Forgotten);
+    pub(super) fn forget(&mut self, by: usize, n: usize) -> bool {
+        let (id, ledger) = (self.nodes[n].ledger.id, &mut self.nodes[by].ledger);
+        let known = ledger.set.as_ref().is_some_and(|set| set.is_member(id));
+        ledger.remove(id, WhyGone::Forgotten);
+        known
+    }
+
+    pub(super) fn has_copy(&self, n: usize) -> bool {
+        self.nodes[n].saved.is_some()
+    }
+
+    /// Whether the next step of session `i` is the last of a comparison, which may get lost.
+    pub(super) fn at_last_word(&self, i: usize) -> bool {
+        let phase = &self.sessions[i].phase;
+        matches!(phase, Phase::Compared { step: 2, .. } | Phase::Followed { compared: true, .. })
     }
 
     /// Opens a session: both have introduced themselves, neither has judged.
     pub(super) fn open(&mut self, a: usize, b: usize) {
-        let clock = at(self.now);
         let (x, y) = (&self.nodes[a].ledger, &self.nodes[b].ledger);
-        let phase = Phase::Opened(Box::new((x.introduce(clock), y.introduce(clock))));
+        let intros = (x.introduce(self.wall(a)), y.introduce(self.wall(b)));
+        let phase = Phase::Opened(Box::new(intros));
         self.sessions.push(Session { a, b, ids: (x.id, y.id), phase });
     }
 
@@ -285,7 +351,7 @@ impl World {
                 compared.then_some(Phase::Followed { follow, offer, life, compared })
             }
             Phase::Followed { follow, offer, .. } => {
-                self.count(a, b, &follow, &offer);
+                self.count(a, b, &follow, &offer, cut);
                 None
             }
             Phase::Exchanged { lives, step } => {
@@ -311,19 +377,18 @@ impl World {
         b: usize,
         intros: &(Introduction, Introduction),
     ) -> Option<Phase> {
-        let now = at(self.now);
-        let for_a = self.nodes[a].ledger.judge(&intros.1, now, DRIFT);
-        let for_b = self.nodes[b].ledger.judge(&intros.0, now, DRIFT);
+        let walls = (self.wall(a), self.wall(b));
+        let for_a = self.nodes[a].ledger.judge(&intros.1, walls.0, DRIFT);
+        let for_b = self.nodes[b].ledger.judge(&intros.0, walls.1, DRIFT);
         match (for_a, for_b) {
             (Judgement::Compare { claims: one }, Judgement::Compare { claims: other }) => {
                 let floor_a = self.nodes[a].ledger.unite(&intros.1);
                 let floor_b = self.nodes[b].ledger.unite(&intros.0);
                 self.raise(a, floor_a?);
                 self.raise(b, floor_b?);
-                self.now += 1;
-                let (claims, now) = (one && other, at(self.now));
-                let from_a = self.nodes[a].ledger.begin(claims, now)?.ledger_is_durable();
-                let from_b = self.nodes[b].ledger.begin(claims, now)?.ledger_is_durable();
+                let begin_a = self.nodes[a].ledger.begin(one && other, walls.0)?;
+                let begin_b = self.nodes[b].ledger.begin(one && other, walls.1)?;
+                let (from_a, from_b) = (begin_a.ledger_is_durable(), begin_b.ledger_is_durable());
                 let claim_a = self.nodes[a].ledger.hear_begin(from_b);
                 let claim_b = self.nodes[b].ledger.hear_begin(from_a);
                 Some(Phase::Compared { claims: Box::new((claim_a, claim_b)), step: 0 })
@@ -346,8 +411,8 @@ impl World {
     fn act(&mut self, n: usize, judged: Judgement, them: &Introduction) {
         match judged {
             Judgement::BeginAnew(why) => {
-                self.made += 1;
-                let fresh = NodeId::from_u128(u128::from(self.made));
+                self.seen.began_anew = true;
+                let fresh = NodeId::from_u128(u128::from(self.nodes[n].fresh(n)));
                 if matches!(why, Anew::Apart { .. }) {
                     // what went in its own set before they met
                     let (id, floor) = (self.nodes[n].ledger.id, self.nodes[n].ledger.floor);
@@ -397,7 +462,6 @@ impl World {
             if let Some(told) = self.nodes[from].ledger.tell() {
                 let told = told.ledger_is_durable();
                 self.nodes[to].ledger.hear(&told);
-                self.words.push((to, told));
             }
         }
         self.refloor(a);
@@ -419,20 +483,28 @@ impl World {
         !theirs.is_some_and(early)
     }
 
-    fn count(&mut self, a: usize, b: usize, follow: &Follow, offer: &Offer) {
+    fn count(&mut self, a: usize, b: usize, follow: &Follow, offer: &Offer, cut: bool) {
         let (id, start) = (self.nodes[a].ledger.id, self.nodes[a].ledger.start);
         let Some(set) = self.nodes[b].ledger.enter(id, start, offer) else { return };
-        if self.nodes[a].ledger.count(follow, set.ledger_is_durable()) {
+        if !cut && self.nodes[a].ledger.count(follow, set.ledger_is_durable()) {
             self.nodes[a].best = self.nodes[a].held.clone();
             let floor = self.nodes[a].ledger.floor;
             self.raise(a, floor);
         }
     }
 
-    /// A node tells its stable in a report of a push stream, and another hears it at once.
+    /// A node tells its stable in a report of a push stream; it is heard later, again or never.
+    pub(super) fn tell(&mut self, from: usize, to: usize) -> bool {
+        let Some(told) = self.nodes[from].ledger.tell() else { return false };
+        let word = (to, told.ledger_is_durable());
+        let is_new = !self.words.contains(&word);
+        self.words.push(word);
+        is_new
+    }
+
+    /// A report that is heard at once.
     pub(super) fn report(&mut self, from: usize, to: usize) {
-        let Some(told) = self.nodes[from].ledger.tell() else { return };
-        self.words.push((to, told.ledger_is_durable()));
+        self.tell(from, to);
         self.hear(self.words.len() - 1);
     }
 
@@ -445,11 +517,11 @@ impl World {
 
     /// The oldest of some newcomers that hold the same founds a set: none of them is counted.
     pub(super) fn found(&mut self, n: usize) {
-        self.made += 1;
-        let node = &self.nodes[n].ledger;
-        let founding = Founding { at: at(self.now), id: Uuid::from_u128(u128::from(self.made)) };
-        self.nodes[n].ledger = Ledger::founder(node.id, node.start, founding, false);
-        self.nodes[n].best = self.nodes[n].held.clone();
+        let (now, node) = (self.now, &mut self.nodes[n]);
+        let id = Uuid::from_u128(u128::from(node.fresh(n)));
+        let founding = Founding { at: at(now), id };
+        node.ledger = Ledger::founder(node.ledger.id, node.ledger.start, founding, false);
+        node.best = node.held.clone();
     }
 
     /// A whole session.
@@ -464,24 +536,64 @@ impl World {
         self.sessions.clear();
         self.pushes.clear();
         self.words.clear();
+        self.nodes.iter_mut().for_each(|node| node.ahead = 0);
         self.now += 60;
-        for _ in 0..6 {
+        let healed_at = self.now;
+        for round in 0..8 {
+            self.now += 5;
             for a in 0..self.nodes.len() {
                 for b in (0..self.nodes.len()).filter(|b| *b != a) {
                     self.meet(a, b);
                 }
+                self.alone(a);
+            }
+            let counted = self.nodes.iter().any(|node| node.ledger.counted);
+            if !counted && round == 3 {
+                self.found(0);
+            }
+            if self.has_settled(healed_at) {
+                break;
             }
         }
+        self.judge(healed_at);
+    }
+
+    /// Whether another round of sessions could not change anything but the numbers.
+    fn has_settled(&self, healed_at: u64) -> bool {
+        let mut serving = self.nodes.iter().filter(|node| node.ledger.gone().is_none());
+        let Some(one) = serving.next() else { return true };
+        std::iter::once(one).chain(serving).all(|node| {
+            node.ledger.counted
+                && node.ledger.set == one.ledger.set
+                && node.held == one.held
+                && node.ledger.floor.0 >= at(healed_at)
+        })
+    }
+
+    fn judge(&mut self, healed_at: u64) {
         let serving: Vec<_> = (0..self.nodes.len()).filter(|n| self.serves(*n)).collect();
         let lost = self.accepted.iter().filter(|(_, slot)| !serving.contains(slot));
         self.excused.extend(lost.map(|(header, _)| header.version.uuid));
         let now = at(self.now);
         let live = |held: &Option<Header>| held.clone().filter(|held| held.is_live(now));
-        let Some(first) = serving.first() else { return };
-        let view = live(&self.nodes[*first].held);
+        let Some(first) = serving.first().map(|n| &self.nodes[*n]) else { return };
+        let view = live(&first.held);
         for n in &serving {
-            assert_eq!(live(&self.nodes[*n].held), view, "nodes disagree after healing");
-            self.nodes[*n].ledger.check_invariants();
+            let node = &self.nodes[*n];
+            assert_eq!(live(&node.held), view, "nodes disagree after healing");
+            assert_eq!(node.ledger.set, first.ledger.set, "sets differ after healing");
+            let waits = node.ledger.floor.0 < at(healed_at);
+            let absent = node
+                .ledger
+                .set
+                .iter()
+                .flat_map(DurableSet::members)
+                .any(|id| !serving.iter().any(|n| self.nodes[*n].ledger.id == id));
+            assert!(!waits || absent, "the floor waits for nobody: {:?}", node.ledger);
+            if node.ledger.floor == first.ledger.floor {
+                assert_eq!(node.held, first.held, "equal floors, different records");
+            }
+            node.ledger.check_invariants();
         }
         let kept = self.accepted.iter().filter(|(h, _)| !self.excused.contains(&h.version.uuid));
         let Some((best, _)) = kept.max_by_key(|(header, _)| header.version) else { return };
