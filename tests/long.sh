@@ -22,8 +22,10 @@
 #   tests/long.sh outside
 #                         a node behind nginx, in a container and short of descriptors, and the
 #                         clients that strangers use (tests/outside/run.sh); builds a release
-#   tests/long.sh model   all schedules of the stability machines (tests/model) to KVS_MODEL_DEPTH (6)
-#                         actions; prints the number of distinct states
+#   tests/long.sh model   all schedules of the stability machines (tests/model) from each of some ten
+#                         beginnings, to KVS_MODEL_DEPTH (20) actions or KVS_MODEL_STATES (10000000)
+#                         distinct states; prints how many there were, and in how many a floor had
+#                         moved, a record was collected or a node began anew; takes 1 GB of memory
 #   tests/long.sh mutants [OPTION | NAME ...]
 #                         plants each bug of tests/mutants and checks that the tests notice it;
 #                         tests/mutants/run.sh --help describes the options
@@ -185,8 +187,9 @@ run_outside() {
 }
 
 run_model() {
-    KVS_MODEL_DEPTH=${KVS_MODEL_DEPTH:-6} cargo test --locked --release \
-        --manifest-path tests/model/Cargo.toml --lib explore -- --nocapture
+    KVS_MODEL_DEPTH=${KVS_MODEL_DEPTH:-20} KVS_MODEL_STATES=${KVS_MODEL_STATES:-10000000} \
+        cargo test --locked --release --manifest-path tests/model/Cargo.toml --lib explore -- \
+        --nocapture --test-threads 2
 }
 run_mutants() { tests/mutants/run.sh "$@"; }
 

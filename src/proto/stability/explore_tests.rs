@@ -311,9 +311,19 @@ fn old_cluster(counted: usize, empty: usize) -> World {
     world
 }
 
+/// A value that the first two nodes hold, and whose delete the first has alone.
+fn delete_at_hand(mut world: World) -> World {
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    world.save(1);
+    world.now += 1;
+    world.write(0, Kind::Delete);
+    world
+}
+
 #[test]
 fn no_schedule_of_two_nodes_breaks_a_promise() {
-    let (world, left) = (World::new(2, 0), Left { forgets: 0, ..LEFT });
+    let (world, left) = (World::new(2, 0), LEFT);
     explored(&mut Begin { name: "two nodes", world, left, gate: 4 });
 }
 
@@ -324,15 +334,9 @@ fn no_schedule_of_two_old_nodes_breaks_a_promise() {
 }
 
 #[test]
-fn no_schedule_of_three_nodes_breaks_a_promise() {
-    let (world, left) = (old_cluster(3, 0), LEFT);
-    explored(&mut Begin { name: "three nodes", world, left, gate: 3 });
-}
-
-#[test]
-fn no_schedule_of_two_nodes_and_a_joiner_breaks_a_promise() {
-    let (world, left) = (old_cluster(2, 1), LEFT);
-    explored(&mut Begin { name: "two nodes and a joiner", world, left, gate: 3 });
+fn no_schedule_of_two_nodes_with_a_delete_at_hand_breaks_a_promise() {
+    let (world, left) = (delete_at_hand(World::new(2, 0)), Left { writes: 1, ..LEFT });
+    explored(&mut Begin { name: "two nodes, a delete at hand", world, left, gate: 4 });
 }
 
 #[test]
@@ -343,12 +347,44 @@ fn no_schedule_of_two_nodes_with_wrong_clocks_breaks_a_promise() {
 }
 
 #[test]
-fn no_schedule_that_begins_with_a_delete_at_hand_breaks_a_promise() {
-    let mut world = World::new(2, 0);
-    world.save(1);
-    world.write(0, Kind::Value);
-    world.meet(0, 1);
-    world.write(0, Kind::Delete);
-    let left = Left { writes: 1, ..LEFT };
-    explored(&mut Begin { name: "a delete at hand", world, left, gate: 4 });
+fn no_schedule_of_two_sets_founded_apart_breaks_a_promise() {
+    for lone in [true, false] {
+        let mut world = World::new(2, 0);
+        world.add_founder(lone);
+        let name = if lone { "a pair and one that was alone" } else { "a pair and a set of one" };
+        let left = Left { writes: 2, set_backs: 0, forgets: 0, ..LEFT };
+        explored(&mut Begin { name, world, left, gate: 3 });
+    }
+}
+
+#[test]
+fn no_schedule_of_three_nodes_breaks_a_promise() {
+    let (world, left) = (old_cluster(3, 0), LEFT);
+    explored(&mut Begin { name: "three nodes", world, left, gate: 3 });
+}
+
+#[test]
+fn no_schedule_of_three_nodes_with_a_delete_at_hand_breaks_a_promise() {
+    let left = Left { writes: 1, words: 0, stepped: 1, waits: 1, ..LEFT };
+    let world = delete_at_hand(World::new(3, 0));
+    explored(&mut Begin { name: "three nodes, a delete at hand", world, left, gate: 3 });
+}
+
+#[test]
+fn no_schedule_of_three_nodes_with_wrong_clocks_breaks_a_promise() {
+    let left = Left { skews: 2, forgets: 0, set_backs: 0, words: 0, ..LEFT };
+    let world = World::new(3, 0);
+    explored(&mut Begin { name: "three nodes with wrong clocks", world, left, gate: 3 });
+}
+
+#[test]
+fn no_schedule_of_two_nodes_and_a_joiner_breaks_a_promise() {
+    let (world, left) = (old_cluster(2, 1), LEFT);
+    explored(&mut Begin { name: "two nodes and a joiner", world, left, gate: 3 });
+}
+
+#[test]
+fn no_schedule_of_a_node_and_two_joiners_breaks_a_promise() {
+    let (world, left) = (World::new(1, 2), Left { words: 0, ..LEFT });
+    explored(&mut Begin { name: "a node and two joiners", world, left, gate: 3 });
 }

@@ -1,6 +1,8 @@
 //! A small world of real ledgers and one key: what the stories and the exploration play in.
 
 use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -13,6 +15,30 @@ pub(super) const DRIFT: Duration = Duration::from_micros(10);
 
 pub(super) fn at(micros: u64) -> Timestamp {
     Timestamp::saturating(micros)
+}
+
+/// A value that copies of a world share until one of them changes it.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Shared<T>(Rc<T>);
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        Rc::make_mut(&mut self.0)
+    }
+}
+
+impl<T> From<T> for Shared<T> {
+    fn from(value: T) -> Self {
+        Self(Rc::new(value))
+    }
 }
 
 /// A node: its ledger, what it holds for the key, and the greatest that it held in this life.
@@ -74,14 +100,14 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct World {
     pub now: u64,
-    pub nodes: Vec<Node>,
-    pub pushes: Vec<Push>,
+    pub nodes: Vec<Shared<Node>>,
+    pub pushes: Shared<Vec<Push>>,
     pub sessions: Vec<Session>,
     /// What was told, to be heard late, again or never: who hears it, and the word.
     pub words: Vec<(usize, StableTold)>,
-    accepted: Vec<(Header, usize)>,
+    accepted: Shared<Vec<(Header, usize)>>,
     /// Writes that were reported, or lost with a disk or with a node that is gone.
-    excused: BTreeSet<Uuid>,
+    excused: Shared<BTreeSet<Uuid>>,
     pub seen: Sights,
 }
 
@@ -120,12 +146,12 @@ impl World {
         nodes.extend((0..empty).map(|n| Ledger::empty(ids(counted + n), first)));
         Self {
             now: 100,
-            nodes: nodes.into_iter().map(Node::new).collect(),
-            pushes: Vec::new(),
+            nodes: nodes.into_iter().map(|ledger| Node::new(ledger).into()).collect(),
+            pushes: Vec::new().into(),
             sessions: Vec::new(),
             words: Vec::new(),
-            accepted: Vec::new(),
-            excused: BTreeSet::new(),
+            accepted: Vec::new().into(),
+            excused: BTreeSet::new().into(),
             seen: Sights::default(),
         }
     }
@@ -136,7 +162,7 @@ impl World {
         let start = Start { at: at(self.now), random: 0 };
         let founding = Founding { at: at(self.now), id: Uuid::from_u128(slot as u128 + 1) };
         let id = NodeId::from_u128(slot as u128 + 1);
-        self.nodes.push(Node::new(Ledger::founder(id, start, founding, lone)));
+        self.nodes.push(Node::new(Ledger::founder(id, start, founding, lone)).into());
         slot
     }
 
