@@ -43,7 +43,7 @@ use read::digest::Tree;
 use read::large::LargeReads;
 use state::DiskState;
 pub use state::Obstacle;
-use write::group::Durable;
+use write::durable::Durable;
 use write::job::Job;
 use write::reports::Reports;
 pub use write::writer;
@@ -255,8 +255,8 @@ impl Store {
     }
 
     /// Checks the digest's sums against each other and, with `settled`, digest, counts, the
-    /// feed's window and the reports against the disk. `settled` demands that no write is under
-    /// way.
+    /// feed's window, the reports and the index of the dead against the disk. `settled` demands
+    /// that no write is under way.
     ///
     /// # Panics
     /// When an invariant does not hold, or the store cannot be read: for tests and the simulator.
@@ -272,6 +272,7 @@ impl Store {
             let window = self.shared.feed.window().check_invariants(engine);
             window.expect("the feed can be read");
             self.shared.check_reports().expect("the reports can be read");
+            self.shared.check_dead().expect("the index of the dead can be read");
         }
     }
 

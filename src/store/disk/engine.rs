@@ -18,6 +18,9 @@ pub enum Family {
     History,
     /// instant, key -> nothing: the index of records that expire and were not swept.
     Expiry,
+    /// instant, key -> nothing: the index of records that are dead or will be, by the least floor
+    /// at which each goes.
+    Dead,
     /// Remembered requests, and their index by time of acceptance.
     Requests,
     /// position -> changes of records: the window of the feed.
@@ -30,11 +33,12 @@ pub enum Family {
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Records,
         Self::Values,
         Self::History,
         Self::Expiry,
+        Self::Dead,
         Self::Requests,
         Self::Feed,
         Self::Superseded,
@@ -49,6 +53,7 @@ impl Family {
             Self::Values => "values",
             Self::History => "history",
             Self::Expiry => "expiry",
+            Self::Dead => "dead",
             Self::Requests => "requests",
             Self::Feed => "feed",
             Self::Superseded => "superseded",

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::engine::{Engine, EngineError, Family};
 use super::layout::{self, FORMAT, FORMAT_VERSION, IDENTITY};
+use super::migrate;
 use crate::clock::Clock;
 use crate::model::{NodeId, Timestamp};
 use crate::store::ReadError;
@@ -36,7 +37,7 @@ mod cluster {
     }
 }
 
-/// Why a data directory was not opened. Nothing was changed.
+/// Why a data directory was not opened. Nothing was changed, unless a variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The engine failed.
@@ -56,12 +57,25 @@ pub enum OpenError {
     },
     /// An older version of kvs wrote it, in a format that this one does not read.
     #[error(
-        "the data directory has format {found}, and this kvs reads format {FORMAT_VERSION}; run \
-         the older kvs that wrote it, `kvs export` there, and `kvs import` here"
+        "the data directory has format {found}, and this kvs reads formats from {} on; run the \
+         older kvs that wrote it, `kvs export` there, and `kvs import` here",
+        migrate::FROM
     )]
     TooOld {
         /// The format of the directory.
         found: u32,
+    },
+    /// It could not be brought to the present format. A part of the new index may be written; the
+    /// older kvs still opens the directory, and the next attempt begins again.
+    #[error(
+        "the data directory has format {found}, and bringing it to format {FORMAT_VERSION} failed: \
+         {why}; free space on the disk if it is full, and start again"
+    )]
+    NotMigrated {
+        /// The format of the directory.
+        found: u32,
+        /// What failed.
+        why: ReadError,
     },
     /// It holds the data of another cluster.
     #[error(
@@ -76,7 +90,8 @@ pub enum OpenError {
     },
 }
 
-/// Reads the identity, or makes one in an empty store, and checks format and cluster.
+/// Reads the identity, or makes one in an empty store, checks format and cluster, and brings data
+/// of an older format to the present one.
 ///
 /// # Errors
 /// See [`OpenError`].
@@ -85,7 +100,7 @@ pub fn open(
     clock: &Clock,
     cluster: Option<Uuid>,
 ) -> Result<Identity, OpenError> {
-    check_format(engine)?;
+    let format = check_format(engine)?;
     let held = match engine.get(Family::Meta, IDENTITY.as_bytes())? {
         Some(bytes) => Some(layout::decode_meta::<Identity>(IDENTITY, &bytes)?),
         None => None,
@@ -96,7 +111,7 @@ pub fn open(
                 return Err(OpenError::OtherCluster { found, configured });
             }
             (None, Some(_)) => Identity { cluster, ..identity },
-            _ => return Ok(identity),
+            _ => identity,
         },
         None => Identity {
             node: NodeId::from_bytes(*clock.uuid().as_bytes()),
@@ -104,23 +119,31 @@ pub fn open(
             cluster,
         },
     };
-    let opened = engine.opened()?;
-    let mut transaction = opened.begin();
-    transaction.put(Family::Meta, FORMAT.as_bytes(), &FORMAT_VERSION.to_le_bytes())?;
-    transaction.put(Family::Meta, IDENTITY.as_bytes(), &layout::encode_meta(&identity))?;
-    transaction.commit()?;
+    if held != Some(identity) {
+        let opened = engine.opened()?;
+        let mut transaction = opened.begin();
+        if format.is_none() {
+            transaction.put(Family::Meta, FORMAT.as_bytes(), &FORMAT_VERSION.to_le_bytes())?;
+        }
+        transaction.put(Family::Meta, IDENTITY.as_bytes(), &layout::encode_meta(&identity))?;
+        transaction.commit()?;
+    }
+    if let Some(found) = format.filter(|found| *found < FORMAT_VERSION) {
+        migrate::run(engine, found).map_err(|why| OpenError::NotMigrated { found, why })?;
+    }
     Ok(identity)
 }
 
-fn check_format(engine: &dyn Engine) -> Result<(), OpenError> {
-    let Some(bytes) = engine.get(Family::Meta, FORMAT.as_bytes())? else { return Ok(()) };
+/// The format of the data, if there is any; one that this kvs reads.
+fn check_format(engine: &dyn Engine) -> Result<Option<u32>, OpenError> {
+    let Some(bytes) = engine.get(Family::Meta, FORMAT.as_bytes())? else { return Ok(None) };
     let Ok(bytes) = <[u8; 4]>::try_from(&*bytes) else {
         let problem = "the format version is not four bytes".to_owned();
         return Err(ReadError::Damaged { key: "meta/format".to_owned(), problem }.into());
     };
     match u32::from_le_bytes(bytes) {
-        FORMAT_VERSION => Ok(()),
-        found if found < FORMAT_VERSION => Err(OpenError::TooOld { found }),
-        found => Err(OpenError::TooNew { found }),
+        found if found < migrate::FROM => Err(OpenError::TooOld { found }),
+        found if found > FORMAT_VERSION => Err(OpenError::TooNew { found }),
+        found => Ok(Some(found)),
     }
 }

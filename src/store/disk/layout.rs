@@ -15,7 +15,7 @@ use crate::model::{Content, Header, Key, Timestamp};
 use crate::store::ReadError;
 
 /// The version of the disk format as a whole, stored under [`FORMAT`] in the meta family.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Meta entry: the format version, four bytes little endian.
 pub const FORMAT: &str = "format";
 /// Meta entry: the [`Identity`](super::identity::Identity).
@@ -201,7 +201,7 @@ pub fn revision_key(key: &Key, number: u64) -> Vec<u8> {
     [key.as_bytes(), &[0], &number.to_be_bytes()].concat()
 }
 
-/// Key in `expiry`: the instant, then the record's key.
+/// Key in `expiry` and `dead`: the instant, then the record's key.
 #[must_use]
 pub fn expiry_key(at: Timestamp, key: &Key) -> Vec<u8> {
     [&at.micros().to_be_bytes(), key.as_bytes()].concat()

@@ -1,6 +1,7 @@
 //! The store on both engines: decisions, what stays after reopening, the digest against a
 //! recomputed one.
 
+mod dead;
 mod feed;
 mod ledger;
 mod lives;
@@ -338,16 +339,16 @@ async fn another_process_a_newer_format_and_another_cluster_are_refused_by_name(
     assert!(matches!(open(Some(2)).unwrap_err(), OpenError::OtherCluster { .. }));
     assert_eq!(open(Some(1)).unwrap().identity().joined_at, identity.joined_at);
 
-    let engine = rocks(dir.path());
+    let (engine, newer) = (rocks(dir.path()), layout::FORMAT_VERSION + 1);
     {
         let opened = engine.opened().unwrap();
         let mut transaction = opened.begin();
-        transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &3_u32.to_le_bytes()).unwrap();
+        transaction.put(Family::Meta, layout::FORMAT.as_bytes(), &newer.to_le_bytes()).unwrap();
         transaction.commit().unwrap();
     }
     drop(engine);
     let error = open(None).unwrap_err().to_string();
-    assert!(error.contains("format 3") && error.contains("newer kvs"), "{error}");
+    assert!(error.contains(&format!("format {newer}")) && error.contains("newer kvs"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::reports::Reports;
 use crate::model::record::RecordHash;
 use crate::model::{Header, Key, Timestamp};
+use crate::proto::stability::Floor;
 use crate::store::Causal;
 use crate::store::disk::layout::Stored;
 use crate::store::feed::{Announcement, Cause};
@@ -27,6 +28,10 @@ pub(in crate::store) enum Effect {
     PutExpiry { at: Timestamp, key: Key },
     /// The index of expiry loses an entry.
     DropExpiry { at: Timestamp, key: Key },
+    /// The index of the dead gains an entry.
+    PutDead { at: Floor, key: Key },
+    /// The index of the dead loses an entry.
+    DropDead { at: Floor, key: Key },
     /// A request is remembered, with its place in the index of times.
     PutRequest { slot: RequestSlot, accepted_at: Timestamp, remembered: Vec<u8> },
     /// A remembered request goes; its place in the index of times goes apart.

@@ -7,58 +7,17 @@
 use std::sync::atomic::Ordering;
 
 use super::Rules;
+use super::durable::{CommitError, Durable, RecordDelta};
 use super::effects::{Effect, Effects, RequestSlot};
-use super::ledger::LedgerChange;
+use super::job::LedgerChange;
 use super::reports::Reports;
 use super::view::{CurrentEntry, Entries, Leaf, View};
 use crate::model::{Key, Timestamp};
-use crate::proto::stability::Ledger;
 use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
-use crate::store::expiry::{DueChange, SteadyReading};
-use crate::store::feed::{Announcement, WindowChange};
-use crate::store::{Causal, ReadError, Shared, WriteError};
-
-/// Why a group was not committed.
-pub(super) enum CommitError {
-    /// Nothing of it was written.
-    Nothing(ReadError),
-    /// Whether it was written is unknown until the store is opened again.
-    Unknown(ReadError),
-    /// Unknown, too, for want of a file descriptor, which opening the store again gives back: the
-    /// group was written if the feed then holds the position `at`.
-    NoDescriptor { error: ReadError, at: u64 },
-}
-
-/// The record of one key before and after a group.
-pub(in crate::store) struct RecordDelta {
-    pub key: Key,
-    pub old: Option<Leaf>,
-    pub new: Option<Leaf>,
-}
-
-/// What a group has made durable, and what memory must follow.
-#[derive(Default)]
-pub(in crate::store) struct Durable {
-    pub deltas: Vec<RecordDelta>,
-    pub feed: WindowChange,
-    /// How many bytes the remembered requests take, where that changed.
-    pub requests_bytes: Option<u64>,
-    /// How many requests were forgotten before their window ended.
-    pub forgotten: u64,
-    /// Which reports of superseded writes there are, where that changed.
-    pub reports: Option<Reports>,
-    /// The new ones among them.
-    pub superseded: Vec<Causal>,
-    /// The ledger, where it changed.
-    pub ledger: Option<Ledger>,
-    /// The distance from steady to wall time, where it was written.
-    pub distance: Option<i64>,
-    pub due_records: DueChange,
-    pub due_requests: DueChange,
-    /// The watermark, where it was advanced.
-    pub watermark: Option<Timestamp>,
-}
+use crate::store::expiry::SteadyReading;
+use crate::store::feed::Announcement;
+use crate::store::{ReadError, Shared, WriteError};
 
 /// A group in progress.
 ///
@@ -179,12 +138,15 @@ impl<'a> Group<'a> {
             Effect::DropRevision { key, number } => {
                 self.delete(Family::History, &layout::revision_key(&key, number))
             }
-            Effect::PutExpiry { at, key } => {
-                self.follows.due_records.add(at);
-                self.put(Family::Expiry, &layout::expiry_key(at, &key), &[])
-            }
+            Effect::PutExpiry { at, key } => self.put_expiry(at, &key),
             Effect::DropExpiry { at, key } => {
                 self.delete(Family::Expiry, &layout::expiry_key(at, &key))
+            }
+            Effect::PutDead { at, key } => {
+                self.put(Family::Dead, &layout::expiry_key(at.0, &key), &[])
+            }
+            Effect::DropDead { at, key } => {
+                self.delete(Family::Dead, &layout::expiry_key(at.0, &key))
             }
             Effect::PutRequest { slot, accepted_at, remembered } => {
                 self.put_request(&slot, accepted_at, &remembered)
@@ -193,8 +155,7 @@ impl<'a> Group<'a> {
                 self.delete(Family::Requests, &layout::request_key(slot.uuid, &slot.key))
             }
             Effect::DropRequestTime { slot, accepted_at } => {
-                let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
-                self.delete(Family::Requests, &at)
+                self.drop_request_time(&slot, accepted_at)
             }
             Effect::ForgetEarly { count, to } => {
                 self.follows.forgotten += count;
@@ -243,6 +204,11 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    fn put_expiry(&mut self, at: Timestamp, key: &Key) -> Result<(), WriteError> {
+        self.follows.due_records.add(at);
+        self.put(Family::Expiry, &layout::expiry_key(at, key), &[])
+    }
+
     fn put_request(
         &mut self,
         slot: &RequestSlot,
@@ -253,6 +219,15 @@ impl<'a> Group<'a> {
         self.put(Family::Requests, &layout::request_key(slot.uuid, &slot.key), remembered)?;
         let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
         self.put(Family::Requests, &at, &[])
+    }
+
+    fn drop_request_time(
+        &mut self,
+        slot: &RequestSlot,
+        accepted_at: Timestamp,
+    ) -> Result<(), WriteError> {
+        let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
+        self.delete(Family::Requests, &at)
     }
 
     fn put_report(

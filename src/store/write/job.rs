@@ -1,14 +1,15 @@
 //! What the writer can be asked, and how each request is answered.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::compare::Comparisons;
-use super::group::CommitError;
-use super::ledger::LedgerChange;
+use super::durable::CommitError;
 use super::requests::RequestId;
-use crate::model::{Key, Record};
+use crate::model::{Key, Record, Timestamp};
+use crate::proto::stability::Ledger;
 use crate::store::{Applied, Swept, Txn, TxnDone, Write, WriteError, Written};
 use crate::telemetry::Metrics;
 
@@ -73,6 +74,26 @@ pub enum Job {
         /// Where the answer goes.
         reply: Reply<()>,
     },
+}
+
+/// One change of the ledger. It gets the wall clock, too.
+pub struct LedgerChange(Box<dyn FnOnce(&mut Ledger, Timestamp) + Send>);
+
+impl fmt::Debug for LedgerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LedgerChange")
+    }
+}
+
+impl LedgerChange {
+    pub(super) fn new(change: impl FnOnce(&mut Ledger, Timestamp) + Send + 'static) -> Self {
+        Self(Box::new(change))
+    }
+
+    /// Makes the change on `ledger`.
+    pub(super) fn make(self, ledger: &mut Ledger, now: Timestamp) {
+        (self.0)(ledger, now);
+    }
 }
 
 impl Job {

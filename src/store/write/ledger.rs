@@ -3,33 +3,16 @@
 //! A change is durable before its answer goes out, and all that was committed before it is in the
 //! digest by then. So a point that it takes has everything below it in the digest.
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
-use super::job::Job;
+use super::job::{Job, LedgerChange};
 use crate::model::Timestamp;
 use crate::proto::stability::{Founding, Ledger, Start};
 use crate::store::engine::Engine;
 use crate::store::identity::Identity;
 use crate::store::{ReadError, Store, WriteError, layout, meta};
-
-/// One change of the ledger. It gets the wall clock, too.
-pub struct LedgerChange(Box<dyn FnOnce(&mut Ledger, Timestamp) + Send>);
-
-impl fmt::Debug for LedgerChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LedgerChange")
-    }
-}
-
-impl LedgerChange {
-    /// Makes the change on `ledger`.
-    pub(super) fn make(self, ledger: &mut Ledger, now: Timestamp) {
-        (self.0)(ledger, now);
-    }
-}
 
 /// The ledger on the disk; an empty one where there is none.
 pub(in crate::store) fn load(
@@ -63,10 +46,10 @@ impl Store {
         change: impl FnOnce(&mut Ledger, Timestamp) -> T + Send + 'static,
     ) -> Result<T, WriteError> {
         let (give, mut given) = oneshot::channel();
-        let change = LedgerChange(Box::new(move |ledger, now| {
+        let change = LedgerChange::new(move |ledger, now| {
             // the asker may be gone
             let _ = give.send(change(ledger, now));
-        }));
+        });
         self.submit(|reply| Job::Ledger { change, reply }).await?;
         given.try_recv().map_err(|_| WriteError::ShuttingDown)
     }

@@ -10,8 +10,10 @@
 //! writer before, [`recovery`] takes over after storage has failed, and [`gate`] says what is taken
 //! while the disk has little room.
 
+mod collect;
 mod compare;
 mod decide;
+pub(super) mod durable;
 pub(super) mod effects;
 mod gate;
 pub(super) mod group;

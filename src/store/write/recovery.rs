@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::group::CommitError;
+use super::durable::CommitError;
 use super::job::Job;
 use super::writer::Writer;
 use crate::store::disk::layout;

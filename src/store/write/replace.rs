@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::effects::{Effect, Effects};
 use super::view::{CurrentEntry, View};
 use crate::model::{Key, Record};
+use crate::proto::stability::floor;
 use crate::store::ReadError;
 use crate::store::disk::layout::{Body, Marks, Stored};
 use crate::store::feed::Cause;
@@ -45,6 +46,9 @@ impl Replacement {
         if let Some(at) = record.header.expires_at.filter(|_| body != Body::Swept) {
             effects.push(Effect::PutExpiry { at, key: key.clone() });
         }
+        if let Some(at) = floor::goes_at(&record.header) {
+            effects.push(Effect::PutDead { at, key: key.clone() });
+        }
         // a copy, since the feed must not keep the whole request alive that the value is a part of
         let small = match &body {
             Body::Inline(body) if cause == Cause::Client => Some(Bytes::copy_from_slice(body)),
@@ -82,6 +86,9 @@ fn keep_revision(
     assert!(first <= next, "revisions of {key} are numbered from {first} to {next}");
     if let Some(at) = stored.header.expires_at.filter(|_| stored.body != Body::Swept) {
         effects.push(Effect::DropExpiry { at, key: key.clone() });
+    }
+    if let Some(at) = floor::goes_at(&stored.header) {
+        effects.push(Effect::DropDead { at, key: key.clone() });
     }
     if depth == 0 {
         drop_value(key, &stored, effects);

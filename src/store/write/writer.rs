@@ -11,8 +11,9 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::durable::{CommitError, Durable, RecordDelta};
 use super::effects::{Effect, Effects};
-use super::group::{CommitError, Durable, Group, RecordDelta};
+use super::group::Group;
 use super::job::{Answer, Decided, Job};
 use super::requests::EarlyForgetting;
 use super::{Rules, decide, merge};

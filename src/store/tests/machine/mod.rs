@@ -27,7 +27,7 @@ use crate::store::{
     Applied, Operation, OperationResult, Settings, Store, Superseded, WriteError, layout,
 };
 use crate::telemetry::Metrics;
-use model::{Answer, Model, Request, Rules, Told};
+use model::{Answer, Model, Request, Rules, Told, goes_at};
 use steps::{KEYS, Met, Step, among_others, draw, key_at, moved};
 
 mod model;
@@ -612,7 +612,8 @@ fn entries(store: &Store, family: Family) -> Result<(BTreeSet<Vec<u8>>, u64), St
 
 /// Each family holds exactly the entries that the model needs.
 fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
-    let (mut values, mut expiry, mut revisions) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let (mut values, mut expiry) = (BTreeSet::new(), BTreeSet::new());
+    let (mut dead, mut revisions) = (BTreeSet::new(), 0);
     for (key, held) in &model.records {
         let old = model.history.get(key).into_iter().flatten().map(|old| &old.held);
         revisions += old.clone().count();
@@ -622,6 +623,9 @@ fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
         if let Some(at) = held.record.header.expires_at.filter(|_| !held.swept) {
             expiry.insert(layout::expiry_key(at, key));
         }
+        if let Some(at) = goes_at(&held.record.header) {
+            dead.insert(layout::expiry_key(at, key));
+        }
     }
     let shown = |keys: &BTreeSet<Vec<u8>>| -> Vec<_> {
         keys.iter().map(|key| String::from_utf8_lossy(key).escape_debug().to_string()).collect()
@@ -630,6 +634,8 @@ fn compare_families(store: &Store, model: &Model) -> Result<(), String> {
     same("entries of values", shown(&found), shown(&values))?;
     let (found, _) = entries(store, Family::Expiry)?;
     same("entries of expiry", shown(&found), shown(&expiry))?;
+    let (found, _) = entries(store, Family::Dead)?;
+    same("entries of dead", shown(&found), shown(&dead))?;
     let (found, _) = entries(store, Family::History)?;
     same("entries of history", found.len(), revisions)
 }

@@ -658,6 +658,15 @@ pub(super) fn is_swept(record: &Record) -> bool {
     record.header.content.size() > 0 && record.body.is_empty()
 }
 
+/// From which floor on a record may go, if it ever dies.
+pub(super) fn goes_at(header: &Header) -> Option<Timestamp> {
+    let written = header.version.timestamp;
+    if header.content == Content::Tombstone {
+        return Some(written);
+    }
+    header.expires_at.map(|end| end.max(written))
+}
+
 fn held_as(record: Record, in_txn: bool) -> Held {
     let (displaced_twin, swept, apart, superseded) = (false, false, false, false);
     Held { record, displaced_twin, swept, apart, in_txn, superseded }
