@@ -84,6 +84,8 @@
 //! | merge | deciding between the current record and one from a peer |
 //! | sweep | freeing the bytes of expired values, and forgetting old requests |
 //! | permit | a share of a memory budget |
+//! | mode | whether a node takes writes of its clients: `normal` or `read_only` |
+//! | lag | the age of the oldest write that was pushed to a peer and that it has not confirmed |
 
 #![deny(missing_docs, unsafe_code, unused_must_use)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]

@@ -131,6 +131,11 @@ enum Command {
     Members(cluster::Members),
     /// Compare and exchange records with every alive peer now, and show each result
     Sync(cluster::Sync),
+    /// Show whether a node takes writes of clients, or set it: normal or `read_only`
+    ///
+    /// A node keeps its mode over restarts. In `read_only` it answers reads, and receives what the
+    /// other members write.
+    Mode(cluster::ModeArguments),
     /// Store a directory tree, or the records that `export` wrote
     Import(import::Import),
     /// Print all live records in key order, one JSON object per line
@@ -235,6 +240,7 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
         Command::Status(_) => block_on(cluster::status(&open()?, out)),
         Command::Members(_) => block_on(cluster::members(&open()?, out)),
         Command::Sync(_) => block_on(cluster::sync(&open()?, out)),
+        Command::Mode(command) => block_on(cluster::mode(&open()?, &command, out)),
         Command::Import(command) => {
             block_on(import::import(&open()?, &command, &Clock::system(), out))
         }

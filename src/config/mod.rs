@@ -28,11 +28,13 @@ pub use load::Examined;
 /// and its reason.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented in default.toml, which users read too")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 pub struct Config {
     pub cas_enabled: bool,
     pub revision_history_enabled: bool,
     pub revision_history_depth: u32,
     pub clustering_enabled: bool,
+    pub read_only: bool,
     pub node: NodeConfig,
     pub http: HttpConfig,
     pub gossip: GossipConfig,

@@ -219,6 +219,19 @@ pub struct PeerStatus {
     /// How far the peer's clock is ahead of this node's, in milliseconds; wrong by at most half a
     /// round trip. `None` while the peer is not reached.
     pub clock_skew_ms: Option<i64>,
+    /// When the oldest of the writes was sent that were pushed to the peer and that it has not
+    /// confirmed.
+    pub unconfirmed_since: Option<Instant>,
+}
+
+impl PeerStatus {
+    /// How old the oldest write is that was pushed to the peer and that it has not confirmed; zero
+    /// with none, `None` while the peer is not reached.
+    #[must_use]
+    pub fn lag(&self, now: Instant) -> Option<Duration> {
+        let age = |since: Instant| now.saturating_duration_since(since);
+        (self.reach == Reach::Reached).then(|| self.unconfirmed_since.map_or(Duration::ZERO, age))
+    }
 }
 
 /// A seed, and whether it answers.

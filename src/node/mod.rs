@@ -6,6 +6,7 @@
 
 mod error;
 pub mod members;
+mod mode;
 mod news;
 mod process;
 mod ready;
@@ -96,6 +97,7 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
     let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
     let bound = sockets.as_ref().map(ClusterSockets::addresses).transpose()?;
     let mut writer = spawn_writer(writer)?;
+    mode::start(&config, &store).await?;
     let mut parts = Vec::new();
     let stop = CancellationToken::new();
     let task = tokio::spawn(store.clone().keep_swept(stop.clone()));

@@ -171,6 +171,15 @@ pub enum Push {
     Report(Report),
 }
 
+/// A message of the receiver of a push stream: one to each [`Push::Records`], in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushAnswer {
+    /// Its records are durable.
+    Durable,
+    /// None of its records were taken; a session is to bring them.
+    NotTaken,
+}
+
 /// The usual size of a record's header. One with 16 origins and a long content type takes up to
 /// four times as much; a frame has room for that beyond the limit of its records.
 const HEADER_BYTES: usize = 256;

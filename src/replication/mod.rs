@@ -8,6 +8,7 @@ mod bootstrap;
 mod context;
 mod intake;
 mod interruption;
+mod lag;
 mod link;
 mod pull;
 mod push;

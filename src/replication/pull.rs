@@ -137,6 +137,7 @@ impl Attempt {
     ) -> Result<(), PullError> {
         // what it would receive it could not merge; what it has, its peers fetch themselves
         check_merges(context)?;
+        let began = context.clock.instant().into_std();
         let stream = self.stream.insert(link.open(StreamKind::Session).await?);
         let initiator = &mut self.initiator;
         loop {
@@ -166,7 +167,7 @@ impl Attempt {
                     // what it lacked at the beginning it may have gained since, in ranges that were
                     // compared by then
                     let had_all = initiator.peer().is_some_and(|begun| !begun.syncing);
-                    context.status.finished(id, report, had_all, &context.clock);
+                    context.status.finished(id, report, had_all, began, &context.clock);
                     stream.finish().await?;
                     return Ok(());
                 }

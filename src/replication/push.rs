@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::context::{Context, SEND_SILENCE_MAX};
 use crate::model::{NodeId, Record};
-use crate::peer::{Link, PeerError, StreamKind};
-use crate::proto::wire::{self, Push, WireRecord};
+use crate::peer::{Link, PeerError, Sender, StreamKind};
+use crate::proto::wire::{self, Push, PushAnswer, WireRecord};
 use crate::store::ReadError;
 use crate::store::feed::{Cause, FeedEntry, FeedReader, Missed};
 
@@ -34,10 +35,13 @@ pub(super) async fn push(
     mut feed: FeedReader,
     lost: mpsc::Sender<()>,
 ) -> PeerError {
-    let mut stream = match link.open(StreamKind::Push).await {
-        Ok(stream) => stream,
+    let (mut sender, mut receiver) = match link.open(StreamKind::Push).await {
+        Ok(stream) => stream.split(),
         Err(error) => return error,
     };
+    // what went over an earlier stream is answered no more
+    let now = context.clock.instant().into_std();
+    context.status.lags(id, |lag| lag.cut(now));
     let (mut reported, mut reported_at) = ([0; 32], context.clock.instant());
     let mut report_at = reported_at;
     let report_again = context.settings.interval.min(REPORT_AGAIN_MAX);
@@ -45,6 +49,10 @@ pub(super) async fn push(
         let mut message = None;
         tokio::select! {
             biased;
+            answer = receiver.receive() => match read_answer(answer) {
+                Ok(durable) => context.status.lags(id, |lag| lag.answered(durable)),
+                Err(error) => return error,
+            },
             first = feed.next(), if context.settings.push => {
                 match batch(&context, first, &mut feed).await {
                     Ok(records) if records.is_empty() => {}
@@ -54,6 +62,8 @@ pub(super) async fn push(
                         tracing::info!(
                             peer = %id, missed, "the peer missed pushes; a session will follow"
                         );
+                        let now = context.clock.instant().into_std();
+                        context.status.lags(id, |lag| lag.missed(now));
                         // a full channel: a session is due already
                         let _ = lost.try_send(());
                     }
@@ -71,23 +81,34 @@ pub(super) async fn push(
             }
         }
         if let Some(message) = message
-            && let Err(error) = send(&context, &mut stream, &message).await
+            && let Err(error) = send(&context, id, &mut sender, &message).await
         {
             return error;
         }
     }
 }
 
+/// Whether the peer says that a frame of records is durable.
+fn read_answer(frame: Result<Option<Bytes>, PeerError>) -> Result<bool, PeerError> {
+    let ended = || PeerError::Unreachable("the peer ended the stream of pushes".to_owned());
+    let answer = wire::decode(&frame?.ok_or_else(ended)?);
+    let answer: PushAnswer = answer.map_err(|error| PeerError::Malformed(error.to_string()))?;
+    Ok(answer == PushAnswer::Durable)
+}
+
 async fn send(
     context: &Context,
-    stream: &mut crate::peer::Stream,
+    id: NodeId,
+    sender: &mut Sender,
     message: &Push,
 ) -> Result<(), PeerError> {
     if let Push::Records(records) = message {
         let counter = context.metrics.push_records.get_or_create(&[("direction", "sent")]);
         counter.inc_by(records.len() as u64);
+        let now = context.clock.instant().into_std();
+        context.status.lags(id, |lag| lag.sent(now));
     }
-    stream.send_within(&wire::encode(message), SEND_SILENCE_MAX).await
+    sender.send_within(&wire::encode(message), SEND_SILENCE_MAX).await
 }
 
 /// The records of the client writes among `first` and the changes behind it, up to one frame.

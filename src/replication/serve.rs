@@ -9,7 +9,7 @@ use super::context::{Context, SEND_SILENCE_MAX};
 use crate::model::{Key, Member, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
-use crate::proto::wire::{self, Push, Request, Response, WireRecord};
+use crate::proto::wire::{self, Push, PushAnswer, Request, Response, WireRecord};
 use crate::store::{Obstacle, ReadError, Store, WriteError};
 
 /// How long a stream may be silent. The driver of a session sends its next request immediately, a
@@ -98,11 +98,15 @@ async fn merge_pushes(
             Push::Records(records) => {
                 let count = records.len() as u64;
                 context.metrics.push_records.get_or_create(&RECEIVED).inc_by(count);
-                if let Some(why) = merge(context, checked(context, records).await?).await? {
+                let paused = merge(context, checked(context, records).await?).await?;
+                if let Some(why) = paused {
                     // a session brings them once merges go on; the stream goes on for its reports
                     context.metrics.merges_paused.inc_by(count);
                     tracing::debug!(peer = %from.name, count, %why, "pushes were not taken");
                 }
+                let taken = paused.is_none();
+                let answer = if taken { PushAnswer::Durable } else { PushAnswer::NotTaken };
+                stream.send_within(&wire::encode(&answer), SEND_SILENCE_MAX).await?;
             }
             Push::Report(report) => context.status.reported(from.id, report, &context.clock),
         }
@@ -137,16 +141,18 @@ async fn serve_session(
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
     let mut had_all = false;
+    let mut began = context.clock.instant().into_std();
     while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
         check_name(context, from)?;
         let request: Request = wire::decode(&frame)?;
         match &request {
             Request::Begin { report, .. } => {
                 had_all = !report.syncing;
+                began = context.clock.instant().into_std();
                 context.status.reported(from.id, *report, &context.clock);
             }
             Request::End(report) => {
-                context.status.finished(from.id, *report, had_all, &context.clock);
+                context.status.finished(from.id, *report, had_all, began, &context.clock);
             }
             _ => {}
         }

@@ -1,11 +1,12 @@
 //! What this node knows about each peer, and whether it still waits for its first data.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::lag::Lag;
 use crate::clock::Clock;
 use crate::model::member::{HeldReport, PeerStatus, Reach, Report};
 use crate::model::{NodeId, Timestamp};
@@ -20,6 +21,8 @@ pub(super) struct Status {
     peers: Arc<watch::Sender<BTreeMap<NodeId, PeerStatus>>>,
     syncing: Arc<watch::Sender<bool>>,
     metrics: Arc<Metrics>,
+    /// What each peer has not confirmed.
+    lags: Arc<Mutex<BTreeMap<NodeId, Lag>>>,
 }
 
 impl Status {
@@ -29,11 +32,23 @@ impl Status {
         metrics: Arc<Metrics>,
     ) -> Self {
         metrics.syncing.set(i64::from(*syncing.borrow()));
-        Self { peers: Arc::new(peers), syncing: Arc::new(syncing), metrics }
+        Self { peers: Arc::new(peers), syncing: Arc::new(syncing), metrics, lags: Arc::default() }
     }
 
     fn change(&self, id: NodeId, change: impl FnOnce(&mut PeerStatus)) {
         self.peers.send_modify(|peers| change(peers.entry(id).or_default()));
+    }
+
+    /// Changes what the peer `id` has not confirmed. Wakes nobody: it happens with each push.
+    pub(super) fn lags(&self, id: NodeId, change: impl FnOnce(&mut Lag)) {
+        let mut lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        let lag = lags.entry(id).or_default();
+        change(lag);
+        let since = lag.since();
+        self.peers.send_if_modified(|peers| {
+            peers.entry(id).or_default().unconfirmed_since = since;
+            false
+        });
     }
 
     /// What is known of the peer `id`.
@@ -109,8 +124,17 @@ impl Status {
     }
 
     /// Records a complete session with a peer: each side has every record that the other had when
-    /// it began. Ends the wait for first data if the peer `had_all` of the cluster's by then.
-    pub(super) fn finished(&self, id: NodeId, report: Report, had_all: bool, clock: &Clock) {
+    /// it began, at `began`. Ends the wait for first data if the peer `had_all` of the cluster's by
+    /// then.
+    pub(super) fn finished(
+        &self,
+        id: NodeId,
+        report: Report,
+        had_all: bool,
+        began: Instant,
+        clock: &Clock,
+    ) {
+        self.lags(id, |lag| lag.session(began));
         self.change(id, |status| {
             replace_older(&mut status.report, report, clock);
             status.last_sync_at = Some(clock.now());

@@ -286,6 +286,9 @@ pub enum WriteError {
         /// How far ahead, in milliseconds.
         ahead_ms: u64,
     },
+    /// The mode of this node is [`NodeMode::ReadOnly`](super::NodeMode::ReadOnly).
+    #[error("the mode of this node is read_only")]
+    ReadOnly,
     /// The disk is full. The node accepts writes again by itself once there is room.
     #[error("the disk is full, and nothing was written: {0}")]
     StorageFull(String),

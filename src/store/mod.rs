@@ -9,6 +9,7 @@ mod ask;
 mod disk;
 mod expiry;
 pub mod feed;
+mod mode;
 mod read;
 mod state;
 mod write;
@@ -39,10 +40,12 @@ pub use expiry::Swept;
 use expiry::{Due, ExpiryClock, SteadyClock};
 use feed::{Feed, Window};
 use identity::{Identity, OpenError};
+use mode::ModeState;
+pub use mode::NodeMode;
 use read::digest::Tree;
 use read::large::LargeReads;
 use state::DiskState;
-pub use state::Obstacle;
+pub use state::{Obstacle, StorageRoom};
 use write::durable::Durable;
 use write::job::Job;
 use write::reports::Reports;
@@ -123,6 +126,7 @@ struct Shared {
     expiry_clock: ExpiryClock,
     due: Due,
     disk: DiskState,
+    mode: ModeState,
     large_reads: LargeReads,
     /// How many bytes the remembered requests take.
     requests_bytes: AtomicU64,
@@ -169,6 +173,7 @@ impl Store {
         let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
         let steady = SteadyClock::open(engine.as_ref(), &clock)?;
         let ledger = write::ledger::load(engine.as_ref(), &identity)?;
+        let mode = ModeState::open(engine.as_ref(), metrics.clone())?;
         let shared = Arc::new(Shared {
             engine,
             clock,
@@ -182,6 +187,7 @@ impl Store {
             due: Due::default(),
             large_reads: LargeReads::default(),
             disk: DiskState::new(settings.free_bytes_min, metrics.clone()),
+            mode,
             requests_bytes: requests_bytes.into(),
             reports: Mutex::new(reports.unwrap_or_default()),
             steady,
@@ -352,6 +358,9 @@ impl Shared {
         }
         if let Some(distance) = durable.distance {
             self.steady.kept(distance);
+        }
+        if let Some(mode) = durable.mode {
+            self.mode.set(mode);
         }
         self.due.apply(durable.due_records, durable.due_requests);
         if let Some(watermark) = durable.watermark {

@@ -62,6 +62,17 @@ impl fmt::Display for Obstacle {
     }
 }
 
+/// The room on the disk of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageRoom {
+    /// Whether storage takes all writes.
+    pub writable: bool,
+    /// How much is free, where the system tells.
+    pub free_bytes: Option<u64>,
+    /// What the files of the data take, where there are files.
+    pub used_bytes: Option<u64>,
+}
+
 /// What is known of the disk.
 pub(super) struct DiskState {
     free_bytes_min: u64,
@@ -197,6 +208,18 @@ impl Store {
     #[must_use]
     pub fn merge_pause(&self) -> Option<Obstacle> {
         self.shared.disk.merge_pause()
+    }
+
+    /// The room on the disk now. Reads the directory of the data.
+    #[must_use]
+    pub fn room(&self) -> StorageRoom {
+        let engine = self.shared.engine.as_ref();
+        let (free_bytes, used_bytes) = (engine.free_bytes(), engine.used_bytes());
+        StorageRoom {
+            writable: self.obstacle().is_none(),
+            free_bytes: free_bytes.unwrap_or_default(),
+            used_bytes: used_bytes.unwrap_or_default(),
+        }
     }
 
     /// Looks at the disk regularly, until `stop`, so that its state is known while nobody writes.

@@ -41,6 +41,7 @@ pub struct Metrics {
     pub store_records: Family<OneLabel, Gauge>,
     pub storage_free_bytes: Gauge,
     pub storage_writable: Gauge,
+    pub read_only: Gauge,
     pub store_requests_forgotten: Counter,
     pub superseded: Family<OneLabel, Counter>,
     pub gossip_datagrams: Family<OneLabel, Counter>,
@@ -81,6 +82,7 @@ impl Metrics {
             store_records: Family::default(),
             storage_free_bytes: Gauge::default(),
             storage_writable: Gauge::default(),
+            read_only: Gauge::default(),
             store_requests_forgotten: Counter::default(),
             superseded: Family::default(),
             gossip_datagrams: Family::default(),
@@ -152,6 +154,11 @@ impl Metrics {
             "storage_writable",
             "1 while storage takes all writes; 0 while the disk is full or failing",
             self.storage_writable.clone(),
+        );
+        r.register(
+            "read_only",
+            "1 while the mode of this node is read_only and it refuses writes of clients",
+            self.read_only.clone(),
         );
         r.register(
             "log_lines_lost",

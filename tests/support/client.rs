@@ -148,7 +148,7 @@ impl Answer {
         for member in ["title", "detail"] {
             assert!(problem[member].as_str().is_some_and(|t| !t.is_empty()), "{problem}");
         }
-        let waits = status == 503;
+        let waits = status == 503 && code != "read_only";
         assert_eq!(self.header("retry-after").is_some(), waits, "{:?}", self.headers);
         self
     }

@@ -3,6 +3,7 @@
 //! Puts the node's report into words and judges nothing itself. Shows fields that the report lacks
 //! as unknown, so that it works with newer and older nodes too.
 
+mod mode;
 mod sync;
 
 use std::time::Duration;
@@ -14,10 +15,11 @@ use serde::Deserialize;
 use super::client::{self, Client};
 use super::envelope::{or_dash, short_time};
 use super::error::CliError;
-use super::output::{Grid, Output, printable};
+use super::output::{Grid, Output, printable, size};
 use super::words::span;
 use crate::model::Timestamp;
 use crate::model::member::RENEW_BEFORE;
+pub use mode::{ModeArguments, mode};
 pub use sync::{Sync, sync};
 
 /// How many digits of a fingerprint to show: enough to distinguish two.
@@ -60,6 +62,16 @@ struct Node {
     waits_for: String,
     seeds: Vec<Seed>,
     certificates: Vec<Certificate>,
+    mode: Option<String>,
+    storage: Storage,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Storage {
+    writable: Option<bool>,
+    free_bytes: Option<u64>,
+    used_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +101,7 @@ struct Member {
     fingerprint_at: Option<String>,
     last_sync_at: Option<String>,
     clock_skew_ms: Option<i64>,
+    replication_lag_ms: Option<u64>,
     error: Option<String>,
 }
 
@@ -149,9 +162,28 @@ fn status_lines(cluster: &Cluster) -> Vec<(&'static str, String)> {
         ("fingerprint", cluster.fingerprint.as_deref().map_or_else(unknown, short)),
         ("converged", convergence(cluster, &id)),
     ];
+    lines.extend(own_state(&cluster.node));
     lines.extend(troubles(cluster, &id));
     if let Some(micros) = cluster.in_sync_through {
         lines.push(("in sync through", Timestamp::saturating(micros).rfc3339()));
+    }
+    lines
+}
+
+/// The node's mode, and its disk.
+fn own_state(node: &Node) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(mode) = &node.mode {
+        lines.push(("mode", mode.clone()));
+    }
+    let Storage { writable, free_bytes, used_bytes } = node.storage;
+    let sizes = [(used_bytes, "used"), (free_bytes, "free")];
+    let sizes =
+        sizes.iter().filter_map(|(bytes, what)| Some(format!("{} {what}", size((*bytes)?))));
+    let full = (writable == Some(false)).then(|| "takes no writes".to_owned());
+    let words: Vec<_> = sizes.chain(full).collect();
+    if !words.is_empty() {
+        lines.push(("storage", words.join(", ")));
     }
     lines
 }
@@ -283,14 +315,15 @@ pub async fn members(client: &Client, out: &mut Output<'_>) -> Result<(), CliErr
             "PEER",
             "FINGERPRINT",
             "LAST SYNC",
+            "LAG",
             "CLOCK SKEW",
         ]
     } else {
-        vec!["NAME", "STATE", "HTTP", "DATA", "LAST SYNC", "SKEW"]
+        vec!["NAME", "STATE", "HTTP", "DATA", "LAST SYNC", "LAG", "SKEW"]
     };
     let row = |member| if wide { wide_row(&cluster, member) } else { short_row(&cluster, member) };
     let rows: Vec<_> = cluster.members.iter().map(row).collect();
-    out.table(&mut Grid::new(header, if wide { &[8] } else { &[5] }), &rows)
+    out.table(&mut Grid::new(header, if wide { &[8, 9] } else { &[5, 6] }), &rows)
 }
 
 /// The members, unparsed, for `-o json`.
@@ -306,6 +339,10 @@ fn dash(text: Option<&String>) -> String {
 
 fn skew(member: &Member) -> String {
     member.clock_skew_ms.map_or_else(|| or_dash(None), |ms| format!("{ms} ms"))
+}
+
+fn lag(member: &Member) -> String {
+    member.replication_lag_ms.map_or_else(|| or_dash(None), |ms| format!("{ms} ms"))
 }
 
 /// How a member's data compares to this node's; `wide` shows another fingerprint, too.
@@ -340,6 +377,7 @@ fn short_row(cluster: &Cluster, member: &Member) -> Vec<String> {
         dash(member.http.as_ref()),
         data(cluster, member, false),
         short_time(synced, false),
+        lag(member),
         skew(member),
     ]
 }
@@ -354,6 +392,7 @@ fn wide_row(cluster: &Cluster, member: &Member) -> Vec<String> {
         dash(member.peer.as_ref()),
         data(cluster, member, true),
         dash(member.last_sync_at.as_ref()),
+        lag(member),
         skew(member),
     ]
 }

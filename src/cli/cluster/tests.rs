@@ -14,7 +14,7 @@ fn report() -> Value {
             {"id": "i1", "name": "n1", "state": "alive", "fingerprint": print, "http": "h1:1"},
             {"id": "i2", "name": "n2", "state": "alive", "fingerprint": "cd".repeat(32),
              "gossip": "h2:2", "peer": "h2:3", "clock_skew_ms": -12,
-             "last_sync_at": "2026-11-23T03:12:45.000000Z", "replication_lag_ms": 1.5},
+             "last_sync_at": "2026-11-23T03:12:45.000000Z", "replication_lag_ms": 1500},
             {"id": "i3", "name": "n\u{1b}3", "state": "alive", "fingerprint": null},
             {"id": "i4", "name": "n4", "state": "down", "fingerprint": null},
         ],
@@ -74,9 +74,12 @@ fn members_are_a_table() {
     let (text, ended) = run(Format::Text, async |out| members(&node.client(), out).await);
     assert!(ended.is_ok());
     let lines: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "STATE", "HTTP", "DATA", "LAST", "SYNC", "SKEW"]);
-    assert_eq!(lines[1], ["n1", "alive", "h1:1", "(this", "node)", "-", "-"]);
-    assert_eq!(lines[2], ["n2", "alive", "-", "differs", "2026-11-23T03:12:45Z", "-12", "ms"]);
+    assert_eq!(lines[0], ["NAME", "STATE", "HTTP", "DATA", "LAST", "SYNC", "LAG", "SKEW"]);
+    assert_eq!(lines[1], ["n1", "alive", "h1:1", "(this", "node)", "-", "-", "-"]);
+    assert_eq!(
+        lines[2],
+        ["n2", "alive", "-", "differs", "2026-11-23T03:12:45Z", "1500", "ms", "-12", "ms"]
+    );
     assert_eq!((lines.len(), lines[4][3]), (5, "unknown"));
     assert!(text.lines().all(|line| line.len() <= 80) && !text.contains('\u{1b}'), "{text}");
     let (text, ended) = run(Format::Text, async |out| {
@@ -89,7 +92,7 @@ fn members_are_a_table() {
     let n2: Vec<_> = lines[2].split_whitespace().collect();
     let row = ["n2", "i2", "alive", "-", "h2:2", "h2:3", "differs:", "cdcdcdcdcdcd"];
     assert_eq!(n2[..8], row);
-    assert_eq!(n2[8..], ["2026-11-23T03:12:45.000000Z", "-12", "ms"]);
+    assert_eq!(n2[8..], ["2026-11-23T03:12:45.000000Z", "1500", "ms", "-12", "ms"]);
     let (json, ended) = run(Format::Json, async |out| members(&node.client(), out).await);
     assert!(ended.is_ok());
     assert_eq!(json, format!("{}\n", report()["members"]));

@@ -108,6 +108,8 @@ codes! {
         "The write's timestamp would lie too far ahead of this node's clock.";
     StorageFull = "storage_full", SERVICE_UNAVAILABLE, Some(5), "Storage full",
         "The disk of this node is full.";
+    ReadOnly = "read_only", SERVICE_UNAVAILABLE, None, "Read only",
+        "The mode of this node is `read_only`: it takes no writes of clients.";
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, Some(1), "Shutting down",
         "This node is stopping.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(1), "Overloaded",
@@ -128,7 +130,8 @@ mod tests {
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {
             let info = code.info();
-            assert_eq!(info.retry_after.is_some(), info.status == 503, "{info:?}");
+            let passes = info.status == 503 && *code != Code::ReadOnly;
+            assert_eq!(info.retry_after.is_some(), passes, "{info:?}");
             assert!(info.status.is_client_error() || info.status.is_server_error(), "{info:?}");
             assert!(!info.title.is_empty() && info.when.ends_with('.'), "{info:?}");
         }

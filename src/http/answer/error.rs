@@ -118,6 +118,8 @@ pub(crate) enum Unavailable {
     Syncing,
     /// The record that the write replaces lies this many milliseconds too far ahead of its clock.
     ClockSkewed(u64),
+    /// Its mode is `read_only`.
+    ReadOnly,
     /// Its disk is full.
     StorageFull,
     /// It is stopping.
@@ -235,6 +237,7 @@ impl Unavailable {
             Self::StorageFull | Self::Storage(Obstacle::Full | Obstacle::Low { .. }) => {
                 Code::StorageFull
             }
+            Self::ReadOnly => Code::ReadOnly,
             Self::ShuttingDown => Code::ShuttingDown,
             Self::Storage(Obstacle::Gone | Obstacle::Failed)
             | Self::Overloaded
@@ -288,6 +291,7 @@ impl Error {
             WriteError::RequestsFull => Unavailable::RequestsFull.into(),
             WriteError::ContentTooLarge => Self::AnswerTooLarge,
             WriteError::ClockSkewed { ahead_ms } => Unavailable::ClockSkewed(ahead_ms).into(),
+            WriteError::ReadOnly => Unavailable::ReadOnly.into(),
             WriteError::ShuttingDown => Unavailable::ShuttingDown.into(),
             WriteError::StorageFull(_) | WriteError::Failed(ReadError::Full(_)) => {
                 Unavailable::StorageFull.into()

@@ -207,6 +207,10 @@ impl Unavailable {
                 )
                 .into();
             }
+            Self::ReadOnly => {
+                "the mode of this node is read_only, and nothing was written; write to another \
+                 node, or end the mode: `kvs mode normal`"
+            }
             Self::StorageFull => {
                 "the disk of this node is full, and nothing was written; try again when it has \
                  room, no restart is needed"

@@ -1,6 +1,6 @@
-//! `/cluster` and `/cluster/sync`: the members and their state, and a session with all of them now.
+//! `/cluster`: the members and their state.
 //!
-//! `/cluster` shows what gossip and replication have reported; it asks no other node.
+//! Shows what gossip and replication have reported; it asks no other node.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,30 +11,24 @@ use axum::response::Response;
 use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::mode::ModeName;
 use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
-use crate::http::answer::error::{Error, Unavailable};
+use crate::http::answer::error::Error;
 use crate::http::answer::schema::{FingerprintSchema, MemberStateSchema, MomentSchema, schema_of};
 use crate::http::answer::text::{self, JSON};
 use crate::http::request::query::Query;
 use crate::http::state::{Ctx, Outlook, State};
-use crate::model::member::{CertificateLife, HeldReport, PeerStatus, SeedAnswer, SyncReport};
+use crate::model::member::{CertificateLife, HeldReport, PeerStatus, SeedAnswer};
 use crate::model::{Member, MemberState, NodeId, Timestamp};
+use crate::store::{StorageRoom, Store};
 
 /// How many `sync.interval` without a report of a member leave it unknown how it stands.
 const REPORTS_MISSED_MAX: u32 = 3;
 
 pub(crate) static RESOURCE: Resource =
     Resource { base: "/cluster", template: "/cluster", has_rest: false, operations: &[&READ] };
-
-pub(crate) static SYNC_RESOURCE: Resource = Resource {
-    base: "/cluster/sync",
-    template: "/cluster/sync",
-    has_rest: false,
-    operations: &[&SYNC],
-};
 
 static READ: ApiOperation = ApiOperation {
     id: "cluster",
@@ -63,40 +57,17 @@ static READ: ApiOperation = ApiOperation {
             "software":"kvs 0.1.0",
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "fingerprint_at":"2023-11-14T22:13:20.000001Z","last_sync_at":null,
-            "clock_skew_ms":null,"syncing":false,"seeds":[],"certificates":[]},"members":[{
+            "clock_skew_ms":null,"replication_lag_ms":null,"syncing":false,"seeds":[],
+            "certificates":[],"mode":"normal",
+            "storage":{"writable":true,"free_bytes":null,"used_bytes":null}},"members":[{
             "id":"c5a8b1de-59a4-4d3e-8a51-6f0a3c1d2e4f","name":"n1","state":"alive",
             "durable":true,"joined_at":"2023-11-01T00:00:00.000000Z","gossip":"127.0.0.1:7946",
             "peer":"127.0.0.1:7947","http":"127.0.0.1:8080","software":"kvs 0.1.0",
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "fingerprint_at":"2023-11-14T22:13:20.000001Z","last_sync_at":null,
-            "clock_skew_ms":null}],
+            "clock_skew_ms":null,"replication_lag_ms":null}],
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "keys":1,"tombstones":0,"converged":true}"#,
-    },
-};
-
-static SYNC: ApiOperation = ApiOperation {
-    id: "sync",
-    verb: Verb::Post,
-    route: |filter| on(filter, sync),
-    summary: "Runs a session with every alive peer now, and answers when all have ended.",
-    query: &[],
-    headers: &[],
-    body: None,
-    answers: &[AnswerForm {
-        status: 200,
-        when: "All sessions have ended; one that failed has an `error`.",
-        media_types: &[JSON],
-        schema: Some(schema_of::<SyncBody>),
-        headers: &[],
-    }],
-    errors: &[],
-    example: Example {
-        path: "/cluster/sync",
-        headers: &[],
-        body: "",
-        status: 200,
-        answer: r#"{"peers":[]}"#,
     },
 };
 
@@ -132,6 +103,20 @@ struct NodeBody {
     /// The seeds, but for this node itself.
     seeds: Vec<SeedBody>,
     certificates: Vec<CertificateBody>,
+    /// Whether it takes writes of clients.
+    mode: ModeName,
+    storage: StorageBody,
+}
+
+/// The disk of this node.
+#[derive(Serialize, JsonSchema)]
+struct StorageBody {
+    /// Whether it takes all writes; `/health/readable` says why not.
+    writable: bool,
+    /// `null` where the system does not tell, as is the other.
+    free_bytes: Option<u64>,
+    /// What the files of the data take.
+    used_bytes: Option<u64>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -175,28 +160,10 @@ struct MemberBody {
     last_sync_at: Option<String>,
     /// How far the member's clock is ahead of this node's; `null` while it is not reached.
     clock_skew_ms: Option<i64>,
+    /// The age of the oldest write that this node pushed and the member has not confirmed; 0 with
+    /// none, `null` while it is not reached.
+    replication_lag_ms: Option<u64>,
     /// Why this node does not reach the member, or why their latest session failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    error: Option<String>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct SyncBody {
-    peers: Vec<ReportBody>,
-}
-
-/// How one session went.
-#[derive(Serialize, JsonSchema)]
-struct ReportBody {
-    id: Uuid,
-    rounds: u64,
-    bytes_sent: u64,
-    bytes_received: u64,
-    records_sent: u64,
-    records_received: u64,
-    duration_ms: u64,
-    /// Why the session ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     error: Option<String>,
@@ -204,26 +171,11 @@ struct ReportBody {
 
 async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
     Query::parse(READ.query, request.uri().query())?.finish()?;
-    text::json(StatusCode::OK, &cluster_body(&ctx.0.state))
+    let room = ctx.0.state.store.blocking(Store::room).await;
+    text::json(StatusCode::OK, &cluster_body(&ctx.0.state, &room))
 }
 
-async fn sync(ctx: Ctx, request: Request) -> Result<Response, Error> {
-    Query::parse(SYNC.query, request.uri().query())?.finish()?;
-    let state = &ctx.0.state;
-    let reports =
-        if state.config.clustering_enabled { run_sessions(state).await? } else { Vec::new() };
-    let peers = reports.into_iter().map(ReportBody::of).collect();
-    text::json(StatusCode::OK, &SyncBody { peers })
-}
-
-/// Requests the sessions and waits until all have ended; `shutting_down` if replication is gone.
-async fn run_sessions(state: &State) -> Result<Vec<SyncReport>, Error> {
-    let (answer, reports) = oneshot::channel();
-    state.sync.send(answer).await.map_err(|_| Unavailable::ShuttingDown)?;
-    reports.await.map_err(|_| Unavailable::ShuttingDown.into())
-}
-
-fn cluster_body(state: &State) -> ClusterBody {
+fn cluster_body(state: &State, room: &StorageRoom) -> ClusterBody {
     let own = state.store.fingerprint();
     let counts = state.store.counts();
     let now = state.clock.now();
@@ -247,14 +199,14 @@ fn cluster_body(state: &State) -> ClusterBody {
                     ..view
                 };
             }
-            view.with(peers.get(&member.id))
+            view.with(peers.get(&member.id), judge.now)
         })
         .collect();
     let me = views.iter().find(|view| view.id == state.me.id.uuid()).cloned();
     let member = me.unwrap_or_else(|| MemberBody::of(&state.me, MemberState::Alive));
     ClusterBody {
         cluster_id: state.cluster_id,
-        node: node_body(state, member),
+        node: node_body(state, member, room),
         members: views,
         fingerprint: hex(&own),
         keys: counts.keys,
@@ -273,7 +225,7 @@ fn all_members(known: &[(Member, MemberState)], me: &Member) -> Vec<(Member, Mem
     members
 }
 
-fn node_body(state: &State, member: MemberBody) -> NodeBody {
+fn node_body(state: &State, member: MemberBody, room: &StorageRoom) -> NodeBody {
     let Outlook { waits_for, seeds, certificates } = &state.outlook;
     let seed =
         |answer: &SeedAnswer| SeedBody { seed: answer.seed.clone(), error: answer.error.clone() };
@@ -288,6 +240,8 @@ fn node_body(state: &State, member: MemberBody) -> NodeBody {
         waits_for: if syncing { waits_for.borrow().clone() } else { String::new() },
         seeds: seeds.borrow().iter().map(seed).collect(),
         certificates: certificates.borrow().iter().map(certificate).collect(),
+        mode: ModeName::of(state.store.mode()),
+        storage: StorageBody::of(room),
     }
 }
 
@@ -328,6 +282,10 @@ impl Judge {
     }
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn hex(fingerprint: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*fingerprint).to_hex().to_string()
 }
@@ -348,35 +306,29 @@ impl MemberBody {
             fingerprint_at: None,
             last_sync_at: None,
             clock_skew_ms: None,
+            replication_lag_ms: None,
             error: None,
         }
     }
 
-    fn with(self, status: Option<&PeerStatus>) -> Self {
+    fn with(self, status: Option<&PeerStatus>, now: Instant) -> Self {
         let Some(status) = status else { return self };
         Self {
             fingerprint: status.report.map(|held| hex(&held.report.fingerprint)),
             fingerprint_at: status.report.map(|held| held.at.rfc3339()),
             last_sync_at: status.last_sync_at.map(Timestamp::rfc3339),
             clock_skew_ms: status.clock_skew_ms,
+            replication_lag_ms: status.lag(now).map(millis),
             error: status.error.clone(),
             ..self
         }
     }
 }
 
-impl ReportBody {
-    fn of(report: SyncReport) -> Self {
-        Self {
-            id: report.id.uuid(),
-            rounds: report.rounds,
-            bytes_sent: report.bytes_sent,
-            bytes_received: report.bytes_received,
-            records_sent: report.records_sent,
-            records_received: report.records_received,
-            duration_ms: report.duration_ms,
-            error: report.error,
-        }
+impl StorageBody {
+    fn of(room: &StorageRoom) -> Self {
+        let StorageRoom { writable, free_bytes, used_bytes } = *room;
+        Self { writable, free_bytes, used_bytes }
     }
 }
 
@@ -438,11 +390,15 @@ mod tests {
     fn this_node_shows_its_member_and_syncing_side_by_side() {
         let member = MemberBody::of(&member(1), MemberState::Alive);
         let (seeds, certificates, waits_for) = (Vec::new(), Vec::new(), String::new());
-        let node = NodeBody { member, syncing: true, waits_for, seeds, certificates };
+        let room = StorageRoom { writable: true, free_bytes: Some(1), used_bytes: None };
+        let (mode, storage) = (ModeName::Normal, StorageBody::of(&room));
+        let syncing = true;
+        let node = NodeBody { member, syncing, waits_for, seeds, certificates, mode, storage };
         let text = serde_json::to_string(&node).unwrap();
         assert!(text.starts_with(r#"{"id":"00000000-0000-0000-0000-000000000001","name":"n1""#));
         assert!(text.contains(r#""state":"alive","durable":true"#), "{text}");
-        assert!(text.ends_with(r#""certificates":[]}"#), "{text}");
-        assert!(text.contains(r#""clock_skew_ms":null,"syncing":true,"seeds":[]"#), "{text}");
+        let storage = r#"{"writable":true,"free_bytes":1,"used_bytes":null}}"#;
+        assert!(text.ends_with(&format!(r#""mode":"normal","storage":{storage}"#)), "{text}");
+        assert!(text.contains(r#""replication_lag_ms":null,"syncing":true,"seeds":[]"#), "{text}");
     }
 }

@@ -7,13 +7,14 @@ use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::mode::ModeName;
 use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
 use crate::http::answer::code::Code;
 use crate::http::answer::error::{Error, Unavailable};
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::text::{self, JSON};
 use crate::http::state::Ctx;
-use crate::store::Obstacle;
+use crate::store::{NodeMode, Obstacle, Store};
 
 pub(crate) static LIVE_RESOURCE: Resource = Resource {
     base: "/health/live",
@@ -71,7 +72,7 @@ static READY: ApiOperation = ApiOperation {
     body: None,
     answers: &[AnswerForm {
         status: 200,
-        when: "Reads and writes are served.",
+        when: "Reads and writes are served, or writes are refused by the `mode` alone.",
         media_types: &[JSON],
         schema: Some(schema_of::<HealthBody>),
         headers: &[],
@@ -118,6 +119,10 @@ struct HealthBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UnreadyBody")]
     unready: Option<UnreadyBody>,
+    /// `read_only` while writes of clients are refused, as somebody has decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ModeName")]
+    mode: Option<ModeName>,
 }
 
 /// What `/health/ready` answers, in short.
@@ -139,7 +144,7 @@ enum Health {
 
 /// Ignores parameters, as the others do: some load balancers add their own.
 async fn live() -> Result<Response, Error> {
-    healthy(Health::Live, None)
+    healthy(Health::Live, None, None)
 }
 
 /// A node that is stopping does not get here: its front refuses every new request.
@@ -147,7 +152,7 @@ async fn ready(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
     match ctx.0.state.store.obstacle() {
         Some(obstacle) => Err(Unavailable::Storage(obstacle).into()),
-        None => healthy(Health::Ready, None),
+        None => healthy(Health::Ready, None, special_mode(&ctx.0.state.store)),
     }
 }
 
@@ -164,9 +169,18 @@ async fn readable(ctx: Ctx) -> Result<Response, Error> {
         code: Error::from(Unavailable::Storage(obstacle)).code().info().name,
         detail: obstacle.to_string(),
     });
-    healthy(Health::Readable, unready)
+    healthy(Health::Readable, unready, special_mode(store))
 }
 
-fn healthy(status: Health, unready: Option<UnreadyBody>) -> Result<Response, Error> {
-    text::json(StatusCode::OK, &HealthBody { status, unready })
+/// The mode, unless it is the usual one.
+fn special_mode(store: &Store) -> Option<ModeName> {
+    (store.mode() != NodeMode::Normal).then(|| ModeName::of(store.mode()))
+}
+
+fn healthy(
+    status: Health,
+    unready: Option<UnreadyBody>,
+    mode: Option<ModeName>,
+) -> Result<Response, Error> {
+    text::json(StatusCode::OK, &HealthBody { status, unready, mode })
 }

@@ -11,6 +11,7 @@ mod history;
 mod kv;
 mod metrics;
 mod misroutes;
+mod mode;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "until /openapi.json is served, only tests read all of the tables")
@@ -18,6 +19,7 @@ mod misroutes;
 pub(crate) mod operation;
 mod scan;
 pub(crate) mod superseded;
+mod sync;
 mod txn;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use super::answer::error::Error;
 use super::state::App;
 
 /// All resources.
-pub(crate) static RESOURCES: [&Resource; 12] = [
+pub(crate) static RESOURCES: [&Resource; 13] = [
     &kv::RESOURCE,
     &cas::RESOURCE,
     &txn::RESOURCE,
@@ -40,7 +42,8 @@ pub(crate) static RESOURCES: [&Resource; 12] = [
     &history::RESOURCE,
     &superseded::RESOURCE,
     &cluster::RESOURCE,
-    &cluster::SYNC_RESOURCE,
+    &sync::RESOURCE,
+    &mode::RESOURCE,
     &health::LIVE_RESOURCE,
     &health::READY_RESOURCE,
     &health::READABLE_RESOURCE,

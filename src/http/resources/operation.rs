@@ -145,8 +145,13 @@ pub(crate) const KEY_ERRORS: &[Code] = &[Code::BadKey, Code::KeyTooLong];
 pub(crate) const READ_ERRORS: &[Code] = &[Code::Syncing, Code::StorageFull];
 
 /// The errors of writing to the store.
-pub(crate) const WRITE_ERRORS: &[Code] =
-    &[Code::Syncing, Code::StorageFull, Code::ClockSkewed, Code::IdempotencyMismatch];
+pub(crate) const WRITE_ERRORS: &[Code] = &[
+    Code::Syncing,
+    Code::ReadOnly,
+    Code::StorageFull,
+    Code::ClockSkewed,
+    Code::IdempotencyMismatch,
+];
 
 /// The errors of a JSON body that holds values.
 pub(crate) const BODY_ERRORS: &[Code] =

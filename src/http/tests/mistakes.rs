@@ -114,7 +114,7 @@ const ROUTES: &[Mistake] = &[
         "no_such_route",
         "nothing is served at `/`; the routes are `/kv/{key}`, `/cas/{key}`, `/txn`, \
          `/scan/{prefix}`, `/history/{key}`, `/superseded/{prefix}`, `/cluster`, `/cluster/sync`, \
-         `/health/live`, `/health/ready`, `/health/readable`, `/metrics`",
+         `/cluster/mode`, `/health/live`, `/health/ready`, `/health/readable`, `/metrics`",
     ),
     (
         "POST",

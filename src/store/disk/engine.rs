@@ -133,6 +133,14 @@ pub trait Engine: Send + Sync + 'static {
     fn free_bytes(&self) -> Result<Option<u64>, EngineError> {
         Ok(None)
     }
+
+    /// How many bytes the files of the data take; `None` where there are none.
+    ///
+    /// # Errors
+    /// When the directory of the data cannot be read.
+    fn used_bytes(&self) -> Result<Option<u64>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// An engine that is kept open.

@@ -6,7 +6,7 @@ use crate::model::{Key, Timestamp};
 use crate::proto::stability::Ledger;
 use crate::store::expiry::DueChange;
 use crate::store::feed::WindowChange;
-use crate::store::{Causal, ReadError};
+use crate::store::{Causal, NodeMode, ReadError};
 
 /// Why a group was not committed.
 pub(super) enum CommitError {
@@ -43,6 +43,8 @@ pub(in crate::store) struct Durable {
     pub ledger: Option<Ledger>,
     /// The distance from steady to wall time, where it was written.
     pub distance: Option<i64>,
+    /// The mode of the node, where it was written.
+    pub mode: Option<NodeMode>,
     pub due_records: DueChange,
     pub due_requests: DueChange,
     /// The watermark, where it was advanced.

@@ -8,9 +8,9 @@ use super::reports::Reports;
 use crate::model::record::RecordHash;
 use crate::model::{Header, Key, Timestamp};
 use crate::proto::stability::Floor;
-use crate::store::Causal;
 use crate::store::disk::layout::Stored;
 use crate::store::feed::{Announcement, Cause};
+use crate::store::{Causal, NodeMode};
 
 /// One change of what the store holds.
 pub(in crate::store) enum Effect {
@@ -51,6 +51,8 @@ pub(in crate::store) enum Effect {
     SetReports(Reports),
     /// A meta entry is written.
     PutMeta { name: &'static str, value: Vec<u8> },
+    /// The mode of the node changes.
+    SetMode(NodeMode),
     /// The feed gains a change.
     Announce(Announcement),
     /// The watermark of the expiry clock becomes the time of this group.

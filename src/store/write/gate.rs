@@ -1,9 +1,10 @@
-//! What the store takes now: below the reserve of the disk only what frees room.
+//! What the store takes now: nothing of clients in the mode `read_only`, and below the reserve of
+//! the disk only what frees room.
 //!
 //! Asked by each decision, after a remembered request has got its answer: a retry changes nothing,
 //! so no state of the node may refuse it.
 
-use crate::store::{Change, Operation, Shared, Txn, Write, WriteError};
+use crate::store::{Change, NodeMode, Operation, Shared, Txn, Write, WriteError};
 
 impl Shared {
     /// Refuses a client's write that the store does not take now.
@@ -21,7 +22,11 @@ impl Shared {
         self.admit(changes)
     }
 
-    fn admit<'a>(&self, mut changes: impl Iterator<Item = &'a Change>) -> Result<(), WriteError> {
+    fn admit<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Result<(), WriteError> {
+        let mut changes = changes.peekable();
+        if self.mode.get() == NodeMode::ReadOnly && changes.peek().is_some() {
+            return Err(WriteError::ReadOnly);
+        }
         match self.disk.low() {
             Some(low) if changes.any(|change| !matches!(change, Change::Delete)) => {
                 Err(WriteError::StorageFull(low.to_string()))

@@ -17,7 +17,7 @@ use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
 use crate::store::expiry::SteadyReading;
 use crate::store::feed::Announcement;
-use crate::store::{ReadError, Shared, WriteError};
+use crate::store::{ReadError, Shared, WriteError, mode};
 
 /// A group in progress.
 ///
@@ -175,6 +175,10 @@ impl<'a> Group<'a> {
                 self.follows.reports = Some(reports);
                 Ok(())
             }
+            Effect::SetMode(mode) => {
+                self.follows.mode = Some(mode);
+                self.put(Family::Meta, mode::MODE.as_bytes(), &layout::encode_meta(&mode))
+            }
             Effect::PutMeta { name, value } => self.put(Family::Meta, name.as_bytes(), &value),
             Effect::Announce(announcement) => {
                 self.announcements.push(announcement);
@@ -230,31 +234,17 @@ impl<'a> Group<'a> {
         self.delete(Family::Requests, &at)
     }
 
-    fn put_report(
+    pub(super) fn put(
         &mut self,
-        number: u64,
-        report: &[u8],
-        value: Option<&[u8]>,
+        family: Family,
+        at: &[u8],
+        value: &[u8],
     ) -> Result<(), WriteError> {
-        if let Some(value) = value {
-            self.put(Family::Superseded, &layout::report_value_key(number), value)?;
-        }
-        self.put(Family::Superseded, &layout::report_key(number), report)
-    }
-
-    fn drop_report(&mut self, number: u64, has_value: bool) -> Result<(), WriteError> {
-        if has_value {
-            self.delete(Family::Superseded, &layout::report_value_key(number))?;
-        }
-        self.delete(Family::Superseded, &layout::report_key(number))
-    }
-
-    fn put(&mut self, family: Family, at: &[u8], value: &[u8]) -> Result<(), WriteError> {
         self.entries.bytes += at.len() + value.len();
         self.change(|transaction| transaction.put(family, at, value))
     }
 
-    fn delete(&mut self, family: Family, at: &[u8]) -> Result<(), WriteError> {
+    pub(super) fn delete(&mut self, family: Family, at: &[u8]) -> Result<(), WriteError> {
         self.change(|transaction| transaction.delete(family, at))
     }
 

@@ -10,7 +10,7 @@ use super::durable::CommitError;
 use super::requests::RequestId;
 use crate::model::{Key, Record, Timestamp};
 use crate::proto::stability::Ledger;
-use crate::store::{Applied, Swept, Txn, TxnDone, Write, WriteError, Written};
+use crate::store::{Applied, NodeMode, Swept, Txn, TxnDone, Write, WriteError, Written};
 use crate::telemetry::Metrics;
 
 /// Where an answer goes. A receiver that is gone belongs to a client that left.
@@ -65,6 +65,13 @@ pub enum Job {
         /// Where the answer goes.
         reply: Reply<()>,
     },
+    /// Changes the mode of the node.
+    SetMode {
+        /// The mode.
+        mode: NodeMode,
+        /// Where the answer goes.
+        reply: Reply<()>,
+    },
     /// Writes an entry of the meta family.
     Meta {
         /// Its name.
@@ -106,6 +113,7 @@ impl Job {
             Self::Apply { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::AdvanceWatermark { reply }
             | Self::Ledger { reply, .. }
+            | Self::SetMode { reply, .. }
             | Self::Meta { reply, .. } => reply.send(Err(why)).map_err(drop),
         };
     }
@@ -117,7 +125,7 @@ pub(super) enum Decided {
     Txn(Answer<Option<TxnDone>>),
     Sweep(Answer<Swept>),
     Apply(Answer<Applied>),
-    /// A watermark, the ledger or a meta entry, which are not counted.
+    /// A watermark, the ledger, a mode or a meta entry, which are not counted.
     Meta(Answer<()>),
 }
 
@@ -174,6 +182,7 @@ fn outcome_label<T>(result: &Result<T, WriteError>) -> &'static str {
         Err(WriteError::OtherRequest) => "other_request",
         Err(WriteError::RequestsFull | WriteError::ContentTooLarge) => "too_much",
         Err(WriteError::ClockSkewed { .. }) => "clock_skewed",
+        Err(WriteError::ReadOnly) => "read_only",
         Err(WriteError::ShuttingDown | WriteError::StorageFull(_) | WriteError::Failed(_)) => {
             "failed"
         }

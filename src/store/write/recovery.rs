@@ -148,6 +148,7 @@ impl Writer {
         self.shared.look_at_disk()?;
         let key = self.shared.tree().element_key();
         let tree = Tree::build(engine, key)?;
+        self.shared.mode.load(engine)?;
         let requests_bytes: Option<u64> = crate::store::meta(engine, layout::REQUESTS_BYTES)?;
         self.shared.requests_bytes.store(requests_bytes.unwrap_or_default(), Ordering::Relaxed);
         self.shared.set_reports(crate::store::meta(engine, layout::REPORTS)?.unwrap_or_default());

@@ -232,6 +232,10 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
             group.change_ledger(change);
             Decided::Meta(Answer { reply, result: Ok(()) })
         }
+        Job::SetMode { mode, reply } => {
+            let result = group.run(|_| Ok(((), Effects::of(Effect::SetMode(mode)))));
+            Decided::Meta(Answer { reply, result })
+        }
         Job::Meta { name, value, reply } => {
             let result = group.run(|_| Ok(((), Effects::of(Effect::PutMeta { name, value }))));
             Decided::Meta(Answer { reply, result })

@@ -5,6 +5,7 @@ mod connections;
 mod general;
 mod history;
 mod keys;
+mod mode;
 mod retries;
 mod scan;
 mod swap;

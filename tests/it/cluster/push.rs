@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::api::values::noise;
-use crate::support::{Cluster, Site, ensure, eventually};
+use crate::support::{Cluster, SOON, Site, ensure, eventually};
 
 /// The longest that "at once" may take on a machine that is busy with other tests.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -86,4 +86,33 @@ async fn on_one_clock_a_swap_on_another_node_sees_the_pushed_version() {
     }
     cluster.converged().await;
     assert_eq!(a.get("/kv/turn").await.body, b.get("/kv/turn").await.body);
+}
+
+#[tokio::test]
+async fn the_lag_of_a_member_is_the_age_of_what_it_has_not_confirmed() {
+    let cluster = Site::clustered().cluster(2).await;
+    let [first, second] = &cluster.nodes[..] else { panic!("two nodes") };
+    let lag = async || first.member(&second.id).await.map(|m| m["replication_lag_ms"].clone());
+    first.client.put("/kv/before", "x").await.expect(201);
+    let confirmed = async || {
+        eventually(SOON, "everything is confirmed", async || {
+            let lag = lag().await;
+            ensure(lag == Some(0.into()), || format!("{lag:?}"))
+        })
+        .await;
+    };
+    confirmed().await;
+    assert!(first.member(&first.id).await.expect("itself")["replication_lag_ms"].is_null());
+    second.pause();
+    first.client.put("/kv/late", "x").await.expect(201);
+    eventually(SOON, "the lag grows", async || {
+        let lag = lag().await;
+        ensure(lag.as_ref().and_then(|ms| ms.as_u64()) >= Some(200), || format!("{lag:?}"))
+    })
+    .await;
+    second.resume();
+    confirmed().await;
+    let storage = first.client.cluster().await["node"]["storage"].clone();
+    let bytes = |name: &str| storage[name].as_u64().expect("a number");
+    assert!(storage["writable"] == true && bytes("free_bytes") > 0 && bytes("used_bytes") > 0);
 }

@@ -280,6 +280,10 @@ impl Engine for Rocks {
         }
         Ok(room::free_bytes(&self.dir))
     }
+
+    fn used_bytes(&self) -> Result<Option<u64>, EngineError> {
+        room::used_bytes(&self.dir).map(Some)
+    }
 }
 
 struct OpenedDatabase {

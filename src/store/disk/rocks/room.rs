@@ -56,6 +56,17 @@ pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// What the files in `dir` take.
+pub(super) fn used_bytes(dir: &Path) -> Result<u64, EngineError> {
+    let refused = |error: io::Error| EngineError::Failed(format!("{}: {error}", dir.display()));
+    let mut sum = 0;
+    for entry in fs::read_dir(dir).map_err(refused)? {
+        // a file that is removed meanwhile takes nothing
+        sum += entry.and_then(|entry| entry.metadata()).map_or(0, |found| found.len());
+    }
+    Ok(sum)
+}
+
 /// Device and number of `dir`, which tell it from another one of its name.
 pub(super) fn number(dir: &Path) -> Result<(u64, u64), EngineError> {
     let found = fs::metadata(dir)
