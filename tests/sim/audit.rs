@@ -15,12 +15,14 @@
 //!   before, and none comes back; its header stays.
 //! - History (`history`): newest first, without holes, of bounded depth, with the outcome of each
 //!   revision.
+//! - Superseded writes (`superseded`): from the order in which a node met the versions of each key,
+//!   read off its disk, follows which of its clients' writes lost a merge against a write that did
+//!   not know them. It reports just these, whole, once, in the commit of the merge, and for ever.
 //! - In the end every node holds, for each key, the greatest acknowledged write, or one that beats
 //!   it. A lost disk can take with it what no other disk held at that time.
 //!
-//! **Not checked yet**, because the product cannot do it yet: a write that lost against one that
-//! did not know it is reported (promise 4; here it is only counted), dead records are dropped (3),
-//! records of a clock far ahead are held back (6). Not checked at all: that a request is forgotten
+//! **Not checked yet**, because the product cannot do it yet: dead records are dropped (3), records
+//! of a clock far ahead are held back (6). Not checked at all: that a request is forgotten
 //! after its window.
 
 mod answers;
@@ -29,6 +31,7 @@ mod expiry;
 mod history;
 mod records;
 mod retries;
+mod superseded;
 mod txns;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,11 +142,11 @@ pub struct Audit {
     /// For each replaced record, by the node and the disk on which it was replaced: the version
     /// that replaced it.
     over: BTreeMap<(Key, Option<Uuid>, usize, u32), Version>,
-    /// Records replaced by a write that knew them.
-    replaced: BTreeSet<(Key, Uuid)>,
     retries: retries::Retries,
     expiry: expiry::Expiry,
     txns: txns::Txns,
+    /// What each node met on its present disk.
+    replays: BTreeMap<usize, superseded::Replay>,
     /// How many disks each node has lost.
     disks_lost: BTreeMap<usize, u32>,
 }
@@ -167,10 +170,10 @@ impl Audit {
             held: BTreeMap::new(),
             greatest: BTreeMap::new(),
             over: BTreeMap::new(),
-            replaced: BTreeSet::new(),
             retries: retries::Retries::default(),
             expiry: expiry::Expiry::default(),
             txns: txns::Txns::default(),
+            replays: BTreeMap::new(),
             disks_lost: BTreeMap::new(),
         }
     }
@@ -284,6 +287,7 @@ impl Audit {
         self.held.retain(|(at, _), _| *at != slot);
         self.expiry.disk_lost(slot);
         self.txns.disk_lost(slot);
+        self.replays.remove(&slot);
         self.greatest = std::mem::take(&mut self.greatest)
             .into_iter()
             .filter_map(|(key, greatest)| {
@@ -305,17 +309,6 @@ impl Audit {
     /// All keys that a client asked to write or to read.
     pub fn keys(&self) -> BTreeSet<Key> {
         self.keys.clone()
-    }
-
-    /// The acknowledged writes that are not current and that no write which knew them replaced:
-    /// those lost a merge, and promise 4 will demand a report of them.
-    pub fn lost_merges(&self, stands: impl Fn(&Key) -> Option<Version>) -> u64 {
-        let lost = |((key, version), known): &(&(Key, Version), &Known)| {
-            known.acked
-                && !self.replaced.contains(&(key.clone(), version.uuid))
-                && stands(key) != Some(*version)
-        };
-        self.records.iter().filter(lost).count() as u64
     }
 }
 

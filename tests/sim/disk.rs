@@ -7,11 +7,16 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use kvs::clock::Source;
+use kvs::model::{Header, Key, Timestamp};
 use kvs::store::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
+use kvs::store::layout::{self, Body, Stored};
 use kvs::store::memory::Memory;
+
+use crate::clock::SimClock;
 
 /// The most unsynced commits at a time, when commits do not wait for the disk.
 const UNSYNCED_MAX: usize = 32;
@@ -22,8 +27,52 @@ type Undo = Vec<(Family, Vec<u8>, Option<Bytes>)>;
 /// The changes of a transaction, in order.
 type Changes = Vec<(Family, Vec<u8>, Option<Bytes>)>;
 
+/// A record that a commit wrote.
+#[derive(Clone, Debug)]
+pub struct Met {
+    pub key: Key,
+    pub header: Header,
+    pub is_swept: bool,
+}
+
+/// What a commit wrote, as far as the auditor replays it.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Records, in order.
+    pub met: Vec<Met>,
+    /// How many reports of lost writes.
+    pub reports: usize,
+    /// What the clock of the node showed, and the latest that it had shown.
+    pub now: Timestamp,
+    pub latest: Timestamp,
+}
+
+impl Commit {
+    fn of(changes: &Changes, clock: &SimClock) -> Self {
+        let (mut met, mut reports) = (Vec::new(), 0);
+        for (family, key, value) in changes {
+            let Some(value) = value else { continue };
+            match family {
+                Family::Records => {
+                    let stored = Stored::decode_for(key, value).expect("an entry");
+                    let key = Key::from_bytes(key).expect("a key");
+                    let is_swept = stored.body == Body::Swept;
+                    met.push(Met { key, header: stored.header, is_swept });
+                }
+                Family::Superseded => {
+                    reports += usize::from(layout::report_number(key).is_some());
+                }
+                _ => {}
+            }
+        }
+        Self { met, reports, now: clock.now(), latest: clock.latest() }
+    }
+}
+
 #[derive(Default)]
 struct State {
+    /// All commits, for the auditor.
+    commits: Vec<Commit>,
     /// Whether the next commit fails, and whether it takes place all the same.
     commit_fails: Option<bool>,
     /// How many more changes within transactions succeed before one fails.
@@ -38,6 +87,8 @@ struct State {
     reopen_fails: u32,
     /// The changes of a failed commit that took place; invisible until the disk is opened again.
     hidden: Changes,
+    /// The same for the auditor.
+    hidden_commit: Option<Commit>,
     /// How to undo the latest commits; empty when each commit is synced.
     unsynced: VecDeque<Undo>,
 }
@@ -46,13 +97,30 @@ struct State {
 pub struct Disk {
     memory: Memory,
     synced: bool,
+    /// The clock of its node; none where nobody replays its commits.
+    clock: Option<Arc<SimClock>>,
     state: Mutex<State>,
 }
 
 impl Disk {
     /// An empty disk. With `synced`, commits wait until they are on it.
     pub fn new(synced: bool) -> Self {
-        Self { memory: Memory::default(), synced, state: Mutex::default() }
+        Self { memory: Memory::default(), synced, clock: None, state: Mutex::default() }
+    }
+
+    /// The disk of the node with this clock, whose commits can be replayed.
+    pub fn watched(synced: bool, clock: Arc<SimClock>) -> Self {
+        Self { clock: Some(clock), ..Self::new(synced) }
+    }
+
+    /// All commits but the first `from`.
+    pub fn commits(&self, from: usize) -> Vec<Commit> {
+        self.state().commits[from..].to_vec()
+    }
+
+    /// What the auditor replays of a commit that is made now.
+    fn commit_of(&self, changes: &Changes) -> Option<Commit> {
+        self.clock.as_ref().map(|clock| Commit::of(changes, clock))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,12 +178,14 @@ impl Disk {
         let mut lost = 0;
         if count > 0 && !self.synced && !std::mem::take(&mut self.state().hidden).is_empty() {
             // the latest of all
+            self.state().hidden_commit = None;
             lost += 1;
         }
         while lost < count
             && let Some(undo) = { self.state().unsynced.pop_back() }
         {
             self.change(undo);
+            self.state().commits.pop();
             lost += 1;
         }
         self.state().unsynced.clear();
@@ -189,6 +259,8 @@ impl Engine for Disk {
             // An opened disk has synced everything.
             state.unsynced.clear();
             state.broken = false;
+            let commit = state.hidden_commit.take();
+            state.commits.extend(commit);
             std::mem::take(&mut state.hidden)
         };
         self.change(hidden);
@@ -267,11 +339,14 @@ impl Transaction for Recorded<'_> {
             state.failures += 1;
             state.reopen_fails = state.failures % 4;
             if applied {
+                // decided now, not when it is found
+                state.hidden_commit = self.disk.commit_of(&self.changes);
                 state.hidden = self.changes;
             }
             return Err(broken("say whether it has written"));
         }
         self.inner.commit()?;
+        state.commits.extend(self.disk.commit_of(&self.changes));
         if !self.disk.synced {
             state.unsynced.push_back(self.undo);
             if state.unsynced.len() > UNSYNCED_MAX {

@@ -145,7 +145,8 @@ impl World {
             }
             Event::Emptied { at, absent } => {
                 self.take_down(at);
-                self.nodes[at].disk = Arc::new(Disk::new(self.plan.synced));
+                let clock = self.nodes[at].clock.clone();
+                self.nodes[at].disk = Arc::new(Disk::watched(self.plan.synced, clock));
                 self.nodes[at].was_started = false;
                 self.disk_lost(at);
                 self.plan_after(absent, Action::Start(at));

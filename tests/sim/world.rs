@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvs::config::Config;
-use kvs::model::{Header, Key, MemberState, Version};
+use kvs::model::{Header, Key, MemberState, Prefix, Version};
 use kvs::proto::digest::{Digest, ElementKey};
 use kvs::proto::secret::Secret;
 use kvs::store::engine::Family;
@@ -41,7 +41,8 @@ pub struct Outcome {
     pub trace: String,
     /// What the auditor counted.
     pub audited: Audited,
-    /// Acknowledged writes that lost a merge against a write that did not know them.
+    /// Acknowledged writes that lost a merge against a write that did not know them, as their nodes
+    /// report.
     pub lost_merges: u64,
     /// What the network counted.
     pub network: Tally,
@@ -115,7 +116,8 @@ impl World {
         config.revision_history_depth = plan.history_depth;
         let nodes = (0..plan.nodes).map(|slot| {
             let clock = SimClock::new(start, plan.skews[slot], StdRng::from_rng(&mut rng));
-            Node::new(slot, clock, Disk::new(plan.synced), plan.disk_ms_max)
+            let disk = Disk::watched(plan.synced, clock.clone());
+            Node::new(slot, clock, disk, plan.disk_ms_max)
         });
         let nodes: Vec<Node> = nodes.collect();
         let clocks = nodes.iter().map(|node| node.clock.clone()).collect();
@@ -166,7 +168,11 @@ impl World {
         self.network().note(&format!("{fingerprint:?} {agreed_after:?}"));
         let audit = lock(&self.audit);
         let stands = |key: &Key| Some(self.held_by_first(key)?.version);
-        let (audited, lost_merges) = (audit.tally, audit.lost_merges(stands));
+        let lost = self.nodes.iter().filter_map(|node| {
+            let id = node.up.as_ref()?.identity.node;
+            Some(audit.nothing_is_lost_in_silence(node.slot, id, stands))
+        });
+        let (audited, lost_merges) = (audit.tally, lost.sum());
         let (trace, network) = (self.network().trace(), self.network().tally());
         let waits_ended = *self.waits_ended.borrow();
         let faults = self.faults.clone();
@@ -463,6 +469,9 @@ impl World {
             dead += u64::from(live.is_none());
             held.insert(key, record.header);
         }
+        let commits = self.nodes[slot].disk.commits(audit.replayed(slot));
+        let page = up.store.superseded_now(&Prefix::all(), None, usize::MAX, usize::MAX);
+        audit.reports(slot, up.identity.node, commits, page.expect("the disk can be read"));
         let counts = up.store.counts();
         let live = held.len() as u64 - dead;
         if up.is_settled() && (counts.keys, counts.tombstones) != (live, dead) {

@@ -40,7 +40,9 @@ impl Audit {
         let header = &revision.header;
         let now = Moment::of(&self.clocks[slot]).now;
         let ended_by = |at| header.expires_at.is_some_and(|end| end <= at);
+        let is_lost = self.is_reported(slot, key, header.version);
         let outcome = match newer {
+            Some(_) if is_lost => Outcome::Superseded,
             Some(newer) if ended_by(newer.version.timestamp) => Outcome::Expired,
             Some(_) => Outcome::Replaced,
             None if ended_by(now) => Outcome::Expired,

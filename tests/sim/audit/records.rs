@@ -122,7 +122,6 @@ impl Audit {
                 .entry((key.clone(), header.version.uuid))
                 .or_default()
                 .push(header.version);
-            self.replaced.extend(header.parent.map(|parent| (key.clone(), parent)));
             self.check_made(number, key, header);
         }
     }
