@@ -156,9 +156,10 @@ pub async fn superseded(
     match (args.get, args.keep) {
         (Some(side), _) => {
             let (bytes, content_type) = side.value(client, key, &item).await?;
-            match out.is_terminal() {
-                true => out.text_value(&bytes, content_type.as_str()),
-                false => out.raw(&bytes),
+            if out.is_terminal() {
+                out.text_value(&bytes, content_type.as_str())
+            } else {
+                out.raw(&bytes)
             }
         }
         (None, Some(keep)) => {

@@ -145,8 +145,8 @@ fn both_writes_are_shown_and_what_the_key_has_now() {
     let get = |side| ran(&node, Superseded { get: Some(side), ..resolving() }, Format::Text).0;
     assert_eq!((get(Side::Lost).as_str(), get(Side::Winner).as_str()), ("mine", "2"));
     assert!(swaps(&node).is_empty());
-    let none = Superseded { resolve: Key::parse("a/none").ok(), ..args() };
-    let error = ran(&node, none, Format::Text).1.expect_err("no such report");
+    let other = Superseded { resolve: Key::parse("a/none").ok(), ..args() };
+    let error = ran(&node, other, Format::Text).1.expect_err("no such report");
     assert!(error.exit_code() == 1 && error.to_string().contains("--url"), "{error}");
 }
 

@@ -166,8 +166,8 @@ async fn reports_outlive_the_process_and_are_read_on_from_where_one_was() {
         assert_eq!(page.items[0].lost.body.as_deref(), Some(&[round; 9000][..]));
         assert!(!page.truncated);
         let other = Prefix::parse("app/a").unwrap();
-        let none = node.store.superseded(&other, None, 9, 1 << 20).await.unwrap();
-        assert!(none.items.is_empty() && none.next == page.next, "the key is no prefix of itself");
+        let rest = node.store.superseded(&other, None, 9, 1 << 20).await.unwrap();
+        assert!(rest.items.is_empty() && rest.next == page.next, "the key is no prefix of itself");
         since = Some(page.next);
         node.store.check_invariants(true);
         node.close();
@@ -196,11 +196,11 @@ async fn when_there_is_no_room_the_oldest_reports_go_and_that_is_told() {
         assert!(late.items.len() == 1 && !late.truncated, "nothing after it was dropped");
         node.store.check_invariants(true);
         // one that is larger than all of the room
-        let lost = node.store.write(put("large", &[7; 20_000])).await.unwrap().header;
+        let lost = node.store.write(put("large", &[7; 10_000])).await.unwrap().header;
         merge(&node.store, "large", winner(&lost, Some(b"won"))).await;
         let page = reports(&node.store).await;
         assert_eq!((page.items.len(), page.truncated), (1, true));
-        assert_eq!(page.items[0].lost.body.as_ref().unwrap().len(), 20_000);
+        assert_eq!(page.items[0].lost.body.as_ref().unwrap().len(), 10_000);
         node.store.check_invariants(true);
         node.close();
     }

@@ -61,6 +61,7 @@ impl Request {
 
 /// A record as it is held now or was.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent, as on the disk")]
 pub(super) struct Held {
     pub record: Record,
     pub displaced_twin: bool,
