@@ -393,3 +393,239 @@ fn words_may_be_late_repeated_and_overtake_each_other() {
     assert_eq!(world.nodes[0].ledger, ledger, "what was told for an earlier set is passed over");
     world.heal_and_judge();
 }
+
+#[test]
+fn a_write_between_commit_and_digest_is_in_no_point() {
+    let mut world = World::new(2, 0);
+    let header = world.commit(0, Kind::Value).unwrap();
+    // the writer takes the point of a session after what it committed is in the digest
+    world.put(0, header);
+    world.meet(0, 1);
+    world.meet(0, 1);
+    world.heal_and_judge();
+}
+
+#[test]
+#[should_panic(expected = "nodes disagree")]
+fn a_point_taken_between_commit_and_digest_loses_the_write() {
+    let mut world = World::new(2, 0);
+    let header = world.commit(0, Kind::Value).unwrap();
+    world.meet(0, 1);
+    world.meet(0, 1);
+    world.put(0, header);
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_record_replaced_between_list_and_request_bars_the_claim() {
+    let mut world = World::new(3, 0);
+    world.nodes[0].ahead = 4;
+    world.meet(0, 2);
+    world.meet(0, 1);
+    world.write(2, Kind::Value);
+    world.meet(1, 2);
+    world.open(0, 1);
+    world.step(0, false);
+    // the first node has the list, and asks for what the second has replaced
+    world.write(1, Kind::Value);
+    while world.step(0, false) {}
+    for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+        world.report(from, to);
+    }
+    // the only node that had what replaced it is gone
+    world.forget(0, 1);
+    world.forget(2, 1);
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_record_held_back_until_its_time_bars_the_claim() {
+    let mut world = World::new(3, 0);
+    world.nodes.iter_mut().for_each(|node| node.ahead = 8);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.meet(a, b);
+    }
+    // two clocks are set back; the third goes on ahead of them
+    world.nodes[0].ahead = -8;
+    world.nodes[1].ahead = 0;
+    world.write(2, Kind::Value);
+    world.meet(1, 2);
+    world.nodes[1].ahead = 1;
+    world.meet(0, 1);
+    assert!(world.nodes[1].held.is_some() && world.nodes[0].held.is_none());
+    world.nodes[0].ahead = 1;
+    for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+        world.report(from, to);
+    }
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_node_whose_clock_was_far_ahead_writes_as_soon_as_it_is_right() {
+    let mut world = World::new(2, 0);
+    world.nodes[1].ahead = 50;
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    world.nodes[1].ahead = 0;
+    assert!(world.write(1, Kind::Value), "no point of the wrong clock was told");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_set_back_node_that_meets_first_who_remembers_too_little_is_known_by_the_next() {
+    let mut world = World::new(3, 0);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.meet(a, b);
+    }
+    world.save(1);
+    // the third node is away, and hears nothing of the second's next point
+    world.now += 5;
+    world.meet(0, 1);
+    let (id, point) = (world.nodes[1].ledger.id, world.nodes[1].ledger.point);
+    assert!(world.set_back(1));
+    assert!(world.nodes[1].ledger.point < point);
+    world.now += 5;
+    world.meet(1, 2);
+    world.meet(1, 2);
+    assert!(world.nodes[1].ledger.id == id && world.nodes[1].ledger.counted, "nobody noticed");
+    assert!(world.nodes[1].ledger.point > point, "its numbers are fresh");
+    world.meet(1, 0);
+    world.meet(1, 0);
+    assert!(!world.nodes[1].ledger.counted, "the first node remembers");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_joiner_whose_bootstrap_was_cut_compares_again() {
+    for source in [0, 1] {
+        let mut world = World::new(2, 1);
+        world.write(0, Kind::Value);
+        world.meet(0, 1);
+        world.open(2, 0);
+        world.step(0, false);
+        world.step(0, false);
+        assert!(world.nodes[2].held.is_some());
+        world.sessions.clear();
+        world.write(0, Kind::Delete);
+        for _ in 0..3 {
+            world.meet(0, 1);
+        }
+        assert!(world.nodes[0].held.is_none() && world.nodes[1].held.is_none());
+        world.meet(2, source);
+        assert!(world.nodes[2].ledger.counted);
+        assert!(world.nodes[2].held.is_none(), "what it took before the cut is set aside");
+        world.heal_and_judge();
+    }
+}
+
+#[test]
+fn a_newcomer_is_bounded_by_what_its_source_told() {
+    let mut world = World::new(3, 0);
+    world.save(1);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.meet(a, b);
+    }
+    let (source, third) = (&world.nodes[0].ledger, &world.nodes[2].ledger);
+    assert!(source.told.0 > source.floor.0, "the source told more than its floor");
+    assert_eq!(third.floor.0, source.told.0, "a floor was reached by it");
+    assert!(world.set_back(1));
+    assert!(world.write(1, Kind::Value), "stamped as if nothing had been told");
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.nodes[1].ledger.counted);
+    assert!(world.nodes[1].held.is_none(), "it is set aside and reported");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_newcomer_inherits_what_its_source_told() {
+    let mut world = World::new(2, 1);
+    world.now += 5;
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    world.nodes[2].ahead = -4;
+    world.meet(2, 0);
+    assert!(world.nodes[2].ledger.counted);
+    world.write(2, Kind::Value);
+    world.meet(2, 1);
+    assert!(world.nodes[1].held.is_some(), "its stamp lies above the floor of the others");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_newcomer_gives_nothing_before_it_is_counted() {
+    let mut world = a_dead_value_held_by_a_newcomer();
+    world.open(1, 0);
+    world.step(0, false);
+    world.step(0, false);
+    assert!(world.nodes[0].held.is_none());
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_push_of_before_a_node_began_anew_is_refused() {
+    let mut world = World::new(2, 0);
+    world.write(1, Kind::Value);
+    world.meet(0, 1);
+    world.save(1);
+    world.write(1, Kind::Delete);
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.set_back(1));
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.nodes[1].ledger.counted);
+    for i in 0..world.pushes.len() {
+        assert!(world.deliver(i).is_none_or(|arrival| arrival == Arrival::BelowFloor));
+    }
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_floor_stays_when_its_node_starts_again() {
+    let mut world = World::new(2, 0);
+    deleted_and_collected(&mut world);
+    for n in [0, 1, 0] {
+        // judges that the floor stays
+        world.restart(n);
+        world.meet(0, 1);
+    }
+    world.heal_and_judge();
+}
+
+#[test]
+fn what_a_forgotten_node_wrote_reaches_nobody() {
+    let mut world = World::new(3, 0);
+    world.forget(0, 1);
+    world.meet(0, 2);
+    world.write(1, Kind::Value);
+    world.meet(1, 0);
+    for i in 0..world.pushes.len() {
+        assert_eq!(world.deliver(i), None);
+    }
+    world.meet(1, 2);
+    assert!(world.nodes[0].held.is_none() && world.nodes[2].held.is_none());
+    world.heal_and_judge();
+}
+
+#[test]
+fn the_smaller_of_two_sets_gives_way_whatever_the_floors_say() {
+    let mut world = World::new(2, 0);
+    deleted_and_collected(&mut world);
+    world.write(0, Kind::Value);
+    let lone = world.add_founder(false);
+    world.now += 50;
+    world.alone(lone);
+    assert!(world.nodes[lone].ledger.floor > world.nodes[0].ledger.floor);
+    let sets = [0, 1].map(|n| world.nodes[n].ledger.set.clone());
+    world.open(0, lone);
+    world.step(0, false);
+    assert_eq!([0, 1].map(|n| world.nodes[n].ledger.set.clone()), sets);
+    assert!(!world.nodes[lone].ledger.counted);
+    world.heal_and_judge();
+}

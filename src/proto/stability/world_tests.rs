@@ -77,7 +77,7 @@ pub(super) struct Push {
 #[derive(Clone, Debug, Hash)]
 enum Phase {
     Opened(Box<(Introduction, Introduction)>),
-    Compared { claims: Box<(Claim, Claim)>, step: u8 },
+    Compared { claims: Box<(Claim, Claim)>, listed: Option<Header>, step: u8 },
     Followed { follow: Box<Follow>, offer: Box<Offer>, life: Life, compared: bool },
     Exchanged { lives: (Life, Life), step: u8 },
 }
@@ -179,15 +179,25 @@ impl World {
     /// A client writes; a push goes to every other node. None of them is lost or used up, so that
     /// delivering one late, twice or never is a choice of the story.
     pub(super) fn write(&mut self, n: usize, kind: Kind) -> bool {
+        let header = self.commit(n, kind);
+        if let Some(header) = header.clone() {
+            self.put(n, header);
+        }
+        header.is_some()
+    }
+
+    /// A write that is acknowledged and not yet in the digest: no session sees it before
+    /// [`World::put`].
+    pub(super) fn commit(&mut self, n: usize, kind: Kind) -> Option<Header> {
         let node = &self.nodes[n];
         if !self.serves(n) || (kind == Kind::Delete && node.held.is_none()) {
-            return false;
+            return None;
         }
         let (wall, replaced) = (self.wall(n), node.held.as_ref());
         let timestamp =
             node.ledger.next_timestamp(wall, replaced.map(|held| held.version.timestamp));
         if timestamp > wall.plus(DRIFT) {
-            return false;
+            return None;
         }
         let origin = node.ledger.id;
         let header = Header {
@@ -211,15 +221,14 @@ impl World {
         // what does not touch each other meet in one state
         let ahead = node.ahead;
         self.now = self.now.max(timestamp.micros().saturating_add_signed(-ahead));
-        self.put(n, header.clone());
         self.accepted.push((header.clone(), n));
         for to in (0..self.nodes.len()).filter(|to| *to != n) {
             self.pushes.push(Push { from: origin, start, to, header: header.clone() });
         }
-        true
+        Some(header)
     }
 
-    fn put(&mut self, n: usize, header: Header) {
+    pub(super) fn put(&mut self, n: usize, header: Header) {
         let live = header.is_live(at(self.now));
         let node = &mut self.nodes[n];
         if let Some(best) = node.best.as_ref().filter(|_| node.ledger.counted) {
@@ -364,13 +373,17 @@ impl World {
         }
         let next = match session.phase {
             Phase::Opened(intros) => self.opening(a, b, &intros),
-            Phase::Compared { claims, step: 2 } => {
+            Phase::Compared { claims, step: 2, .. } => {
                 self.finish(a, b, &claims, cut);
                 None
             }
-            Phase::Compared { mut claims, step } => {
-                self.exchange(a, b, &mut claims, step);
-                Some(Phase::Compared { claims, step: step + 1 })
+            Phase::Compared { mut claims, listed, step: 0 } => {
+                self.ask_for(a, b, &mut claims.0, listed.as_ref());
+                Some(Phase::Compared { claims, listed: None, step: 1 })
+            }
+            Phase::Compared { mut claims, .. } => {
+                self.give(a, b, &mut claims.1);
+                Some(Phase::Compared { claims, listed: None, step: 2 })
             }
             Phase::Followed { follow, offer, life, compared: false } => {
                 let compared = self.set_aside_and_take(a, b, &follow);
@@ -417,7 +430,8 @@ impl World {
                 let (from_a, from_b) = (begin_a.ledger_is_durable(), begin_b.ledger_is_durable());
                 let claim_a = self.nodes[a].ledger.hear_begin(from_b);
                 let claim_b = self.nodes[b].ledger.hear_begin(from_a);
-                Some(Phase::Compared { claims: Box::new((claim_a, claim_b)), step: 0 })
+                let claims = Box::new((claim_a, claim_b));
+                Some(Phase::Compared { claims, listed: self.nodes[b].held.clone(), step: 0 })
             }
             (Judgement::Exchange, Judgement::Exchange) => {
                 let lives = (self.nodes[a].ledger.life(), self.nodes[b].ledger.life());
@@ -466,12 +480,27 @@ impl World {
         Some(Phase::Followed { follow, offer: Box::new(offer), life, compared: false })
     }
 
-    fn exchange(&mut self, a: usize, b: usize, claims: &mut (Claim, Claim), step: u8) {
-        let (from, to) = if step == 0 { (b, a) } else { (a, b) };
-        let Some(header) = self.nodes[from].held.clone() else { return };
-        let floor = self.nodes[to].ledger.floor;
-        if self.take(to, header, floor) == Arrival::TooEarly {
-            let claim = if step == 0 { &mut claims.0 } else { &mut claims.1 };
+    /// `a` asks for what `b` listed; what is no longer there is not asked for again.
+    fn ask_for(&mut self, a: usize, b: usize, claim: &mut Claim, listed: Option<&Header>) {
+        let Some(listed) = listed else { return };
+        if self.nodes[a].held.as_ref() == Some(listed) {
+            return;
+        }
+        if self.nodes[b].held.as_ref() != Some(listed) {
+            claim.bar(Bar::Replaced);
+            return;
+        }
+        let floor = self.nodes[a].ledger.floor;
+        if self.take(a, listed.clone(), floor) == Arrival::TooEarly {
+            claim.bar(Bar::HeldBack);
+        }
+    }
+
+    /// `a` gives what it holds.
+    fn give(&mut self, a: usize, b: usize, claim: &mut Claim) {
+        let Some(header) = self.nodes[a].held.clone() else { return };
+        let floor = self.nodes[b].ledger.floor;
+        if self.take(b, header, floor) == Arrival::TooEarly {
             claim.bar(Bar::HeldBack);
         }
     }
