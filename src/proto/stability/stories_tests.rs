@@ -629,3 +629,54 @@ fn the_smaller_of_two_sets_gives_way_whatever_the_floors_say() {
     assert!(!world.nodes[lone].ledger.counted);
     world.heal_and_judge();
 }
+
+#[test]
+fn an_expired_value_goes_when_the_floor_has_passed_its_end() {
+    let mut world = World::new(2, 0);
+    world.write(0, Kind::Expiring);
+    let (written, ends) = (Floor(at(world.now)), Floor(at(world.now + 3)));
+    let held = world.nodes[0].held.clone().unwrap();
+    assert_eq!(super::floor::goes_at(&held), Some(ends));
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.nodes[0].ledger.floor >= written, "the floor has passed the write alone");
+    assert!(world.nodes[0].held.is_some() && world.nodes[1].held.is_some());
+    world.now += 3;
+    for _ in 0..3 {
+        world.meet(0, 1);
+    }
+    assert!(world.nodes[0].held.is_none() && world.nodes[1].held.is_none());
+    world.heal_and_judge();
+}
+
+#[test]
+fn whoever_was_entered_by_a_node_that_is_gone_begins_anew() {
+    let mut world = World::new(3, 1);
+    for _ in 0..2 {
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            world.meet(a, b);
+        }
+    }
+    world.forget(1, 0);
+    world.meet(1, 2);
+    // one of the two that go on has told more than its floor, which the other has reached
+    world.now += 5;
+    for (a, b) in [(1, 2), (2, 1)] {
+        world.open(a, b);
+        while world.step(0, true) {}
+    }
+    world.tell(2, 0);
+    world.report(1, 2);
+    let [one, other] = [1, 2].map(|n| world.nodes[n].ledger.clone());
+    assert!(one.told.0 > one.floor.0 && other.floor.0 == one.told.0);
+    // the one that is gone does not know of it
+    world.nodes[0].ahead = -4;
+    assert!(world.write(0, Kind::Value));
+    world.meet(3, 0);
+    assert!(world.nodes[3].ledger.counted && world.nodes[3].held.is_some());
+    world.meet(3, 1);
+    assert!(!world.nodes[3].ledger.counted, "nobody who is a member entered it");
+    assert!(world.nodes[1].held.is_none());
+    world.heal_and_judge();
+}
