@@ -30,7 +30,9 @@ fn a_member_that_is_away_pins_the_dead() {
     let mut world = World::new(3, 0);
     world.write(0, Kind::Value);
     world.meet(0, 1);
-    world.meet(0, 2);
+    // the push to the third node arrives, and it is away since
+    world.deliver(1);
+    assert!(world.nodes[2].held.is_some());
     world.write(0, Kind::Delete);
     for _ in 0..5 {
         world.meet(0, 1);
@@ -44,12 +46,19 @@ fn what_one_side_collected_the_other_drops_before_it_compares() {
     let mut world = World::new(2, 0);
     world.write(0, Kind::Value);
     world.meet(0, 1);
+    world.now += 1;
     world.write(0, Kind::Delete);
-    world.meet(0, 1);
-    world.open(0, 1);
-    while world.sessions.first().is_some() {
-        world.step(0, true);
+    for (a, b) in [(0, 1), (1, 0)] {
+        world.open(a, b);
+        while world.step(0, true) {}
     }
+    // only one of the two hears what the other told
+    world.tell(0, 1);
+    world.report(1, 0);
+    assert!(world.nodes[0].held.is_none() && world.nodes[1].held.is_some());
+    world.open(0, 1);
+    world.step(0, false);
+    assert!(world.nodes[1].held.is_none());
     world.heal_and_judge();
 }
 
@@ -441,7 +450,7 @@ fn a_record_replaced_between_list_and_request_bars_the_claim() {
 #[test]
 fn a_record_held_back_until_its_time_bars_the_claim() {
     let mut world = World::new(3, 0);
-    world.nodes.iter_mut().for_each(|node| node.ahead = 8);
+    (world.nodes[0].ahead, world.nodes[1].ahead, world.nodes[2].ahead) = (10, 10, 8);
     for (a, b) in [(0, 1), (0, 2), (1, 2)] {
         world.meet(a, b);
     }
@@ -450,10 +459,8 @@ fn a_record_held_back_until_its_time_bars_the_claim() {
     world.nodes[1].ahead = 0;
     world.write(2, Kind::Value);
     world.meet(1, 2);
-    world.nodes[1].ahead = 1;
     world.meet(0, 1);
     assert!(world.nodes[1].held.is_some() && world.nodes[0].held.is_none());
-    world.nodes[0].ahead = 1;
     for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
         world.report(from, to);
     }
