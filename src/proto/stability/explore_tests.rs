@@ -4,7 +4,7 @@
 //! its least depth alone. Each new state is healed and judged. A state is known by 64 bits of its
 //! hash, so among 10^7 states the odds are a few in a million that one was passed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -198,6 +198,8 @@ struct Met {
 #[derive(Default)]
 struct Explorer {
     met: HashMap<u64, Met, BuildHasherDefault<Plain>>,
+    /// States that differ in what healing ends, such as sessions under way, are healed once.
+    healed: HashSet<u64, BuildHasherDefault<Plain>>,
     trail: Vec<Action>,
     /// No more states than these.
     most: usize,
@@ -240,7 +242,11 @@ impl Explorer {
         self.collected += usize::from(world.seen.collected);
         self.began_anew += usize::from(world.seen.began_anew);
         self.set_back += usize::from(world.seen.set_back);
-        world.clone().heal_and_judge();
+        let mut fold = Fold::default();
+        world.hash_healed(&mut fold);
+        if self.healed.insert(fold.finish()) {
+            world.clone().heal_and_judge();
+        }
         depth < end
     }
 }
@@ -272,9 +278,10 @@ fn explored(begin: &mut Begin) -> usize {
         eprintln!(
             "{}: depth {depth}{part}, {} states, a floor had moved in {floor_moved}, a record was \
              collected in {collected}, a disk set back in {set_back}, a node began anew in \
-             {began_anew}; {:.0} s",
+             {began_anew}; {} healed; {:.0} s",
             begin.name,
             met.len(),
+            explorer.healed.len(),
             began.elapsed().as_secs_f64(),
         );
         assert!(run.is_ok(), "{}: a fault after {} states by {trail:?}", begin.name, met.len());

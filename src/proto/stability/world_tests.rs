@@ -1,6 +1,7 @@
 //! A small world of real ledgers and one key: what the stories and the exploration play in.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::Duration;
@@ -120,8 +121,8 @@ pub(super) struct Sights {
     pub set_back: bool,
 }
 
-impl std::hash::Hash for Sights {
-    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+impl Hash for Sights {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl World {
@@ -586,6 +587,14 @@ impl World {
         while self.step(i, false) {}
     }
 
+    /// Hashes what healing starts from.
+    pub(super) fn hash_healed<H: Hasher>(&self, state: &mut H) {
+        for node in &self.nodes {
+            (&node.ledger, &node.held, &node.best).hash(state);
+        }
+        (self.now, &self.accepted, &self.excused).hash(state);
+    }
+
     /// Heals everything, and judges what clients may rely on.
     pub(super) fn heal_and_judge(mut self) {
         self.sessions.clear();
@@ -594,10 +603,10 @@ impl World {
         self.nodes.iter_mut().for_each(|node| node.ahead = 0);
         self.now += 60;
         let healed_at = self.now;
-        for round in 0..8 {
+        for round in 0..16 {
             self.now += 5;
             for a in 0..self.nodes.len() {
-                for b in (0..self.nodes.len()).filter(|b| *b != a) {
+                for b in a + 1..self.nodes.len() {
                     self.meet(a, b);
                 }
                 self.alone(a);
