@@ -127,7 +127,7 @@ struct Item<'a> {
 
 /// The fields of an envelope that writing it again takes.
 #[derive(Deserialize)]
-struct Content<'a> {
+struct Shown<'a> {
     uuid: Uuid,
     #[serde(default)]
     deleted: bool,
@@ -270,7 +270,7 @@ async fn find(client: &Client, key: &Key, uuid: Option<Uuid>) -> Result<Box<RawV
         }
         for raw in page.items {
             let item: Item<'_> = client.parse(raw.get().as_bytes())?;
-            let lost: Content<'_> = client.parse(item.lost.get().as_bytes())?;
+            let lost: Shown<'_> = client.parse(item.lost.get().as_bytes())?;
             if item.key == key.as_str() && uuid.is_none_or(|uuid| uuid == lost.uuid) {
                 found = Some(raw);
             }

@@ -10,7 +10,7 @@ use reqwest::Method;
 use reqwest::header::IF_MATCH;
 use uuid::Uuid;
 
-use super::{Content, Item, Keep, PREVIEW_CHARS_MAX, Side, envelope};
+use super::{Item, Keep, PREVIEW_CHARS_MAX, Shown, Side, envelope};
 use crate::cli::cas::{Expected, Swap};
 use crate::cli::client::{Client, key_path};
 use crate::cli::envelope::{Envelope, preview_chars};
@@ -70,7 +70,7 @@ pub(super) async fn show(
 }
 
 impl Side {
-    fn content<'a>(self, client: &Client, item: &Item<'a>) -> Result<Content<'a>, CliError> {
+    fn content<'a>(self, client: &Client, item: &Item<'a>) -> Result<Shown<'a>, CliError> {
         let raw = match self {
             Self::Lost => Some(item.lost),
             Self::Winner => item.winner,

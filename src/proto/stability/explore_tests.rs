@@ -156,6 +156,7 @@ impl Hasher for Fold {
         self.write_u64(u64::from(n));
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of a product")]
     fn write_u64(&mut self, n: u64) {
         let wide = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
         self.0 = (wide as u64) ^ ((wide >> 64) as u64).rotate_left(23);
@@ -266,8 +267,8 @@ fn explored(begin: &mut Begin) -> usize {
     begin.world.seen = Sights::default();
     let named = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let most: usize = named("KVS_MODEL_STATES").unwrap_or(usize::MAX);
-    let end = named("KVS_MODEL_DEPTH").map_or(begin.gate, |depth| depth as u8);
-    let began = std::time::Instant::now();
+    let end = named("KVS_MODEL_DEPTH");
+    let end = end.map_or(begin.gate, |depth| u8::try_from(depth).expect("no schedule is as long"));
     let mut explorer = Explorer { most, ..Explorer::default() };
     for depth in 1..=end {
         let before = explorer.met.len();
@@ -278,11 +279,10 @@ fn explored(begin: &mut Begin) -> usize {
         eprintln!(
             "{}: depth {depth}{part}, {} states, a floor had moved in {floor_moved}, a record was \
              collected in {collected}, a disk set back in {set_back}, a node began anew in \
-             {began_anew}; {} healed; {:.0} s",
+             {began_anew}; {} healed",
             begin.name,
             met.len(),
             explorer.healed.len(),
-            began.elapsed().as_secs_f64(),
         );
         assert!(run.is_ok(), "{}: a fault after {} states by {trail:?}", begin.name, met.len());
         if met.len() == before || met.len() >= most {

@@ -35,6 +35,8 @@ pub use set::{DurableSet, Floor, Founding, Point, SetName, Stable, Start, WhyGon
 #[cfg(test)]
 mod explore_tests;
 #[cfg(test)]
+#[expect(clippy::similar_names, reason = "a word of a world")]
 mod stories_tests;
 #[cfg(test)]
+#[expect(clippy::many_single_char_names, reason = "the two sides of a session, and what they have")]
 mod world_tests;

@@ -42,6 +42,9 @@ impl<T> From<T> for Shared<T> {
     }
 }
 
+/// A disk as it was saved: ledger, record, the greatest record, and how many writes were accepted.
+type Saved = (Ledger, Option<Header>, Option<Header>, usize);
+
 /// A node: its ledger, what it holds for the key, and the greatest that it held in this life.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Node {
@@ -50,7 +53,7 @@ pub(super) struct Node {
     /// How far its clock is ahead of the right time.
     pub ahead: i64,
     best: Option<Header>,
-    saved: Option<Box<(Ledger, Option<Header>, Option<Header>, usize)>>,
+    saved: Option<Box<Saved>>,
     /// How often it started or got a new id: names of starts and ids are made of it, so that
     /// schedules in which nodes do the same in another order meet in one state.
     lives: u8,
@@ -113,6 +116,7 @@ pub(super) struct World {
 }
 
 /// What happened in a schedule, for the statistics: no part of the state.
+#[expect(clippy::struct_excessive_bools, reason = "what was seen, each apart")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sights {
     pub floor_moved: bool,
@@ -142,7 +146,9 @@ impl World {
             nodes.push(ledger);
         }
         let set = founder.set.clone().unwrap();
-        nodes.iter_mut().for_each(|ledger| ledger.learn(&set));
+        for ledger in &mut nodes {
+            ledger.learn(&set);
+        }
         nodes.insert(0, founder);
         nodes.extend((0..empty).map(|n| Ledger::empty(ids(counted + n), first)));
         Self {
@@ -566,7 +572,7 @@ impl World {
 
     /// A word arrives, for the first time or once more.
     pub(super) fn hear(&mut self, i: usize) {
-        let (to, told) = self.words[i].clone();
+        let (to, told) = self.words[i];
         self.nodes[to].ledger.hear(&told);
         self.refloor(to);
     }

@@ -83,8 +83,10 @@ pub enum Job {
     },
 }
 
+type Change = dyn FnOnce(&mut Ledger, Timestamp) + Send;
+
 /// One change of the ledger. It gets the wall clock, too.
-pub struct LedgerChange(Box<dyn FnOnce(&mut Ledger, Timestamp) + Send>);
+pub struct LedgerChange(Box<Change>);
 
 impl fmt::Debug for LedgerChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
