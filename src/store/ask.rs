@@ -212,16 +212,16 @@ pub struct Superseded {
     pub txn: Option<Uuid>,
     /// The lost write; its bytes are missing only where the disk had damaged them.
     pub lost: Entry,
-    /// The write that took its place; its bytes are missing above [`CURRENT_BYTES_MAX`], and where
-    /// this node no longer keeps that version.
-    pub winner: Entry,
+    /// The write that took its place, if one did; its bytes are missing above
+    /// [`CURRENT_BYTES_MAX`], and where this node no longer keeps that version.
+    pub winner: Option<Entry>,
 }
 
 impl Superseded {
     /// How many bytes of content it holds.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
-        self.lost.content_bytes() + self.winner.content_bytes()
+        self.lost.content_bytes() + self.winner.as_ref().map_or(0, Entry::content_bytes)
     }
 }
 

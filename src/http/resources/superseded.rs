@@ -99,8 +99,9 @@ pub(crate) struct SupersededItem<'a> {
     key: &'a str,
     /// The write that lost.
     lost: AnyEnvelope<'a>,
-    /// The write that took its place.
-    winner: AnyEnvelope<'a>,
+    /// The write that took its place; `null` when this node set the lost one aside, as it began
+    /// anew and the others had nothing in its place.
+    winner: Option<AnyEnvelope<'a>>,
     causal: CausalName,
     /// The transaction that the lost write was a part of: all its writes have this uuid.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +125,7 @@ impl<'a> SupersededItem<'a> {
         Self {
             key: item.key.as_str(),
             lost: AnyEnvelope::of(&item.key, &item.lost, form),
-            winner: AnyEnvelope::of(&item.key, &item.winner, form),
+            winner: item.winner.as_ref().map(|winner| AnyEnvelope::of(&item.key, winner, form)),
             causal: match item.causal {
                 Causal::Concurrent => CausalName::Concurrent,
                 Causal::Unknown => CausalName::Unknown,
@@ -179,7 +180,7 @@ async fn read(
 fn text_bytes(page: &SupersededPage) -> usize {
     let bytes = |item: &Superseded| {
         envelope_text_bytes(item.lost.content_bytes())
-            + envelope_text_bytes(item.winner.content_bytes())
+            + item.winner.as_ref().map_or(0, |entry| envelope_text_bytes(entry.content_bytes()))
     };
     page.items.iter().map(bytes).sum()
 }

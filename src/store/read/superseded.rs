@@ -126,8 +126,13 @@ impl Shared {
         }
         let txn = in_txn.then_some(lost.version.uuid);
         let lost = Entry { header: lost, body };
-        let body = self.winning_value(&key, &winner)?;
-        let winner = Entry { header: winner, body };
+        let winner = match winner {
+            Some(header) => {
+                let body = self.winning_value(&key, &header)?;
+                Some(Entry { header, body })
+            }
+            None => None,
+        };
         Ok(Some(Superseded { key, at, causal, txn, lost, winner }))
     }
 
@@ -194,7 +199,7 @@ fn decode(at: &[u8], raw: &[u8]) -> Result<(u64, StoredReport), ReadError> {
 
 /// How much content a report shows at most.
 fn shown_bytes(report: &StoredReport) -> u64 {
-    let winner = report.winner.content.size();
+    let winner = report.winner.as_ref().map_or(0, |winner| winner.content.size());
     let winner = if winner > CURRENT_BYTES_MAX { 0 } else { winner };
     winner + if report.has_value { report.lost.content.size() } else { 0 }
 }

@@ -33,7 +33,8 @@ pub(in crate::store) struct StoredReport {
     /// Whether the lost write was a part of a transaction, which has the same uuid.
     pub in_txn: bool,
     pub lost: Header,
-    pub winner: Header,
+    /// The record that took its place, if one did.
+    pub winner: Option<Header>,
     /// Whether the value is kept. Not where it was damaged, or is empty.
     pub has_value: bool,
 }

@@ -38,7 +38,7 @@ pub(super) fn decide(
         causal,
         in_txn: stored.marks.in_txn,
         lost: stored.header.clone(),
-        winner: winner.clone(),
+        winner: Some(winner.clone()),
         has_value: value.is_some(),
     };
     let (mut reports, number) = (view.reports, view.reports.next);

@@ -172,6 +172,6 @@ fn is_report_of(item: &Superseded, expected: &Expected) -> bool {
     lost.is_whole()
         && lost.header == expected.lost
         && item.key == expected.key
-        && item.winner.header == expected.winner
+        && item.winner.as_ref().map(|winner| &winner.header) == Some(&expected.winner)
         && item.causal == expected.causal
 }

@@ -601,7 +601,7 @@ impl Model {
                 causal: *causal,
                 txn: in_txn.then_some(record.header.version.uuid),
                 lost: Entry { header: record.header.clone(), body: Some(record.body.clone()) },
-                winner: Entry { header: winner.clone(), body },
+                winner: Some(Entry { header: winner.clone(), body }),
             }
         };
         self.lost.iter().map(shown).collect()
