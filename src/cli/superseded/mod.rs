@@ -1,4 +1,4 @@
-//! `superseded`: lists the writes of one node that lost a merge; [`resolve`] shows one and writes
+//! `superseded`: lists the writes of one node that lost a merge; `resolve` shows one and writes
 //! what is to be kept.
 
 mod resolve;
