@@ -354,6 +354,14 @@ fn no_schedule_of_two_nodes_with_wrong_clocks_breaks_a_promise() {
 }
 
 #[test]
+fn no_schedule_of_clocks_and_disks_set_back_breaks_a_promise() {
+    let left = Left { skews: 2, forgets: 0, words: 0, writes: 2, ..LEFT };
+    let (two, three) = (old_cluster(2, 0), old_cluster(3, 0));
+    explored(&mut Begin { name: "two clocks and disks", world: two, left, gate: 3 });
+    explored(&mut Begin { name: "three clocks and disks", world: three, left, gate: 2 });
+}
+
+#[test]
 fn no_schedule_of_two_sets_founded_apart_breaks_a_promise() {
     for lone in [true, false] {
         let mut world = World::new(2, 0);

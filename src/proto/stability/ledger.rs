@@ -165,6 +165,10 @@ impl Ledger {
     /// Learns from another copy of the same set. Whoever started on a disk that is older than what
     /// this node told or remembers is entered as set back.
     pub fn learn(&mut self, other: &DurableSet) {
+        let later = other.joined.get(&self.id).map(|entry| entry.start);
+        if let Some(later) = later.filter(|later| *later > self.start) {
+            self.start_above(later);
+        }
         let Some(set) = self.set.as_mut() else { return };
         assert_eq!(set.founding, other.founding, "sets that were founded apart are never united");
         let mut changed = false;
@@ -192,6 +196,19 @@ impl Ledger {
             changed |= set.remove(*id, *why);
         }
         if changed {
+            self.earn_anew();
+        }
+    }
+
+    /// Starts once more, above a later start of this node that others know: its disk was set back
+    /// and its clock is behind, or a copy of its directory ran for a moment. The point of the start
+    /// stays what was read from the disk: whoever has told more since enters this node as set back.
+    pub(super) fn start_above(&mut self, later: Start) {
+        self.start = later.next();
+        self.next_life();
+        let (id, start) = (self.id, self.start);
+        if let Some(entry) = self.set.as_mut().and_then(|set| set.joined.get_mut(&id)) {
+            entry.start = start;
             self.earn_anew();
         }
     }

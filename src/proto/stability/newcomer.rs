@@ -106,15 +106,26 @@ impl Ledger {
         }
         let gone = self.set.take().filter(|set| set.founding == entered.founding);
         self.set = Some(entered);
+        self.told = self.told.max(follow.offer.told);
+        self.point = self.point.max(follow.offer.point);
+        self.outstart(self.point);
         for (id, why) in gone.into_iter().flat_map(|set| set.gone) {
             self.remove(id, why);
         }
-        self.told = self.told.max(follow.offer.told);
-        self.point = self.point.max(follow.offer.point);
         (self.counted, self.lone) = (true, false);
         self.next_life();
         self.earn_anew();
         self.check_invariants();
         true
+    }
+
+    /// Starts above what the set knows of an earlier life of this id, whose disk is lost.
+    fn outstart(&mut self, start_point: Point) {
+        let id = self.id;
+        let own = self.set.as_mut().and_then(|set| set.joined.get_mut(&id));
+        if let Some(entry) = own.filter(|entry| entry.start > self.start) {
+            self.start = entry.start.next();
+            (entry.start, entry.start_point) = (self.start, start_point);
+        }
     }
 }

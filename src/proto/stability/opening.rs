@@ -51,6 +51,10 @@ pub enum Anew {
 pub enum NoOpening {
     /// The newcomer belonged to another set.
     OtherSet,
+    /// One side knows a later start of the other than the present one: its disk was set back and
+    /// its clock is behind, or a copy of its directory ran, or the word is a late one. That side
+    /// starts above it with the judgement, and the next opening decides.
+    LaterStart,
     /// A newcomer's clock is too far from its source's.
     Clocks,
     /// The other side is gone; its streams and sessions end.
@@ -126,6 +130,14 @@ impl Ledger {
             Some(WhyGone::SetBack | WhyGone::BegunAnew) => return Judgement::Serve,
             Some(why) => return Judgement::Refuse(NoOpening::Gone(why)),
             None => {}
+        }
+        let start_of = |set: &DurableSet, id| set.joined.get(&id).map(|entry| entry.start);
+        if let Some(later) = start_of(theirs, self.id).filter(|start| *start > self.start) {
+            self.start_above(later);
+            return Judgement::Refuse(NoOpening::LaterStart);
+        }
+        if self.set.as_ref().and_then(|set| start_of(set, them.id)) > Some(them.start) {
+            return Judgement::Refuse(NoOpening::LaterStart);
         }
         if them.floor.0 > self.told.0 {
             return Judgement::BeginAnew(Anew::NotCounted);

@@ -42,6 +42,17 @@ pub struct Start {
     pub random: u64,
 }
 
+impl Start {
+    /// The least start above this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let Some(random) = self.random.checked_add(1) else {
+            return Self { at: self.at.next(), random: 0 };
+        };
+        Self { random, ..self }
+    }
+}
+
 /// The founding of a set. The older one is smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Founding {

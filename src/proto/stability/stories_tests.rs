@@ -687,3 +687,46 @@ fn whoever_was_entered_by_a_node_that_is_gone_begins_anew() {
     assert!(world.nodes[1].held.is_none());
     world.heal_and_judge();
 }
+
+#[test]
+fn a_disk_set_back_under_a_clock_that_is_behind_is_noticed() {
+    let mut world = World::new(3, 0);
+    world.save(1);
+    // its last start has a time that the clock reaches only later
+    world.nodes[1].ahead = 9;
+    world.restart(1);
+    world.nodes[1].ahead = 0;
+    for (a, b) in [(0, 1), (0, 2)] {
+        world.open(a, b);
+        world.step(0, false);
+        world.sessions.clear();
+    }
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.meet(a, b);
+    }
+    let (source, third) = (&world.nodes[0].ledger, &world.nodes[2].ledger);
+    assert!(source.told.0 > source.floor.0 && third.floor.0 == source.told.0);
+    assert!(world.set_back(1));
+    let known = world.nodes[0].ledger.set.as_ref().unwrap().joined[&world.nodes[1].ledger.id];
+    assert!(world.nodes[1].ledger.start < known.start);
+    assert!(world.write(1, Kind::Value), "stamped as if nothing had been told");
+    world.meet(0, 1);
+    assert!(world.nodes[0].held.is_none(), "nothing is taken from a life before the latest");
+    world.heal_and_judge();
+}
+
+#[test]
+fn a_node_whose_copy_ran_for_a_moment_is_heard_again() {
+    let mut world = World::new(2, 0);
+    let (id, mut set) = (world.nodes[1].ledger.id, world.nodes[0].ledger.set.clone().unwrap());
+    set.joined.get_mut(&id).unwrap().start = Start { at: at(500), random: u64::MAX };
+    world.nodes[0].ledger.learn(&set);
+    world.write(1, Kind::Value);
+    assert_eq!(world.deliver(0), None, "it is no push of the latest start");
+    world.meet(0, 1);
+    world.meet(0, 1);
+    world.write(1, Kind::Value);
+    assert_eq!(world.deliver(1), Some(Arrival::Taken));
+    assert_eq!(world.nodes[1].ledger.id, id, "nothing was told that it does not know");
+    world.heal_and_judge();
+}
