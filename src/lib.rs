@@ -82,6 +82,8 @@
 //! | initiator, responder | the two sides of a session |
 //! | push | sending a client's write to the peers at once |
 //! | merge | deciding between the current record and one from a peer |
+//! | floor | the time up to which nothing changes any more; dead records leave as it passes them |
+//! | collect | raising the floor by one bounded step, and dropping the dead that it passes |
 //! | sweep | freeing the bytes of expired values, and forgetting old requests |
 //! | permit | a share of a memory budget |
 //! | mode | whether a node takes writes of its clients: `normal` or `read_only` |

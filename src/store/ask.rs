@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::engine::EngineError;
 use super::feed::FeedPosition;
 use crate::model::{Condition, Content, ContentType, Header, Key, Timestamp};
+use crate::proto::stability::Floor;
 
 /// The lifetime of a new value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -340,13 +341,30 @@ impl From<EngineError> for ReadError {
     }
 }
 
-/// How a batch of records from a peer was merged.
+/// What a step of collection did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// How many dead records left.
+    pub records: u64,
+    /// The floor after the step.
+    pub floor: Floor,
+    /// Whether the floor is to rise further.
+    pub more: bool,
+}
+
+/// How a batch of records from a peer was merged: each is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Records that were new, or replaced an older one.
     pub replaced: u64,
     /// Records that this node held already, or that lost against a newer one.
     pub kept: u64,
+    /// Records that would have been taken, but lie at or below the floor: all that counts there was
+    /// here already.
+    pub below_floor: u64,
+    /// Records that were not taken although they should be, as their bytes were swept too early for
+    /// this node. They bar the claim of a session.
+    pub barred: u64,
 }
 
 /// The largest value, in bytes, that comes with a refusal.

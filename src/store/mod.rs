@@ -30,7 +30,7 @@ use crate::proto::digest::ElementKey;
 use crate::proto::stability::Ledger;
 use crate::telemetry::Metrics;
 pub use ask::{
-    Applied, CURRENT_BYTES_MAX, Causal, Change, Counts, Entry, Lifetime, Operation,
+    Applied, CURRENT_BYTES_MAX, Causal, Change, Collected, Counts, Entry, Lifetime, Operation,
     OperationResult, Outcome, Page, ReadError, Revision, Superseded, SupersededPage, Txn, TxnDone,
     Write, WriteError, Written,
 };
@@ -212,8 +212,8 @@ impl Store {
     }
 
     /// Merges records from a peer, which must be whole ([`Record::is_whole`]) or swept
-    /// ([`Record::is_swept`]). When this returns `Ok`, each is durable or has lost against what is;
-    /// swept ones that have not expired on this node are left out.
+    /// ([`Record::is_swept`]). When this returns `Ok`, each is durable, has lost against what is,
+    /// or is counted among those that were not taken ([`Applied`]).
     ///
     /// # Errors
     /// When the node is stopping or storage failed; some may then have been merged.

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::engine::Engine;
-use super::write::job::Job;
 use super::{ReadError, Store, WriteError};
 use crate::telemetry::Metrics;
 
@@ -70,15 +69,6 @@ impl Store {
     #[must_use]
     pub fn mode(&self) -> NodeMode {
         self.shared.mode.get()
-    }
-
-    /// Changes the mode. When this returns `Ok`, it is durable, and no later write is decided by
-    /// the former one.
-    ///
-    /// # Errors
-    /// When the node is stopping or storage failed.
-    pub async fn set_mode(&self, mode: NodeMode) -> Result<(), WriteError> {
-        self.submit(|reply| Job::SetMode { mode, reply }).await
     }
 
     /// Takes the mode of the configuration where none was ever kept: at the first start.

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub storage_writable: Gauge,
     pub read_only: Gauge,
     pub store_requests_forgotten: Counter,
+    pub store_collected: Counter,
+    pub merges_below_floor: Counter,
     pub superseded: Family<OneLabel, Counter>,
     pub gossip_datagrams: Family<OneLabel, Counter>,
     pub gossip_bytes: Family<OneLabel, Counter>,
@@ -84,6 +86,8 @@ impl Metrics {
             storage_writable: Gauge::default(),
             read_only: Gauge::default(),
             store_requests_forgotten: Counter::default(),
+            store_collected: Counter::default(),
+            merges_below_floor: Counter::default(),
             superseded: Family::default(),
             gossip_datagrams: Family::default(),
             gossip_bytes: Family::default(),
@@ -103,6 +107,7 @@ impl Metrics {
             merges_paused: Counter::default(),
         };
         m.register_local();
+        m.register_stability();
         m.register_cluster();
         Arc::new(m)
     }
@@ -127,7 +132,7 @@ impl Metrics {
         );
         r.register(
             "store_writes",
-            "Writes decided, by kind (write, txn, merge, sweep) and outcome",
+            "Writes decided, by kind (write, txn, merge, sweep, collect) and outcome",
             self.store_writes.clone(),
         );
         r.register(
@@ -171,11 +176,26 @@ impl Metrics {
              limits.idempotency_bytes_max was reached; a retry of one writes again",
             self.store_requests_forgotten.clone(),
         );
+    }
+
+    fn register_stability(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "superseded",
             "Acknowledged writes of this node that lost a merge, as /superseded reports them, by \
              causal: concurrent, unknown",
             self.superseded.clone(),
+        );
+        r.register(
+            "store_collected",
+            "Dead records dropped because the floor has passed them",
+            self.store_collected.clone(),
+        );
+        r.register(
+            "merges_below_floor",
+            "Records of peers refused because they lie at or below the floor, where nothing \
+             changes any more",
+            self.merges_below_floor.clone(),
         );
     }
 

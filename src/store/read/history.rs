@@ -2,7 +2,8 @@
 //!
 //! A replaced record becomes a revision, unchanged, under the key and a number that only grows. The
 //! entry of the current record says which numbers there are, so keeping a revision is one write,
-//! dropping the oldest one deletion, and reading them searches for nothing.
+//! dropping the oldest one deletion, and reading them searches for nothing. They leave with the
+//! current record, when the floor passes it.
 
 use bytes::Bytes;
 use uuid::Uuid;

@@ -223,7 +223,7 @@ async fn a_timestamp_alone_is_refused_after_a_twin_was_displaced() {
         let swap = || expecting(put("a", b"x"), Expected::Timestamp(timestamp));
         store.apply(vec![(key("a"), lesser)]).await.unwrap();
         let displaced = store.apply(vec![(key("a"), greater.clone())]).await.unwrap();
-        assert_eq!(displaced, Applied { replaced: 1, kept: 0 });
+        assert_eq!(displaced, Applied { replaced: 1, ..Applied::default() });
         let refused = store.write(swap()).await;
         assert!(matches!(refused, Err(WriteError::PreconditionFailed { .. })));
         let exact = Expected::Version { uuid: greater.header.version.uuid, timestamp };

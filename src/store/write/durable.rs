@@ -50,3 +50,17 @@ pub(in crate::store) struct Durable {
     /// The watermark, where it was advanced.
     pub watermark: Option<Timestamp>,
 }
+
+impl Durable {
+    /// `count` requests are forgotten before their window ended; none is left from before `to`.
+    pub fn forget_early(&mut self, count: u64, to: Timestamp) {
+        self.forgotten += count;
+        self.due_requests.sweep_to(to);
+    }
+
+    /// No record and no request before these instants is due any more.
+    pub fn sweep_to(&mut self, records: Timestamp, requests: Timestamp) {
+        self.due_records.sweep_to(records);
+        self.due_requests.sweep_to(requests);
+    }
+}

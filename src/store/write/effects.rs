@@ -16,6 +16,8 @@ use crate::store::{Causal, NodeMode};
 pub(in crate::store) enum Effect {
     /// The entry of `key` becomes `stored`.
     PutRecord { key: Key, stored: Box<Stored> },
+    /// The entry of `key` leaves, as the floor has passed it.
+    DropRecord { key: Key },
     /// A value is written apart from the record of this hash.
     PutValue { key: Key, hash: RecordHash, body: Bytes },
     /// A value that was written apart is freed.
@@ -53,6 +55,8 @@ pub(in crate::store) enum Effect {
     PutMeta { name: &'static str, value: Vec<u8> },
     /// The mode of the node changes.
     SetMode(NodeMode),
+    /// The floor rises.
+    RaiseFloor(Floor),
     /// The feed gains a change.
     Announce(Announcement),
     /// The watermark of the expiry clock becomes the time of this group.

@@ -4,7 +4,19 @@
 //! Asked by each decision, after a remembered request has got its answer: a retry changes nothing,
 //! so no state of the node may refuse it.
 
-use crate::store::{Change, NodeMode, Operation, Shared, Txn, Write, WriteError};
+use super::job::Job;
+use crate::store::{Change, NodeMode, Operation, Shared, Store, Txn, Write, WriteError};
+
+impl Store {
+    /// Changes the mode. When this returns `Ok`, it is durable, and no later write is decided by
+    /// the former one.
+    ///
+    /// # Errors
+    /// When the node is stopping or storage failed.
+    pub async fn set_mode(&self, mode: NodeMode) -> Result<(), WriteError> {
+        self.submit(|reply| Job::SetMode { mode, reply }).await
+    }
+}
 
 impl Shared {
     /// Refuses a client's write that the store does not take now.

@@ -4,15 +4,17 @@
 //! Nothing leaves a group before its commit. What follows the commit in memory (digest, counts,
 //! feed, watermark) is gathered here and handed to the writer once everything is durable.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::Rules;
 use super::durable::{CommitError, Durable, RecordDelta};
-use super::effects::{Effect, Effects, RequestSlot};
+use super::effects::{Effect, Effects};
 use super::job::LedgerChange;
 use super::reports::Reports;
 use super::view::{CurrentEntry, Entries, Leaf, View};
 use crate::model::{Key, Timestamp};
+use crate::proto::stability::{Floor, Ledger};
 use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
 use crate::store::expiry::SteadyReading;
@@ -32,7 +34,9 @@ pub(in crate::store) struct Group<'a> {
     now: Timestamp,
     steady: SteadyReading,
     announcements: Vec<Announcement>,
-    follows: Durable,
+    /// See [`Self::added_dead`].
+    pub(super) added_dead: BTreeSet<(Floor, Key)>,
+    pub(super) follows: Durable,
     advance_watermark: bool,
     /// Whether the transaction holds a change.
     changed: bool,
@@ -52,6 +56,7 @@ impl<'a> Group<'a> {
             now: shared.expiry_clock.now(wall),
             steady: shared.steady.read(&shared.clock, wall),
             announcements: Vec::new(),
+            added_dead: BTreeSet::new(),
             follows: Durable::default(),
             advance_watermark: shared.expiry_clock.must_persist(),
             changed: false,
@@ -61,18 +66,30 @@ impl<'a> Group<'a> {
 
     /// Changes the ledger, as the group has changed it so far.
     pub fn change_ledger(&mut self, change: LedgerChange) {
+        let wall = self.wall;
+        self.edit_ledger(|ledger| change.make(ledger, wall));
+    }
+
+    fn edit_ledger(&mut self, edit: impl FnOnce(&mut Ledger)) {
         let before = self.shared.ledger.borrow().clone();
         let mut ledger = self.follows.ledger.take().unwrap_or_else(|| (*before).clone());
-        change.make(&mut ledger, self.wall);
+        edit(&mut ledger);
         if ledger != *before {
             self.follows.ledger = Some(ledger);
         }
     }
 
-    /// The ledger's point, as the group has changed it so far.
-    fn point(&self) -> Timestamp {
-        let pending = self.follows.ledger.as_ref().map(|ledger| ledger.point);
-        pending.unwrap_or_else(|| self.shared.ledger.borrow().point).0
+    /// Reads the ledger, as the group has changed it so far.
+    pub fn read_ledger<T>(&self, read: impl FnOnce(&Ledger) -> T) -> T {
+        match &self.follows.ledger {
+            Some(ledger) => read(ledger),
+            None => read(&self.shared.ledger.borrow()),
+        }
+    }
+
+    /// The entries that the group adds to the index of the dead: when each goes, and its key.
+    pub fn added_dead(&self) -> &BTreeSet<(Floor, Key)> {
+        &self.added_dead
     }
 
     /// Decides on a view of the group, then applies the effects. After an error the decision has
@@ -82,7 +99,7 @@ impl<'a> Group<'a> {
         decide: impl FnOnce(&mut View<'_>) -> Result<(T, Effects), WriteError>,
     ) -> Result<T, WriteError> {
         let (requests_bytes, reports) = (self.requests_bytes(), self.reports());
-        let point = self.point();
+        let (point, floor) = self.read_ledger(|ledger| (ledger.point.0, ledger.floor));
         let mut view = View {
             shared: self.shared,
             transaction: self.transaction.as_mut(),
@@ -93,7 +110,8 @@ impl<'a> Group<'a> {
             steady: self.steady.now,
             requests_bytes,
             reports,
-            point,
+            point: point.max(floor.0),
+            floor,
         };
         let (answer, effects) = decide(&mut view)?;
         for effect in effects {
@@ -126,6 +144,7 @@ impl<'a> Group<'a> {
     fn apply(&mut self, effect: Effect) -> Result<(), WriteError> {
         match effect {
             Effect::PutRecord { key, stored } => self.put_record(&key, *stored),
+            Effect::DropRecord { key } => self.drop_record(&key),
             Effect::PutValue { key, hash, body } => {
                 self.put(Family::Values, &layout::blob_key(&key, &hash), &body)
             }
@@ -142,12 +161,8 @@ impl<'a> Group<'a> {
             Effect::DropExpiry { at, key } => {
                 self.delete(Family::Expiry, &layout::expiry_key(at, &key))
             }
-            Effect::PutDead { at, key } => {
-                self.put(Family::Dead, &layout::expiry_key(at.0, &key), &[])
-            }
-            Effect::DropDead { at, key } => {
-                self.delete(Family::Dead, &layout::expiry_key(at.0, &key))
-            }
+            Effect::PutDead { at, key } => self.put_dead(at, key),
+            Effect::DropDead { at, key } => self.drop_dead(at, key),
             Effect::PutRequest { slot, accepted_at, remembered } => {
                 self.put_request(&slot, accepted_at, &remembered)
             }
@@ -158,8 +173,7 @@ impl<'a> Group<'a> {
                 self.drop_request_time(&slot, accepted_at)
             }
             Effect::ForgetEarly { count, to } => {
-                self.follows.forgotten += count;
-                self.follows.due_requests.sweep_to(to);
+                self.follows.forget_early(count, to);
                 Ok(())
             }
             Effect::SetRequestsBytes(bytes) => {
@@ -167,8 +181,7 @@ impl<'a> Group<'a> {
                 Ok(())
             }
             Effect::PutReport { number, causal, report, value } => {
-                self.follows.superseded.push(causal);
-                self.put_report(number, &report, value.as_deref())
+                self.put_report(number, causal, &report, value.as_deref())
             }
             Effect::DropReport { number, has_value } => self.drop_report(number, has_value),
             Effect::SetReports(reports) => {
@@ -180,6 +193,10 @@ impl<'a> Group<'a> {
                 self.put(Family::Meta, mode::MODE.as_bytes(), &layout::encode_meta(&mode))
             }
             Effect::PutMeta { name, value } => self.put(Family::Meta, name.as_bytes(), &value),
+            Effect::RaiseFloor(floor) => {
+                self.edit_ledger(|ledger| ledger.raise_floor(floor));
+                Ok(())
+            }
             Effect::Announce(announcement) => {
                 self.announcements.push(announcement);
                 Ok(())
@@ -189,8 +206,7 @@ impl<'a> Group<'a> {
                 Ok(())
             }
             Effect::SweepTo { records, requests } => {
-                self.follows.due_records.sweep_to(records);
-                self.follows.due_requests.sweep_to(requests);
+                self.follows.sweep_to(records, requests);
                 Ok(())
             }
         }
@@ -208,30 +224,12 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    fn put_expiry(&mut self, at: Timestamp, key: &Key) -> Result<(), WriteError> {
-        self.follows.due_records.add(at);
-        self.put(Family::Expiry, &layout::expiry_key(at, key), &[])
-    }
-
-    fn put_request(
-        &mut self,
-        slot: &RequestSlot,
-        accepted_at: Timestamp,
-        remembered: &[u8],
-    ) -> Result<(), WriteError> {
-        self.follows.due_requests.add(accepted_at);
-        self.put(Family::Requests, &layout::request_key(slot.uuid, &slot.key), remembered)?;
-        let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
-        self.put(Family::Requests, &at, &[])
-    }
-
-    fn drop_request_time(
-        &mut self,
-        slot: &RequestSlot,
-        accepted_at: Timestamp,
-    ) -> Result<(), WriteError> {
-        let at = layout::request_time_key(accepted_at, slot.uuid, &slot.key);
-        self.delete(Family::Requests, &at)
+    fn drop_record(&mut self, key: &Key) -> Result<(), WriteError> {
+        self.delete(Family::Records, key.as_bytes())?;
+        let slot = self.entries.slots.get_mut(key);
+        let slot = slot.unwrap_or_else(|| unreachable!("{key} is collected and was not read"));
+        (slot.now, slot.written, slot.collected) = (None, true, true);
+        Ok(())
     }
 
     pub(super) fn put(
@@ -289,8 +287,10 @@ impl<'a> Group<'a> {
         for (key, slot) in &self.entries.slots {
             let now = slot.now.as_ref().map(|entry| Leaf::of(&entry.stored));
             assert!(slot.written || slot.before == now, "{key} changed and was not written");
-            assert!(!slot.written || now.is_some(), "{key} was written and holds nothing");
-            written |= slot.written;
+            let holds = now.is_some() || slot.collected;
+            assert!(!slot.written || holds, "{key} was written and holds nothing");
+            // what the floor passes is no news
+            written |= slot.written && now.is_some();
         }
         assert!(self.changed || !written, "a record was written and the group holds no change");
         let has_news = !self.follows.feed.added.is_empty();
@@ -319,6 +319,8 @@ impl<'a> Group<'a> {
                 let new = slot.now.as_ref().map(|entry| Leaf::of(&entry.stored));
                 RecordDelta { key, old: slot.before, new }
             })
+            // one that came and went in the group was never in the digest
+            .filter(|delta| delta.old.is_some() || delta.new.is_some())
             .collect();
         Ok(self.follows)
     }

@@ -9,8 +9,8 @@ use super::compare::Comparisons;
 use super::durable::CommitError;
 use super::requests::RequestId;
 use crate::model::{Key, Record, Timestamp};
-use crate::proto::stability::Ledger;
-use crate::store::{Applied, NodeMode, Swept, Txn, TxnDone, Write, WriteError, Written};
+use crate::proto::stability::{Floor, Ledger};
+use crate::store::{Applied, Collected, NodeMode, Swept, Txn, TxnDone, Write, WriteError, Written};
 use crate::telemetry::Metrics;
 
 /// Where an answer goes. A receiver that is gone belongs to a client that left.
@@ -45,6 +45,16 @@ pub enum Job {
     Sweep {
         /// Where the answer goes.
         reply: Reply<Swept>,
+    },
+    /// A step of collection.
+    Collect {
+        /// The floor to rise to; `None`: the one that the ledger allows.
+        to: Option<Floor>,
+        /// The floor that the asker has seen. One below it is that of a ledger that has begun anew
+        /// since, and does not rise.
+        since: Floor,
+        /// Where the answer goes.
+        reply: Reply<Collected>,
     },
     /// Makes the time of the group the durable watermark of the expiry clock.
     AdvanceWatermark {
@@ -83,10 +93,10 @@ pub enum Job {
     },
 }
 
-type Change = dyn FnOnce(&mut Ledger, Timestamp) + Send;
+type LedgerEdit = dyn FnOnce(&mut Ledger, Timestamp) + Send;
 
 /// One change of the ledger. It gets the wall clock, too.
-pub struct LedgerChange(Box<Change>);
+pub struct LedgerChange(Box<LedgerEdit>);
 
 impl fmt::Debug for LedgerChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,6 +122,7 @@ impl Job {
             Self::Write { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::Txn { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::Sweep { reply } => reply.send(Err(why)).map_err(drop),
+            Self::Collect { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::Apply { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::AdvanceWatermark { reply }
             | Self::Ledger { reply, .. }
@@ -126,6 +137,7 @@ pub(super) enum Decided {
     Write(Answer<Option<Written>>),
     Txn(Answer<Option<TxnDone>>),
     Sweep(Answer<Swept>),
+    Collect(Answer<Collected>),
     Apply(Answer<Applied>),
     /// A watermark, the ledger, a mode or a meta entry, which are not counted.
     Meta(Answer<()>),
@@ -143,13 +155,27 @@ impl Decided {
             Self::Write(answer) => answer.send(failure, Some(("write", metrics))),
             Self::Txn(answer) => answer.send(failure, Some(("txn", metrics))),
             Self::Sweep(answer) => answer.send(failure, Some(("sweep", metrics))),
-            Self::Apply(answer) => answer.send(failure, Some(("merge", metrics))),
+            Self::Collect(answer) => {
+                let records = answer.done(failure).map_or(0, |collected| collected.records);
+                metrics.store_collected.inc_by(records);
+                answer.send(failure, Some(("collect", metrics)));
+            }
+            Self::Apply(answer) => {
+                let below_floor = answer.done(failure).map_or(0, |applied| applied.below_floor);
+                metrics.merges_below_floor.inc_by(below_floor);
+                answer.send(failure, Some(("merge", metrics)));
+            }
             Self::Meta(answer) => answer.send(failure, None),
         }
     }
 }
 
 impl<T> Answer<T> {
+    /// What was done, if it was.
+    fn done(&self, failure: Option<&CommitError>) -> Option<&T> {
+        self.result.as_ref().ok().filter(|_| failure.is_none())
+    }
+
     fn send(self, failure: Option<&CommitError>, counted: Option<(&'static str, &Metrics)>) {
         let result = settle(self.result, failure);
         if let Some((kind, metrics)) = counted {

@@ -4,26 +4,42 @@ use super::effects::Effects;
 use super::replace::Replacement;
 use super::superseded;
 use super::view::View;
-use crate::model::{Key, Merged, Record, merge};
+use crate::model::{Key, Record, Timestamp};
+use crate::proto::stability::floor::{self, Arrival};
 use crate::store::WriteError;
 use crate::store::disk::layout::Marks;
 use crate::store::feed::Cause;
 
-/// Merges one record with what its key has; answers whether it took that place.
+/// What becomes of a record that comes from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reception {
+    /// It took the place of what its key had, if anything.
+    Taken,
+    /// It is here already, or what its key has wins.
+    Kept,
+    /// Nothing changes any more where it lies.
+    BelowFloor,
+    /// It should be here and cannot be taken yet: bars a session's claim.
+    Barred,
+}
+
+/// Merges one record with what its key has.
 pub(super) fn decide(
     view: &mut View<'_>,
     key: &Key,
     record: Record,
-) -> Result<(bool, Effects), WriteError> {
+) -> Result<(Reception, Effects), WriteError> {
     let mut effects = Effects::default();
-    if record.is_swept() && !may_be_swept(view, &record) {
-        return Ok((false, effects));
-    }
     let mut current = view.current(key).map_err(WriteError::Failed)?;
     let header = current.as_ref().map(|current| &current.stored.header);
-    match merge(header, &record.header) {
-        Merged::Same | Merged::Kept => return Ok((false, effects)),
-        Merged::Replaced => {}
+    match floor::arrive(header, &record.header, view.floor, Timestamp::MAX) {
+        Arrival::Same | Arrival::Kept => return Ok((Reception::Kept, effects)),
+        Arrival::BelowFloor => return Ok((Reception::BelowFloor, effects)),
+        Arrival::TooEarly => return Ok((Reception::Barred, effects)),
+        Arrival::Taken => {}
+    }
+    if record.is_swept() && !may_be_swept(view, &record) {
+        return Ok((Reception::Barred, effects));
     }
     let displaced_twin =
         header.is_some_and(|header| header.version.timestamp == record.header.version.timestamp);
@@ -34,7 +50,7 @@ pub(super) fn decide(
     let marks = Marks { displaced_twin, named: true, ..Marks::default() };
     let replacement = Replacement { key: key.clone(), current, record, marks, cause: Cause::Peer };
     replacement.decide(view, &mut effects).map_err(WriteError::Failed)?;
-    Ok((true, effects))
+    Ok((Reception::Taken, effects))
 }
 
 /// Whether a record without its bytes can be taken: not before it has expired on this node, as far

@@ -103,7 +103,8 @@ fn keep_revision(
     Ok((first, next))
 }
 
-fn drop_revision(
+/// Drops an earlier record, and its value where that lies apart.
+pub(super) fn drop_revision(
     view: &mut View<'_>,
     key: &Key,
     number: u64,

@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::group::Group;
 use crate::model::{Header, Key, Timestamp};
-use crate::store::disk::engine::Family;
+use crate::store::Causal;
 use crate::store::disk::layout;
-use crate::store::{Causal, WriteError};
 
 /// Which reports there are: the numbers `[first, next)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,28 +43,5 @@ impl StoredReport {
         let entry = (layout::report_key(number).len() + report_bytes) as u64;
         let value = layout::report_value_key(number).len() as u64 + self.lost.content.size();
         entry + if self.has_value { value } else { 0 }
-    }
-}
-
-impl Group<'_> {
-    /// Writes a report, and the value that the lost write had.
-    pub(super) fn put_report(
-        &mut self,
-        number: u64,
-        report: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), WriteError> {
-        if let Some(value) = value {
-            self.put(Family::Superseded, &layout::report_value_key(number), value)?;
-        }
-        self.put(Family::Superseded, &layout::report_key(number), report)
-    }
-
-    /// Removes a report, and its value if it `has_value`.
-    pub(super) fn drop_report(&mut self, number: u64, has_value: bool) -> Result<(), WriteError> {
-        if has_value {
-            self.delete(Family::Superseded, &layout::report_value_key(number))?;
-        }
-        self.delete(Family::Superseded, &layout::report_key(number))
     }
 }

@@ -14,6 +14,7 @@ use super::effects::RequestSlot;
 use super::reports::{Reports, StoredReport};
 use crate::model::record::RecordHash;
 use crate::model::{Key, NodeId, Timestamp};
+use crate::proto::stability::Floor;
 use crate::store::disk::engine::{Family, Transaction};
 use crate::store::disk::layout::{self, Body, Stored};
 use crate::store::{ReadError, Shared, missing_value};
@@ -43,6 +44,8 @@ pub(super) struct Slot {
     pub before: Option<Leaf>,
     pub now: Option<CurrentEntry>,
     pub written: bool,
+    /// The floor has passed what it had.
+    pub collected: bool,
 }
 
 /// The records that the group has read, as it has changed them so far.
@@ -72,8 +75,11 @@ pub(in crate::store) struct View<'g> {
     pub(super) requests_bytes: u64,
     /// The reports of superseded writes, this group's included.
     pub(super) reports: Reports,
-    /// The confirmed point: no write gets a timestamp at or below it.
+    /// The confirmed point, or the floor where that is greater: no write gets a timestamp at or
+    /// below it.
     pub(super) point: Timestamp,
+    /// Nothing changes any more at or below it.
+    pub(super) floor: Floor,
 }
 
 impl View<'_> {
@@ -93,7 +99,7 @@ impl View<'_> {
             |entry: &CurrentEntry| expiry_clock.is_uncovered(&entry.stored, self.now);
         self.entries.uncovered_expiry |= now.as_ref().is_some_and(is_uncovered);
         let before = now.as_ref().map(|entry| Leaf::of(&entry.stored));
-        let slot = Slot { before, now: now.clone(), written: false };
+        let slot = Slot { before, now: now.clone(), written: false, collected: false };
         self.entries.slots.insert(key.clone(), slot);
         Ok(now)
     }

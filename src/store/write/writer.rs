@@ -15,8 +15,9 @@ use super::durable::{CommitError, Durable, RecordDelta};
 use super::effects::{Effect, Effects};
 use super::group::Group;
 use super::job::{Answer, Decided, Job};
+use super::merge::{self, Reception};
 use super::requests::EarlyForgetting;
-use super::{Rules, decide, merge};
+use super::{Rules, collect, decide};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
 use crate::store::state::{LOOK_AFTER_BYTES, LOOK_EVERY};
@@ -220,6 +221,9 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
         Job::Sweep { reply } => {
             Decided::Sweep(Answer { reply, result: expiry::sweep(group, shared) })
         }
+        Job::Collect { to, since, reply } => {
+            Decided::Collect(Answer { reply, result: collect::collect(group, shared, to, since) })
+        }
         Job::Apply { records, reply } => {
             let result = shared.admit_merge().and_then(|()| merge_all(group, records));
             Decided::Apply(Answer { reply, result })
@@ -247,11 +251,12 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
 fn merge_all(group: &mut Group<'_>, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
     let mut applied = Applied::default();
     for (key, record) in records {
-        if group.run(|view| merge::decide(view, &key, record))? {
-            applied.replaced += 1;
-        } else {
-            applied.kept += 1;
-        }
+        *match group.run(|view| merge::decide(view, &key, record))? {
+            Reception::Taken => &mut applied.replaced,
+            Reception::Kept => &mut applied.kept,
+            Reception::BelowFloor => &mut applied.below_floor,
+            Reception::Barred => &mut applied.barred,
+        } += 1;
     }
     Ok(applied)
 }

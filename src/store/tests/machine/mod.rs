@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Fixed};
 use crate::model::{Key, Prefix, Record, Timestamp};
+use crate::proto::stability::Floor;
 use crate::store::disk::engine::{Engine, Family};
 use crate::store::disk::memory::Memory;
 use crate::store::disk::rocks::Rocks;
@@ -28,7 +29,7 @@ use crate::store::{
 };
 use crate::telemetry::Metrics;
 use model::{Answer, Model, Request, Rules, Told, goes_at};
-use steps::{KEYS, Met, Step, among_others, draw, key_at, moved};
+use steps::{KEYS, Met, Step, aimed, among_others, draw, key_at, moved};
 
 mod model;
 mod steps;
@@ -145,18 +146,21 @@ impl Node {
 enum Asked {
     Request(Request),
     Apply(Vec<(Key, Record)>),
+    Adopt(Floor),
 }
 
 #[derive(Debug, PartialEq)]
 enum Reply {
     Answer(Answer),
     Applied(Applied),
+    Floor(Floor),
 }
 
 impl Asked {
     async fn ask(&self, store: &Store) -> Result<Reply, String> {
         match self {
             Self::Request(request) => ask(store, request).await.map(Reply::Answer),
+            Self::Adopt(floor) => store.adopt_floor(*floor).await.map(Reply::Floor).map_err(text),
             Self::Apply(records) => {
                 store.apply(records.clone()).await.map(Reply::Applied).map_err(text)
             }
@@ -250,6 +254,7 @@ impl Machine {
                 let records = remote.iter().filter_map(|r| self.met.remote(&self.model, r));
                 return Some(Asked::Apply(records.collect()));
             }
+            Step::Adopt(aim) => return Some(Asked::Adopt(aimed(&self.model, *aim))),
             _ => return None,
         };
         Some(Asked::Request(request))
@@ -282,6 +287,7 @@ impl Machine {
                 self.nodes.iter().for_each(|node| node.store().set_others(*others));
             }
             Step::Sweep => self.sweep().await?,
+            Step::Alone => self.alone().await?,
             Step::Reopen { history_depth, blob_threshold_bytes } => {
                 self.model.reopen(*history_depth as usize, *blob_threshold_bytes);
                 for node in &mut self.nodes {
@@ -291,7 +297,11 @@ impl Machine {
                 self.follow_steady()?;
                 self.count("reopened");
             }
-            Step::Write { .. } | Step::Txn(_) | Step::Retry { .. } | Step::Remote(_) => {}
+            Step::Write { .. }
+            | Step::Txn(_)
+            | Step::Retry { .. }
+            | Step::Remote(_)
+            | Step::Adopt(_) => {}
         }
         Ok(())
     }
@@ -334,6 +344,28 @@ impl Machine {
         Ok(())
     }
 
+    async fn alone(&mut self) -> Result<(), String> {
+        let expected = self.model.alone();
+        for node in &self.nodes {
+            let store = node.store();
+            let moved = store.change_ledger(|ledger, now| drop(ledger.alone(now))).await;
+            moved.map_err(text)?;
+            let mut records = 0;
+            loop {
+                let collected = store.collect().await.map_err(text)?;
+                records += collected.records;
+                if !collected.more {
+                    break;
+                }
+            }
+            same(&format!("{}: records collected", node.name), records, expected as u64)?;
+        }
+        if expected > 0 {
+            self.count("collected alone");
+        }
+        Ok(())
+    }
+
     /// Sends what several steps ask at once, so that the writer finds it together. It must come to
     /// the same as one after the other.
     async fn together(&mut self, steps: &[Step]) -> Result<(), String> {
@@ -372,7 +404,16 @@ impl Machine {
                 same("what became of records", *applied, expected)?;
                 self.met.note(&self.model, records);
                 self.count(if expected.replaced > 0 { "merged" } else { "kept" });
+                if expected.below_floor > 0 {
+                    self.count("refused below the floor");
+                }
                 Ok(())
+            }
+            (Asked::Adopt(to), Reply::Floor(floor)) => {
+                if self.model.collect(*to) > 0 {
+                    self.count("collected");
+                }
+                same("the floor", *floor, self.model.floor)
             }
             _ => Err("an answer of another kind".to_owned()),
         }
@@ -673,6 +714,9 @@ fn compare_requests(
 async fn play(steps: &[Step], bounds: Bounds) -> Result<Tally, String> {
     let dir = tempfile::tempdir().map_err(text)?;
     let mut machine = Machine::new(dir.path(), bounds)?;
+    for node in &machine.nodes {
+        node.store().found(false).await.map_err(text)?;
+    }
     // reading looks at the clock for the first time
     machine.compare().await?;
     for (n, step) in steps.iter().enumerate() {
@@ -761,10 +805,10 @@ fn both_engines_and_plain_maps_agree_on_long_histories() {
 }
 
 /// So many histories are played in any case; in fewer, not all that can happen does.
-const HISTORIES_MIN: u64 = 16;
+const HISTORIES_MIN: u64 = 24;
 
 /// Kinds of what can happen.
-const KINDS: usize = 21;
+const KINDS: usize = 24;
 
 #[test]
 fn one_history() {

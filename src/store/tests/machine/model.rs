@@ -15,6 +15,7 @@ use crate::model::record::RecordHash;
 use crate::model::{
     Condition, Content, Expected, Header, Key, NodeId, Record, Seen, Tags, Timestamp, Version,
 };
+use crate::proto::stability::Floor;
 use crate::store::feed::Cause;
 use crate::store::{
     Applied, CURRENT_BYTES_MAX, Causal, Change, Counts, Entry, Lifetime, Operation,
@@ -145,6 +146,10 @@ pub(super) struct Model {
     pub feed: Vec<Told>,
     /// All that was ever reported as lost.
     pub lost: Vec<Lost>,
+    /// Nothing changes any more up to this time.
+    pub floor: Floor,
+    /// No write of this node's clients is stamped up to this time.
+    point: Timestamp,
 }
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -166,6 +171,8 @@ impl Model {
             forgotten_early: 0,
             feed: Vec::new(),
             lost: Vec::new(),
+            floor: Floor::default(),
+            point: Timestamp::ZERO,
         }
     }
 
@@ -473,7 +480,8 @@ impl Model {
     ) -> Result<Header, Answer> {
         let held = self.records.get(key).map(|held| held.record.header.clone());
         let after = held.as_ref().map_or(0, |held| held.version.timestamp.micros() + 1);
-        let timestamp = Timestamp::saturating(self.now.micros().max(after));
+        let told = self.point.max(self.floor.0).micros() + 1;
+        let timestamp = Timestamp::saturating(self.now.micros().max(after).max(told));
         let ahead = timestamp.since(self.now);
         if self.rules.others && ahead > self.rules.clock_drift_max {
             return Err(Answer::ClockSkewed(u64::try_from(ahead.as_millis()).unwrap()));
@@ -541,7 +549,11 @@ impl Model {
             // expired here too, as far as the two clocks may differ
             let latest = self.expiry_now().plus(self.rules.clock_drift_max);
             let gone = record.header.expires_at.is_some_and(|at| at <= latest);
-            if wins && (!swept || gone) {
+            if wins && record.header.version.timestamp <= self.floor.0 {
+                applied.below_floor += 1;
+            } else if wins && swept && !gone {
+                applied.barred += 1;
+            } else if wins {
                 let timestamp = record.header.version.timestamp;
                 let twin = held.is_some_and(|held| held.version.timestamp == timestamp);
                 self.report(key, &record.header);
@@ -636,6 +648,36 @@ impl Model {
             self.advance_watermark();
         }
         swept
+    }
+
+    /// The floor rises; what it passes is as if it had never been, but readers of the feed learn of
+    /// each expiry first. Gives how many records that is.
+    pub(super) fn collect(&mut self, to: Floor) -> usize {
+        self.group();
+        if to <= self.floor {
+            return 0;
+        }
+        self.floor = to;
+        let passed = |held: &Held| goes_at(&held.record.header).is_some_and(|at| at <= to.0);
+        let mut gone: Vec<_> = self.records.extract_if(.., |_, held| passed(held)).collect();
+        gone.sort_by_key(|(key, held)| (goes_at(&held.record.header), key.clone()));
+        for (key, held) in &gone {
+            self.history.remove(key);
+            if self.is_uncovered(held) {
+                self.advance_watermark();
+            }
+            let header = held.record.header.clone();
+            if header.expires_at.is_some() && !held.swept {
+                self.feed.push((key.clone(), header, Cause::Expiry));
+            }
+        }
+        gone.len()
+    }
+
+    /// A node that is alone holds all that there is up to now.
+    pub(super) fn alone(&mut self) -> usize {
+        self.point = self.point.max(self.now);
+        self.collect(Floor(self.point))
     }
 
     /// The node was stopped and started again, with another configuration. The time that requests

@@ -12,11 +12,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
-use super::model::{Held, Model, Request};
+use super::model::{Held, Model, Request, goes_at};
 use crate::model::{
     Condition, Content, ContentType, Expected, Header, Key, NodeId, Record, Seen, Tags, Timestamp,
     Version, json,
 };
+use crate::proto::stability::Floor;
 use crate::store::{Change, Lifetime, Operation, Txn, Write};
 
 /// Some of them begin with others.
@@ -37,6 +38,10 @@ pub(super) enum Step {
         altered: Option<Alteration>,
     },
     Remote(Vec<Remote>),
+    /// The floor rises, as another node's is higher.
+    Adopt(Aim),
+    /// The floor rises to the time of a node that is alone.
+    Alone,
     /// Requests and records that are sent at once, for the writer to take as one group.
     Together(Vec<Step>),
     /// The wall clock moves: with time, which does not go back, or because it is set.
@@ -162,6 +167,14 @@ pub(super) enum When {
     FromCurrent(i64),
 }
 
+/// A floor, in microseconds after what it is aimed at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Aim {
+    Now(i64),
+    /// Where the record of a key goes.
+    Passing(usize, i64),
+}
+
 /// A move of the wall clock, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Move {
@@ -200,8 +213,9 @@ fn step(rng: &mut StdRng) -> Step {
         0..6 => Step::Together((0..rng.random_range(2..6)).map(|_| request(rng)).collect()),
         6..77 => request(rng),
         77..91 => Step::Clock { movement: movement(rng), passes: rng.random_range(0..4) > 0 },
-        91..93 => Step::Others(rng.random_range(0..3) == 0),
-        93..98 => Step::Sweep,
+        91..92 => Step::Others(rng.random_range(0..3) == 0),
+        92..96 => Step::Sweep,
+        96..98 => Step::Alone,
         _ => Step::Reopen {
             history_depth: one(rng, &[3, 3, 3, 1, 0, 8]),
             blob_threshold_bytes: one(rng, &[64, 64, 0, 1000]),
@@ -210,7 +224,11 @@ fn step(rng: &mut StdRng) -> Step {
 }
 
 fn request(rng: &mut StdRng) -> Step {
-    match rng.random_range(0..77) {
+    match rng.random_range(0..79) {
+        77.. => Step::Adopt(match rng.random_range(0..3) {
+            0 => Aim::Now(one(rng, &[-300 * S, -S, 0, S])),
+            _ => Aim::Passing(key(rng), one(rng, &[-1, 0, 0, 0, 1])),
+        }),
         0..38 => Step::Write {
             key: key(rng),
             shape: shape(rng),
@@ -694,6 +712,19 @@ fn stripped(record: Record) -> Record {
         return record;
     }
     Record { body: Bytes::new(), ..record }
+}
+
+/// The floor to rise to; never far ahead, or it would end all merges.
+pub(super) fn aimed(model: &Model, aim: Aim) -> Floor {
+    let at = match aim {
+        Aim::Now(by) => shifted(model.now, by),
+        Aim::Passing(key, by) => {
+            let held = model.records.get(&key_at(key));
+            let at = held.and_then(|held| goes_at(&held.record.header));
+            shifted(at.unwrap_or(model.now), by)
+        }
+    };
+    Floor(at.min(shifted(model.now, 90 * S)))
 }
 
 /// Where the wall clock goes.
