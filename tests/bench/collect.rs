@@ -118,7 +118,12 @@ async fn collection(dead: u64, bounded: bool) {
     if bounded {
         let end = CancellationToken::new();
         let keeping = tokio::spawn(store.clone().keep_collected(end.clone()));
-        store.change_ledger(|ledger, now| drop(ledger.alone(now))).await.expect("durable");
+        store
+            .change_ledger(|ledger, now| {
+                let _ = ledger.alone(now);
+            })
+            .await
+            .expect("durable");
         let mut ledger = store.watch_ledger();
         ledger.wait_for(|ledger| ledger.next_floor().is_none()).await.expect("a store");
         end.cancel();

@@ -319,7 +319,12 @@ async fn the_floor_of_a_node_that_is_alone_follows_its_point_and_survives_a_rest
         let stop = tokio_util::sync::CancellationToken::new();
         clock.set(START + SECOND);
         let keeping = tokio::spawn(store.clone().keep_collected(stop.clone()));
-        store.change_ledger(|ledger, now| drop(ledger.alone(now))).await.unwrap();
+        store
+            .change_ledger(|ledger, now| {
+                let _ = ledger.alone(now);
+            })
+            .await
+            .unwrap();
         let mut ledger = store.watch_ledger();
         ledger.wait_for(|ledger| ledger.next_floor().is_none()).await.unwrap();
         assert_eq!(store.counts(), Counts::default());

@@ -348,7 +348,11 @@ impl Machine {
         let expected = self.model.alone();
         for node in &self.nodes {
             let store = node.store();
-            let moved = store.change_ledger(|ledger, now| drop(ledger.alone(now))).await;
+            let moved = store
+                .change_ledger(|ledger, now| {
+                    let _ = ledger.alone(now);
+                })
+                .await;
             moved.map_err(text)?;
             let mut records = 0;
             loop {
