@@ -22,7 +22,7 @@
 #   tests/long.sh outside
 #                         a node behind nginx, in a container and short of descriptors, and the
 #                         clients that strangers use (tests/outside/run.sh); builds a release
-#   tests/long.sh model   all schedules of the stability machines (tests/model) from each of some ten
+#   tests/long.sh model   all schedules of the stability machines (tests/model) from each of thirteen
 #                         beginnings, to KVS_MODEL_DEPTH (20) actions or KVS_MODEL_STATES (10000000)
 #                         distinct states; prints how many there were, and in how many a floor had
 #                         moved, a record was collected or a node began anew; takes 1 GB of memory

@@ -37,7 +37,7 @@ async fn an_invalid_configuration() {
     let site = Site::clustered();
     for (key, value, words) in [
         ("http.lsiten", "127.0.0.1:1".into(), ["unknown key", "http.lsiten", "`http.listen`"]),
-        ("read_only", true.into(), ["unknown key", "read_only", "kvs.toml"]),
+        ("read_onli", true.into(), ["unknown key", "read_onli", "`read_only`"]),
         ("revision_history_depth", 0.into(), ["revision_history_depth", "0", "100"]),
         ("http.listen", "0.0.0.0:0".into(), ["http.listen", "loopback", "http.insecure"]),
         ("http.listen", "nowhere".into(), ["http.listen", "`nowhere`", "nowhere:PORT"]),
