@@ -16,7 +16,7 @@ use crate::model::Member;
 /// The encoding of the bytes after the first.
 const FORMAT: u8 = 1;
 /// The meaning of the frames after the hello.
-const PROTOCOL: u16 = 1;
+const PROTOCOL: u16 = 2;
 
 /// A node's claim: its protocol, its cluster and itself as a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ fn hello() -> Hello {
 
 #[test]
 fn golden_bytes_of_a_hello() {
-    let mut golden = vec![1, 1];
+    let mut golden = vec![1, 2];
     golden.extend(0x0a0b_u128.to_be_bytes());
     golden.extend(0x0102_u128.to_be_bytes());
     golden.extend([2, b'n', b'1', 251, 0xe8, 0x03, 0]);
@@ -51,7 +51,7 @@ fn malformed_hellos_are_refused() {
     for (bytes, said) in [
         (vec![], "empty"),
         (format, "hello format 2 and this node 1"),
-        (protocol, "protocol 9 and this node 1"),
+        (protocol, "protocol 9 and this node 2"),
         ([&good[..], &[0]].concat(), "after its end"),
         (good[..good.len() - 1].to_vec(), "cannot be decoded"),
         (with(|m| m.name.clear()), "name"),

@@ -72,7 +72,7 @@ impl Peer {
 
     /// Sends a hello with that cluster and name; returns the answer.
     pub async fn says_hello(&self, cluster_id: Uuid, name: &str) -> Option<Vec<u8>> {
-        let hello = Hello { protocol: 1, cluster_id, member: stranger(name) };
+        let hello = Hello { protocol: 2, cluster_id, member: stranger(name) };
         let config = bincode::config::standard();
         let mut bytes = vec![1];
         bytes.extend(bincode::serde::encode_to_vec(hello, config).expect("plain data"));
