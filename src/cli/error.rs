@@ -139,6 +139,12 @@ pub enum CliError {
         /// All sessions of this `sync`.
         all: usize,
     },
+    /// A verification found something that disagrees. Nothing was changed.
+    #[error("{found} of the entries disagree; the lines above say what to do about each")]
+    Disagrees {
+        /// How many.
+        found: u64,
+    },
     /// The node did not start, or failed while it ran.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -153,7 +159,8 @@ impl CliError {
             | Self::Overtaken { .. }
             | Self::NoReport { .. }
             | Self::MovedOn { .. }
-            | Self::Sessions { .. } => 1,
+            | Self::Sessions { .. }
+            | Self::Disagrees { .. } => 1,
             Self::Output(_) if self.is_closed_output() => 0,
             Self::Usage(_)
             | Self::Config(_)
@@ -187,6 +194,7 @@ impl CliError {
             Self::Output(_) => "output",
             Self::Stopped { cause, .. } => cause.code(),
             Self::Sessions { .. } => "sessions_failed",
+            Self::Disagrees { .. } => "disagrees",
             Self::Node(_) => "node_failed",
         }
     }
@@ -324,6 +332,7 @@ mod tests {
             (CliError::Refused(Box::new(refusal(None, Current::Unknown))), 1),
             (CliError::Overtaken { key: "k".into(), refusal: Box::new(refused) }, 1),
             (CliError::Sessions { failed: 1, all: 2 }, 1),
+            (CliError::Disagrees { found: 1 }, 1),
             (CliError::Usage("u".into()), 2),
             (file, 2),
             (CliError::Output(io(io::ErrorKind::StorageFull)), 2),

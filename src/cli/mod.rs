@@ -26,6 +26,7 @@ pub mod serve;
 pub mod superseded;
 pub mod txn;
 pub mod values;
+pub mod verify;
 
 mod envelope;
 mod files;
@@ -146,6 +147,8 @@ enum Command {
     /// Make the secret that the nodes of a cluster share
     #[command(subcommand)]
     GossipKey(identity::GossipKey),
+    /// Verify the data of a node that does not run: every record, index and digest
+    Verify(verify::Verify),
     /// Print the default configuration, check a file and what it names, or show what is in force
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -247,6 +250,7 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
         Command::Export(command) => block_on(listing::export(&open()?, &command, out)),
         Command::Cert(command) => identity::cert(command, out),
         Command::GossipKey(command) => identity::gossip_key(&command, out),
+        Command::Verify(command) => verify::verify(&command, out),
         Command::Config(command) => check::config(&command, out),
     }
 }

@@ -3,15 +3,20 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stdout};
 
-/// Counts records on standard error if that is a terminal; else shows nothing.
+/// Counts on standard error if that is a terminal; else shows nothing.
 pub struct Counter(ProgressBar);
 
 impl Counter {
     /// Shows "{done} 812 records", with `done` as in "imported".
     pub fn new(done: &'static str) -> Self {
+        Self::of(done, "records")
+    }
+
+    /// Like [`Self::new`], but of other things than records.
+    pub fn of(done: &'static str, noun: &'static str) -> Self {
         // indicatif hides it unless standard error is a terminal
         let bar = ProgressBar::no_length();
-        let template = format!("{done} {{human_pos}} records ({{per_sec}})");
+        let template = format!("{done} {{human_pos}} {noun} ({{per_sec}})");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }
@@ -26,6 +31,11 @@ impl Counter {
     /// Shows this count.
     pub fn set(&self, records: u64) {
         self.0.set_position(records);
+    }
+
+    /// Clears the count while `print` writes to the screen.
+    pub fn suspended<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
     }
 
     /// Clears the count from the screen.

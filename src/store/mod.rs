@@ -12,6 +12,7 @@ pub mod feed;
 mod mode;
 mod read;
 mod state;
+pub mod verify;
 mod write;
 
 #[cfg(test)]

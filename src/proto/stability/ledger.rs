@@ -280,19 +280,38 @@ impl Ledger {
 
     pub(super) fn confirm(&mut self, now: Timestamp) -> Point {
         self.point = self.point.max(Point(now));
-        self.have.insert(self.id, self.point);
+        // a floor that was adopted may lie above the clock
+        self.have.insert(self.id, Point(self.point.0.max(self.floor.0)));
         self.point
     }
 
     /// Panics when the numbers contradict each other.
     pub fn check_invariants(&self) {
+        assert_eq!(self.contradiction(), None);
+    }
+
+    /// What contradicts itself in this ledger, wherever it comes from; nothing is known of one that
+    /// is not counted.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&'static str> {
         if !self.counted {
-            return;
+            return None;
         }
-        assert!(self.set.is_some(), "a counted node has a set");
-        assert!(self.told.0 <= self.point.0 || self.told.0 <= self.floor.0, "told above the point");
-        for held in self.have.values() {
-            assert!(held.0 >= self.floor.0, "a member is held below the floor");
-        }
+        let Some(set) = &self.set else { return Some("a counted node has no durable set") };
+        let Some(entry) = set.joined.get(&self.id) else {
+            return Some("a counted node never joined its durable set");
+        };
+        let held = |id| self.have.get(&id).copied();
+        let highest = self.point.0.max(self.floor.0);
+        [
+            (entry.start != self.start, "the durable set names another start of this node"),
+            (set.name() != self.name, "the durable set is not the one that the ledger names"),
+            (self.told.0 > highest, "a stable was told that lies above the point"),
+            (held(self.id).is_some_and(|own| own.0 > highest), "its own entry is above its point"),
+            (set.members().any(|id| held(id).is_none()), "nothing is said of a member"),
+            (self.have.values().any(|held| held.0 < self.floor.0), "an entry is below the floor"),
+        ]
+        .into_iter()
+        .find_map(|(contradicts, what)| contradicts.then_some(what))
     }
 }

@@ -135,7 +135,10 @@ pub fn open(
 }
 
 /// The format of the data, if there is any; one that this kvs reads.
-fn check_format(engine: &dyn Engine) -> Result<Option<u32>, OpenError> {
+///
+/// # Errors
+/// When it does not read it.
+pub fn check_format(engine: &dyn Engine) -> Result<Option<u32>, OpenError> {
     let Some(bytes) = engine.get(Family::Meta, FORMAT.as_bytes())? else { return Ok(None) };
     let Ok(bytes) = <[u8; 4]>::try_from(&*bytes) else {
         let problem = "the format version is not four bytes".to_owned();

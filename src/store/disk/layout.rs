@@ -258,7 +258,7 @@ const REPORT_HEADERS: u8 = 0;
 const REPORT_VALUES: u8 = 1;
 
 /// The first byte in `requests` of remembered requests.
-const REQUESTS: u8 = 0;
+pub const REQUESTS: u8 = 0;
 /// The first byte in `requests` of the index by time of acceptance.
 pub const REQUEST_TIMES: u8 = 1;
 

@@ -11,3 +11,4 @@ pub mod layout;
 pub mod memory;
 mod migrate;
 pub mod rocks;
+pub mod split;

@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use crate::model::{Header, Key};
 pub use reader::{FeedReader, Missed};
-pub(super) use window::{Window, WindowChange};
+pub(super) use window::{Window, WindowChange, block_entries};
 
 /// Why a record changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -272,7 +272,11 @@ impl Store {
     }
 }
 
-fn block_entries(key: &[u8], value: &[u8]) -> Result<impl Iterator<Item = FeedEntry>, ReadError> {
+/// The changes of a block, from its key and its value.
+pub(in crate::store) fn block_entries(
+    key: &[u8],
+    value: &[u8],
+) -> Result<impl Iterator<Item = FeedEntry>, ReadError> {
     let (items, reports) = layout::decode_feed(value)?;
     let mut reports = reports.into_iter();
     let entries = items.into_iter().zip(layout::feed_position(key)?..);

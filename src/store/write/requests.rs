@@ -364,6 +364,16 @@ impl EarlyForgetting {
     }
 }
 
+/// When the request was accepted that is remembered as `value`.
+pub(in crate::store) fn accepted_at(value: &[u8]) -> Result<Timestamp, ReadError> {
+    layout::decode_request::<Remembered>(value).map(|remembered| remembered.accepted_at)
+}
+
+/// As [`cost`]; `slot` is the uuid and the key.
+pub(in crate::store) fn slot_cost(slot: &[u8], value_bytes: usize) -> u64 {
+    (2 * (1 + slot.len()) + 8 + value_bytes) as u64
+}
+
 /// What a remembered request takes on the disk, its entry in the index of times included.
 fn cost(slot: &RequestSlot, value_bytes: usize) -> u64 {
     let key_bytes = layout::request_key(slot.uuid, &slot.key).len();

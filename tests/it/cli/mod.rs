@@ -4,4 +4,5 @@ pub mod commands;
 mod mistakes;
 mod refused_starts;
 mod strangers;
+mod verify;
 mod versions;

@@ -114,6 +114,23 @@ impl Rocks {
         Ok(Self { access, dir: dir.to_owned(), opening, sync, _lock: lock, found })
     }
 
+    /// Opens the database in `dir` for reads alone, and keeps other processes from it meanwhile.
+    /// Changes nothing in the directory.
+    ///
+    /// # Errors
+    /// When there is no database, another process has it open, or RocksDB cannot open it.
+    pub fn open_unchanged(dir: &Path, settings: RocksSettings) -> Result<Self, EngineError> {
+        if !room::holds_database(dir) {
+            let text = format!("{} holds no data of a node", dir.display());
+            return Err(EngineError::Failed(text));
+        }
+        let (lock, found) = (lock(dir)?, room::number(dir)?);
+        let opening = Opening::new(settings);
+        let access = RwLock::new(Access::Open(Arc::new(opening.open_reads(dir)?)));
+        let (dir, sync, found) = (dir.to_owned(), settings.sync, Mutex::new(found));
+        Ok(Self { access, dir, opening, sync, _lock: lock, found })
+    }
+
     fn database(&self) -> Result<Arc<Database>, EngineError> {
         match &*self.access.read().unwrap_or_else(PoisonError::into_inner) {
             Access::Open(database) => Ok(Arc::clone(database)),

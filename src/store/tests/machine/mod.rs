@@ -24,6 +24,7 @@ use crate::store::disk::engine::{Engine, Family};
 use crate::store::disk::memory::Memory;
 use crate::store::disk::rocks::Rocks;
 use crate::store::feed::{FeedEntry, FeedPosition, FeedReader};
+use crate::store::verify::tests::verified;
 use crate::store::{
     Applied, Operation, OperationResult, Settings, Store, Superseded, WriteError, layout,
 };
@@ -519,6 +520,7 @@ impl Machine {
                 compare_feed(store, &self.model)?;
                 truncated |= compare_superseded(store, &self.model, self.bounds.reports)?;
                 store.check_invariants(true);
+                verify(store)?;
                 compare_requests(store, &self.model, self.bounds.requests, swept)
             };
             compared.await.map_err(|error| format!("{}: {error}", node.name))?;
@@ -528,6 +530,14 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+fn verify(store: &Store) -> Result<(), String> {
+    let (verified, found) = verified(store.shared.engine.as_ref());
+    if !found.is_empty() || verified.fingerprint != Some(store.fingerprint()) {
+        return Err(format!("verified {verified:?}, found {found:?}"));
+    }
+    Ok(())
 }
 
 /// The changes that the feed holds and this reader has not read.
