@@ -68,6 +68,8 @@ pub struct State {
     pub sync: mpsc::Sender<oneshot::Sender<Vec<SyncReport>>>,
     /// `true` while this node waits for its first data and refuses reads and writes.
     pub syncing: watch::Receiver<bool>,
+    /// The operator's word that this node may join a cluster that was founded apart from it.
+    pub may_join: watch::Sender<bool>,
     /// What else the API shows of the cluster.
     pub outlook: Outlook,
 }

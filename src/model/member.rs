@@ -179,6 +179,8 @@ pub struct Report {
     pub syncing: bool,
     /// The clock of the reporting node when it made the report.
     pub now: Timestamp,
+    /// Up to where it holds all writes of the members that it sees alive; `None` before it counts.
+    pub holds_through: Option<Timestamp>,
 }
 
 /// A report, and when it came.
@@ -216,6 +218,9 @@ pub struct PeerStatus {
     pub error: Option<String>,
     /// When the latest session with the peer ended, on either side's initiative.
     pub last_sync_at: Option<Timestamp>,
+    /// Whether its cluster was founded apart from this node's, and this node does not join it by
+    /// itself.
+    pub is_apart: bool,
     /// How far the peer's clock is ahead of this node's, in milliseconds; wrong by at most half a
     /// round trip. `None` while the peer is not reached.
     pub clock_skew_ms: Option<i64>,

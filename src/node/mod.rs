@@ -4,24 +4,24 @@
 //! Promises that the ready line appears only once the node serves, and that a signal or the end of
 //! any part stops all of them. Knows every part and contains the logic of none.
 
+mod aside;
 mod error;
 pub mod members;
 mod mode;
 mod news;
+mod parts;
 mod process;
 mod ready;
 mod signals;
+mod sockets;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, Durability};
@@ -29,17 +29,20 @@ use crate::gossip::Gossip;
 use crate::http;
 use crate::model::member::CertificateLife;
 use crate::model::{Member, MemberState, Timestamp};
-use crate::peer::{Bound, Endpoint};
-use crate::proto::secret::Secret;
-use crate::replication::Replication;
+use crate::peer::Endpoint;
+use crate::replication::{self, Replication};
 use crate::store::identity::{Identity, OpenError};
 use crate::store::rocks::{Rocks, RocksSettings};
 use crate::store::writer::Writer;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
+use aside::AsideFile;
 pub use error::NodeError;
 use news::News;
+use parts::{RunningPart, first_ended, shut_down, start};
 use signals::Signals;
+pub use sockets::read_secret;
+use sockets::{ClusterSockets, bind_cluster, open_http};
 use views::{Views, alone, waits_for_data};
 
 /// Streams that peers opened and that may wait for replication.
@@ -50,33 +53,18 @@ const SYNC_REQUESTS_MAX: usize = 16;
 const WRITER: &str = "the writer";
 const GOSSIP: &str = "gossip";
 
-/// A running part of the node.
-struct RunningPart {
-    /// Its name in log lines and in [`NodeError::Ended`].
-    name: &'static str,
-    task: JoinHandle<()>,
-    /// Makes `task` end in order.
-    stop: CancellationToken,
-}
-
-/// The secret and the bound sockets of a clustered node. Made before the store opens, so that a
-/// taken address or a bad file leaves the data directory untouched.
-struct ClusterSockets {
-    secret: Arc<Secret>,
-    gossip: UdpSocket,
-    peer: Bound,
-}
-
-impl ClusterSockets {
-    /// The addresses that gossip and peers listen on.
-    fn addresses(&self) -> Result<(SocketAddr, SocketAddr), NodeError> {
-        let gossip = self.gossip.local_addr().map_err(NodeError::System)?;
-        Ok((gossip, self.peer.local_addr()))
-    }
+/// How one life of a node ended.
+enum LifeEnd {
+    /// By a signal.
+    Stopped,
+    /// The node begins anew under another id, with the listener for HTTP that it had, at which
+    /// clients wait meanwhile, and at the addresses of gossip and peers that it had.
+    Anew(std::net::TcpListener, Option<(SocketAddr, SocketAddr)>),
 }
 
 /// Runs a node until SIGTERM, SIGINT or a failure. Returns when all parts have stopped and the
 /// database is closed; after a failure of the writer, or a second signal, without waiting for that.
+/// A node that begins anew under another id stops all parts and starts them again in place.
 ///
 /// # Errors
 /// Why the node cannot start, or which part ended by itself.
@@ -84,37 +72,58 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
     process::keep_private();
     let descriptors = process::share_descriptors(config.limits.connections_max)?;
     config.limits.connections_max = descriptors.connections_max;
-    let config = Arc::new(config);
-    let (clock, metrics) = (Clock::system(), Metrics::new());
     let mut signals = Signals::new().map_err(NodeError::System)?;
+    let (mut is_first, mut door) = (true, None);
+    loop {
+        let config_now = Arc::new(config.clone());
+        let files_max = descriptors.data_files_max;
+        match live(&config_now, files_max, &mut signals, is_first, door.take()).await? {
+            LifeEnd::Stopped => return Ok(()),
+            LifeEnd::Anew(http, cluster) => {
+                config.http.listen = http.local_addr().map_err(NodeError::System)?;
+                door = Some(http);
+                if let Some((gossip, peer)) = cluster {
+                    (config.gossip.listen, config.peer.listen) = (gossip, peer);
+                }
+            }
+        }
+        is_first = false;
+        tracing::info!("starts again as a new member, and waits for the cluster's data");
+    }
+}
+
+/// One life of a node, under one id.
+async fn live(
+    config: &Arc<Config>,
+    data_files_max: u32,
+    signals: &mut Signals,
+    is_first: bool,
+    door: Option<std::net::TcpListener>,
+) -> Result<LifeEnd, NodeError> {
+    let (clock, metrics) = (Clock::system(), Metrics::new());
     let sockets =
-        if config.clustering_enabled { Some(bind_cluster(&config, &clock).await?) } else { None };
-    let listener = bind_http(&config).await?;
-    let data_files_max = descriptors.data_files_max;
-    let (store, writer) = open_store(&config, data_files_max, &clock, &metrics, sockets.as_ref())?;
+        if config.clustering_enabled { Some(bind_cluster(config, &clock).await?) } else { None };
+    let (listener, door) = open_http(config, door).await?;
+    let (store, writer) = open_store(config, data_files_max, &clock, &metrics, sockets.as_ref())?;
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
-    let me = describe(&config, identity, clock.now(), http_address, sockets.as_ref())?;
+    let me = describe(config, identity, clock.now(), http_address, sockets.as_ref())?;
     let bound = sockets.as_ref().map(ClusterSockets::addresses).transpose()?;
     let mut writer = spawn_writer(writer)?;
-    mode::start(&config, &store).await?;
-    let mut parts = Vec::new();
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(store.clone().keep_swept(stop.clone()));
-    parts.push(RunningPart { name: "the sweep", task, stop });
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(store.clone().watch_disk(stop.clone()));
-    parts.push(RunningPart { name: "the watch on the disk", task, stop });
+    mode::start(config, &store).await?;
+    let mut parts = store_parts(&store);
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
     let views = if let Some(sockets) = sockets {
-        start_cluster(&config, &clock, &metrics, &store, &me, sockets, &mut parts)?
+        start_cluster(config, &clock, &metrics, &store, &me, sockets, &mut parts)?
     } else {
         // alone, its data is complete, and stays so if it joins a cluster later
         store.set_bootstrapped().await.map_err(NodeError::FirstWrite)?;
+        let (store, interval) = (store.clone(), config.sync.interval);
+        start(&mut parts, "the floor", |stop| replication::live_alone(store, interval, stop));
         alone(&me)
     };
     let state = http::State {
-        store,
+        store: store.clone(),
         config: config.clone(),
         metrics,
         clock,
@@ -124,97 +133,33 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
         peers: views.peers,
         sync: views.sync,
         syncing: views.syncing,
+        may_join: views.may_join,
         outlook: views.outlook,
     };
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(http::serve(listener, state, stop.clone()));
-    parts.push(RunningPart { name: "the HTTP front end", task, stop });
-    ready::announce(&config, &me, http_address, bound);
+    start(&mut parts, "the HTTP front end", |stop| http::serve(listener, state, stop));
+    if is_first {
+        ready::announce(config, &me, http_address, bound);
+    }
     let ended = tokio::select! {
         biased;
-        () = signals.stop() => Ok(()),
+        () = signals.stop() => Ok(false),
+        () = store.begun_anew() => Ok(true),
         _ = &mut writer => Err(NodeError::Ended(WRITER)),
         name = first_ended(&mut parts) => Err(NodeError::Ended(name)),
     };
-    tracing::info!("stopping; a second signal stops immediately");
-    let stopped = tokio::select! {
-        biased;
-        () = signals.stop() => Ok(()),
-        stopped = shut_down(parts, writer, ended.is_ok()) => stopped,
-    };
-    ended.and(stopped)
-}
-
-/// Stops the parts in reverse order of their start: HTTP first, so that the parts that serve its
-/// last requests still run.
-async fn shut_down(
-    mut parts: Vec<RunningPart>,
-    writer: JoinHandle<Result<(), NodeError>>,
-    orderly: bool,
-) -> Result<(), NodeError> {
-    // the others learn at once that this node leaves, while it still serves its last requests
-    parts.iter().filter(|part| part.name == GOSSIP).for_each(|part| part.stop.cancel());
-    while let Some(part) = parts.pop() {
-        part.stop.cancel();
-        if part.task.is_finished() {
-            // `first_ended` has awaited this one, and a task can be awaited only once
-            continue;
-        }
-        if let Err(error) = part.task.await
-            && error.is_panic()
-        {
-            tracing::error!(%error, "{} panicked; this is a bug, please report it", part.name);
-        }
-    }
-    // the parts held the last handles to the store: the writer now finishes and closes the database
-    if orderly { writer.await.unwrap_or(Ok(())) } else { Ok(()) }
-}
-
-/// Waits until one of the parts ends, and returns its name.
-async fn first_ended(parts: &mut [RunningPart]) -> &'static str {
-    let tasks = parts.iter_mut().map(|part| {
-        let name = part.name;
-        Box::pin(async move {
-            let _ = (&mut part.task).await;
-            name
-        })
+    drop(store);
+    let ended = ended.map(|begins_anew| {
+        // a node that stops lets nobody wait at its door
+        if begins_anew { LifeEnd::Anew(door, bound) } else { LifeEnd::Stopped }
     });
-    futures_util::future::select_all(tasks).await.0
-}
-
-/// Reads the cluster's secret from the file that `config` names.
-///
-/// # Errors
-/// [`NodeError::SecretFile`], [`NodeError::Secret`].
-pub fn read_secret(config: &Config) -> Result<Secret, NodeError> {
-    let path = config.gossip.key_file.as_deref().unwrap_or(Path::new(""));
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| NodeError::SecretFile { path: shown.clone(), error })?;
-    let secret = Secret::parse(&text).map_err(|error| NodeError::Secret { path: shown, error })?;
-    process::warn_if_open(path, "the secret of the cluster");
-    Ok(secret)
-}
-
-async fn bind_cluster(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
-    let secret = read_secret(config)?;
-    let address = config.gossip.listen;
-    let gossip = UdpSocket::bind(address).await.map_err(|error| NodeError::Listen {
-        key: "gossip.listen",
-        address,
-        error,
-    })?;
-    let peer = Bound::new(&config.peer, &config.node.name, clock)?;
-    Ok(ClusterSockets { secret: Arc::new(secret), gossip, peer })
-}
-
-async fn bind_http(config: &Config) -> Result<TcpListener, NodeError> {
-    let address = config.http.listen;
-    TcpListener::bind(address).await.map_err(|error| NodeError::Listen {
-        key: "http.listen",
-        address,
-        error,
-    })
+    if !matches!(ended, Ok(LifeEnd::Anew(..))) {
+        tracing::info!("stopping; a second signal stops immediately");
+    }
+    tokio::select! {
+        biased;
+        () = signals.stop() => ended.map(|_| LifeEnd::Stopped),
+        stopped = shut_down(parts, writer, ended.is_ok()) => stopped.and(ended),
+    }
 }
 
 fn open_store(
@@ -299,6 +244,15 @@ fn spawn_writer(writer: Writer) -> Result<JoinHandle<Result<(), NodeError>>, Nod
     Ok(tokio::spawn(async move { ended.await.map_err(|_| NodeError::Ended(WRITER)) }))
 }
 
+/// Starts what the store does by itself.
+fn store_parts(store: &Store) -> Vec<RunningPart> {
+    let mut parts = Vec::new();
+    start(&mut parts, "the sweep", |stop| store.clone().keep_swept(stop));
+    start(&mut parts, "the collection", |stop| store.clone().keep_collected(stop));
+    start(&mut parts, "the watch on the disk", |stop| store.clone().watch_disk(stop));
+    parts
+}
+
 /// Starts gossip, the peer endpoint and replication.
 fn start_cluster(
     config: &Config,
@@ -311,15 +265,14 @@ fn start_cluster(
 ) -> Result<Views, NodeError> {
     let (members_sender, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
     let (peers_sender, peers) = watch::channel(BTreeMap::new());
-    let waits = waits_for_data(config, store)?;
-    let (syncing_sender, syncing) = watch::channel(waits);
+    let (syncing_sender, syncing) = watch::channel(waits_for_data(config, store)?);
     let (syncing_members_sender, syncing_members) = watch::channel(BTreeSet::new());
     let (seeds_sender, seeds) = watch::channel(Vec::new());
     let (waits_for_sender, waits_for) = watch::channel(String::new());
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
+    let may_join = watch::channel(false).0;
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
-    let kept_members = members_sender.clone();
-    let known = members::known(store);
+    let (kept, known) = (members_sender.clone(), members::known(store));
     let cluster_id = sockets.secret.cluster_id();
     let gossip = Gossip {
         socket: Box::new(sockets.gossip),
@@ -354,17 +307,20 @@ fn start_cluster(
         metrics: metrics.clone(),
         peers: peers_sender,
         requests,
+        aside: Arc::new(AsideFile::new(&config.node.data_dir, clock)),
+        may_join: may_join.subscribe(),
+        has_seeds: !config.gossip.seeds.is_empty(),
         syncing: syncing_sender,
         syncing_members,
         waits_for: waits_for_sender,
     };
-    let table = (store.clone(), known, members.clone());
+    let (store, seen) = (store.clone(), members.clone());
     start(parts, GOSSIP, |stop| gossip.run(stop));
     start(parts, "the peer endpoint", |stop| async move { endpoint.run(stop).await });
     start(parts, "replication", |stop| replication.run(stop));
-    start(parts, "the member table", |stop| members::persist(table.0, table.1, table.2, stop));
+    start(parts, "the member table", |stop| members::persist(store, known, seen, stop));
     let outlook = http::Outlook { waits_for, seeds, ..http::Outlook::default() };
-    let mut views = Views { members, peers, sync, syncing, outlook, _members: kept_members };
+    let mut views = Views { members, peers, sync, syncing, may_join, outlook, _members: kept };
     start_watching(config, clock, me, certificates, &mut views, parts)?;
     Ok(views)
 }
@@ -386,15 +342,4 @@ fn start_watching(
     let news = News::new(config, clock, me.id, views);
     start(parts, "the news of members", |stop| news.tell(stop));
     Ok(())
-}
-
-/// Starts a part that runs until its token is cancelled.
-fn start<F: Future<Output = ()> + Send + 'static>(
-    parts: &mut Vec<RunningPart>,
-    name: &'static str,
-    run: impl FnOnce(CancellationToken) -> F,
-) {
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(run(stop.clone()));
-    parts.push(RunningPart { name, task, stop });
 }

@@ -18,19 +18,23 @@ pub(super) struct Views {
     pub(super) peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
     pub(super) sync: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<SyncReport>>>,
     pub(super) syncing: watch::Receiver<bool>,
+    pub(super) may_join: watch::Sender<bool>,
     pub(super) outlook: Outlook,
     /// Keeps `members` open for the other parts once gossip has ended, which ends first.
     pub(super) _members: watch::Sender<Vec<(Member, MemberState)>>,
 }
 
 /// Whether this node must receive a peer's data before it serves: it has seeds and has never had
-/// the cluster's data.
+/// the cluster's data, or it begins anew.
 pub(super) fn waits_for_data(config: &Config, store: &Store) -> Result<bool, NodeError> {
     let damaged = |error: store::ReadError| NodeError::Open {
         path: config.node.data_dir.display().to_string(),
         error: error.into(),
     };
-    Ok(!config.gossip.seeds.is_empty() && !store.is_bootstrapped().map_err(damaged)?)
+    let ledger = store.ledger();
+    let begins_anew = ledger.set.is_some() && !ledger.counted;
+    let is_new = ledger.set.is_none() && !store.is_bootstrapped().map_err(damaged)?;
+    Ok(begins_anew || (is_new && !config.gossip.seeds.is_empty()))
 }
 
 /// The views of a node without a cluster: one member, no peers, and empty answers to sync requests.
@@ -48,6 +52,7 @@ pub(super) fn alone(me: &Member) -> Views {
         peers: watch::channel(BTreeMap::new()).1,
         sync,
         syncing: watch::channel(false).1,
+        may_join: watch::channel(false).0,
         outlook: Outlook::default(),
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::digest::{ShortId, Sum};
 use super::list::list;
+use super::stability::{DurableSet, Introduction, LastWord, Offer, SessionBegin, StableTold};
 use crate::model::member::Report;
 use crate::model::{Header, Key, Record};
 
@@ -162,6 +163,41 @@ pub enum Response {
     Paused(String),
 }
 
+/// What the initiator of a session sends, each answered with one [`SessionAnswer`], in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// A message of the comparison.
+    Compare(Request),
+    /// Who it is. The first message of each session.
+    Open(Introduction),
+    /// What it tells before the comparison, where both are counted.
+    Tell(SessionBegin),
+    /// Its last word: all that it gives was given.
+    Close(LastWord),
+    /// Asks for what a newcomer follows.
+    Follow,
+    /// Asks to be counted: the comparison that followed the last offer has ended.
+    Count,
+}
+
+/// What the responder of a session answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionAnswer {
+    /// To [`Ask::Compare`]; [`Response::Failed`] to any message.
+    Compared(Response),
+    /// To [`Ask::Open`].
+    Opened(Introduction),
+    /// To [`Ask::Tell`].
+    Told(SessionBegin),
+    /// To [`Ask::Close`].
+    Closed(LastWord),
+    /// To [`Ask::Follow`]; to [`Ask::Count`], when the responder told something new meanwhile: the
+    /// newcomer goes over it once more.
+    Offered(Offer),
+    /// To [`Ask::Count`]: the durable set with the newcomer in it.
+    Counted(DurableSet),
+}
+
 /// A message of a push stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
@@ -169,6 +205,10 @@ pub enum Push {
     Records(#[serde(deserialize_with = "list")] Vec<WireRecord>),
     /// The sender's report about its store.
     Report(Report),
+    /// Who the sender is. The first message of each stream.
+    Hello(Introduction),
+    /// The sender's stable.
+    Stable(StableTold),
 }
 
 /// A message of the receiver of a push stream: one to each [`Push::Records`], in their order.

@@ -2,7 +2,8 @@
 //!
 //! The rule: after a finished session with a member that does not wait itself, which `status` sees.
 //! Or, `sync.bootstrap_wait` after the start, when nobody is up but members that wait, too, and
-//! this node holds the same records as each of these that answers: nobody then holds more. A member
+//! this node holds the same records as each of these that answers: nobody then holds more. The
+//! oldest of them then founds the durable set, and the others follow it. A member
 //! that does not wait and does not answer may hold everything, so it holds the node up, unless
 //! `sync.serve_alone` says to go on without it. Must not know gossip nor sessions.
 
@@ -26,6 +27,8 @@ pub(super) struct Candidate {
     pub(super) name: String,
     /// Where its peers reach it.
     pub(super) address: SocketAddr,
+    /// Whether it joined before this node.
+    pub(super) is_older: bool,
     /// Whether it waits for its first data itself.
     pub(super) syncing: bool,
     pub(super) reach: Reach,
@@ -44,7 +47,7 @@ impl Candidate {
             (_, Reach::Untried) | (false, Reach::Reached) => true,
             (true, Reach::Unreached) => false,
             (false, Reach::Unreached) => !serve_alone,
-            (true, Reach::Reached) => !self.equal,
+            (true, Reach::Reached) => !self.equal || self.is_older,
         }
     }
 
@@ -55,6 +58,9 @@ impl Candidate {
                 format!("{name} at {address} does not answer: {error}")
             }
             (_, Some(error)) => format!("no session with {name} at {address} succeeds: {error}"),
+            (Reach::Reached, None) if self.syncing && self.equal => {
+                format!("{name} at {address} is older, waits, too, and will be the first to serve")
+            }
             (Reach::Reached, None) => format!("a session with {name} at {address} goes on"),
             (_, None) => format!("{name} at {address} has not answered yet"),
         }
@@ -124,7 +130,8 @@ mod tests {
         let error = (reach == Reach::Unreached).then(|| "no answer within 5 s".to_owned());
         let address = SocketAddr::from(([10, 0, 0, 1], 7947));
         let id = NodeId::from_u128(1);
-        Candidate { id, name: "n1".to_owned(), address, syncing, reach, equal, error }
+        let (name, is_older) = ("n1".to_owned(), false);
+        Candidate { id, name, address, is_older, syncing, reach, equal, error }
     }
 
     /// What a node does that has waited for so long.
@@ -164,6 +171,11 @@ mod tests {
         assert!(after(WAIT, false, &[member(true, Reach::Reached, true)]).serve);
         assert!(after(WAIT, false, &[member(true, Reach::Unreached, false)]).serve);
         assert!(!after(WAIT, false, &[member(true, Reach::Untried, false)]).serve);
+        let older = Candidate { is_older: true, ..member(true, Reach::Reached, true) };
+        let advice = after(WAIT, false, std::slice::from_ref(&older));
+        assert!(!advice.serve && advice.waits_for.contains("the first to serve"), "{advice:?}");
+        let silent = Candidate { reach: Reach::Unreached, ..older };
+        assert!(after(WAIT, false, &[silent]).serve);
         let full = member(false, Reach::Unreached, false);
         assert!(!after(WAIT, false, &[member(true, Reach::Reached, true), full]).serve);
     }

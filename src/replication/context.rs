@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::intake::Intake;
 use super::status::Status;
 use crate::clock::Clock;
 use crate::config;
 use crate::model::member::Report;
-use crate::model::{Member, MemberState};
+use crate::model::{Member, MemberState, NodeId};
 use crate::peer::Dialer;
 use crate::proto::reconcile::Replica;
 use crate::store::Store;
@@ -27,6 +27,12 @@ pub(super) struct Context {
     pub(super) settings: Arc<config::SyncConfig>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) aside: Arc<dyn super::Aside>,
+    /// Whether the operator lets this node join a cluster that was founded apart, or begin anew
+    /// after it was removed.
+    pub(super) may_join: watch::Receiver<bool>,
+    /// Takes the peers with which this node has to begin a session soon.
+    pub(super) due: mpsc::Sender<NodeId>,
     pub(super) status: Status,
     pub(super) intake: Intake,
     /// All members and their states, from gossip.
@@ -36,12 +42,17 @@ pub(super) struct Context {
 impl Context {
     /// What this node reports to its peers about its store.
     pub(super) fn report(&self) -> Report {
-        let root = self.store.root();
+        let (root, now) = (self.store.root(), self.clock.now());
+        let ledger = self.store.ledger();
+        let members = self.members.borrow();
+        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
+        let others = alive.map(|(member, _)| member.id).filter(|id| *id != ledger.id);
         Report {
             fingerprint: root.fingerprint(),
             records: root.count,
             syncing: self.status.is_syncing(),
-            now: self.clock.now(),
+            now,
+            holds_through: ledger.holds_through(others).map(|at| at.min(now)),
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Intake {
     large: Arc<AtomicBool>,
     /// Whether the node waits for its first data.
     syncing: watch::Receiver<bool>,
+    /// One permit: the right to follow a source.
+    follow: Arc<Semaphore>,
 }
 
 /// The right to move records in a session that this node drives. Dropping it passes it on.
@@ -32,13 +34,28 @@ pub(super) struct Turn {
 impl Intake {
     /// `syncing` says whether the node waits for its first data.
     pub(super) fn new(syncing: watch::Receiver<bool>) -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), large: Arc::default(), syncing }
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            large: Arc::default(),
+            syncing,
+            follow: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Whether a peer should wait before it begins a session that moves records.
     pub(super) fn is_busy(&self) -> bool {
         let moving = self.turn.available_permits() == 0;
         self.large.load(Ordering::Relaxed) || (moving && *self.syncing.borrow())
+    }
+
+    /// The right to follow a source, if this node follows none now. Held until it is dropped.
+    pub(super) fn try_follow(&self) -> Option<OwnedSemaphorePermit> {
+        self.follow.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether this node follows a source now.
+    pub(super) fn is_following(&self) -> bool {
+        self.follow.available_permits() == 0
     }
 
     /// The turn, if it is free.

@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::context::Context;
+use super::ended::SessionEnd;
 use super::interruption::Interruption;
-use super::pull::{self, SessionEnd};
+use super::pull;
 use super::push;
 use crate::model::Member;
 use crate::model::member::SyncReport;

@@ -6,61 +6,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aside;
 use super::context::{Context, SEND_SILENCE_MAX};
+use super::ended::{PullError, SessionEnd};
 use super::intake::Turn;
-use crate::model::NodeId;
+use super::opening;
 use crate::model::member::SyncReport;
-use crate::peer::{Link, PeerError, Stream, StreamKind};
+use crate::model::{Key, NodeId, Record};
+use crate::peer::{Link, Stream, StreamKind};
 use crate::proto::reconcile::{Initiator, SessionError, SessionLimits, Step};
-use crate::proto::wire;
-use crate::store::{Obstacle, ReadError, Store, WriteError};
+use crate::proto::stability::{
+    Anew, Bar, Bearer, Claim, Follow, Introduction, Judgement, LastWord, Ledger, NoOpening,
+    SessionBegin,
+};
+use crate::proto::wire::{self, Ask, Request, Response, SessionAnswer};
+use crate::store::{Applied, ReadError, Store};
 
 /// How long a peer may be silent before it answers. It may have to merge a frame of records.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
-
-/// Why a session ended early. Records merged before that stay merged.
-#[derive(Debug, thiserror::Error)]
-enum PullError {
-    #[error(transparent)]
-    Peer(#[from] PeerError),
-    #[error(transparent)]
-    Session(#[from] SessionError<ReadError>),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error("malformed: {0}")]
-    Malformed(#[from] wire::WireError),
-    #[error("the peer ended the session")]
-    Ended,
-    #[error("another session moves records")]
-    NotMyTurn,
-    #[error("this node takes no records now: {0}")]
-    Paused(Obstacle),
-}
-
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SessionEnd {
-    /// Each side has every record that the other had.
-    Done,
-    /// The peer asked this node to try again later.
-    Busy,
-    /// One side takes no records, as its disk has too little room. It goes on by itself.
-    Paused,
-    /// The session broke, or the peer violated the protocol.
-    Failed,
-}
-
-impl SessionEnd {
-    /// The `outcome` label of `sync_sessions`.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Busy => "busy",
-            Self::Paused => "paused",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// Runs one session with the peer `id`. Returns its report, also when it failed.
 pub(super) async fn pull(
@@ -79,14 +42,7 @@ pub(super) async fn pull(
         attempt = Attempt { turn: Some(turn), ..Attempt::new() };
         result = attempt.run(&context, link.as_ref(), id).await;
     }
-    let end = match &result {
-        Ok(()) => SessionEnd::Done,
-        Err(PullError::Session(SessionError::Busy)) => SessionEnd::Busy,
-        Err(PullError::Session(SessionError::Paused(_)) | PullError::Paused(_)) => {
-            SessionEnd::Paused
-        }
-        Err(_) => SessionEnd::Failed,
-    };
+    let end = SessionEnd::from(&result);
     let labels = [("side", "pull"), ("outcome", end.label())];
     context.metrics.sync_sessions.get_or_create(&labels).inc();
     let tally = attempt.initiator.tally();
@@ -122,11 +78,24 @@ struct Attempt {
     initiator: Initiator,
     stream: Option<Stream>,
     turn: Option<Turn>,
+    /// How many records were set aside in the comparison under way.
+    set_aside: u64,
+}
+
+/// What a comparison is for.
+enum Terms<'a> {
+    /// Two counted nodes compare; this is what this side tells.
+    Counted(SessionBegin),
+    /// Two nodes that are not counted bring each other what they have.
+    Exchange,
+    /// This node follows the peer.
+    Follow(&'a Follow),
 }
 
 impl Attempt {
     fn new() -> Self {
-        Self { initiator: Initiator::new(SessionLimits::STANDARD), stream: None, turn: None }
+        let initiator = Initiator::new(SessionLimits::STANDARD);
+        Self { initiator, stream: None, turn: None, set_aside: 0 }
     }
 
     async fn run(
@@ -137,49 +106,205 @@ impl Attempt {
     ) -> Result<(), PullError> {
         // what it would receive it could not merge; what it has, its peers fetch themselves
         check_merges(context)?;
-        let began = context.clock.instant().into_std();
-        let stream = self.stream.insert(link.open(StreamKind::Session).await?);
-        let initiator = &mut self.initiator;
+        self.stream = Some(link.open(StreamKind::Session).await?);
+        let before = context.clock.now();
+        self.send(&Ask::Open(context.introduce())).await?;
+        let SessionAnswer::Opened(them) = self.receive().await? else { return Err(out_of_turn()) };
+        context.status.compared_clocks(id, them.clock, before, context.clock.now());
+        opening::check(&them, id).map_err(PullError::Introduction)?;
+        if context.is_busy_with(&them) {
+            return Err(SessionError::Busy.into());
+        }
+        let mut judgement = context.judge(&them).await?;
+        if matches!(judgement, Judgement::Refuse(NoOpening::Removed(_)))
+            && *context.may_join.borrow()
+        {
+            judgement = Judgement::BeginAnew(Anew::NotCounted);
+        }
+        if let Judgement::BeginAnew(why) = judgement {
+            context.begin_anew(why, &them).await?.map_err(PullError::Refused)?;
+            if context.store.has_other_identity() {
+                return Err(PullError::Refused("this node begins anew under a new id".to_owned()));
+            }
+            judgement = context.judge(&them).await?;
+        }
+        if !matches!(judgement, Judgement::Refuse(_) | Judgement::BeginAnew(_)) {
+            context.status.stands_apart(id, false);
+        }
+        match judgement {
+            Judgement::Compare { claims } => self.compare_counted(context, &them, claims).await?,
+            Judgement::Exchange => self.compare(context, id, Terms::Exchange).await.map(drop)?,
+            Judgement::Follow => self.follow(context, id).await?,
+            // the peer is the one to ask
+            Judgement::Serve => {}
+            Judgement::Refuse(why) => return Err(PullError::Refused(opening::in_words(why))),
+            Judgement::BeginAnew(_) => return Err(PullError::Refused("begins anew".to_owned())),
+        }
+        self.stream()?.finish().await?;
+        Ok(())
+    }
+
+    /// Compares two counted nodes, and claims what that proves.
+    async fn compare_counted(
+        &mut self,
+        context: &Context,
+        them: &Introduction,
+        claims: bool,
+    ) -> Result<(), PullError> {
+        let Some(begin) = context.begin(them, claims).await? else {
+            return Err(PullError::Refused("one of the two nodes counts no more".to_owned()));
+        };
+        let closed = self.compare(context, them.id, Terms::Counted(begin)).await?;
+        if let Some((claim, word)) = closed {
+            context.finish(claim, word).await?;
+        }
+        Ok(())
+    }
+
+    /// Follows the peer until it counts this node.
+    async fn follow(&mut self, context: &Context, id: NodeId) -> Result<(), PullError> {
+        let Some(_following) = context.intake.try_follow() else {
+            return Err(SessionError::Busy.into());
+        };
+        self.send(&Ask::Follow).await?;
+        let mut answer = self.receive().await?;
         loop {
-            match step(context, initiator).await? {
-                Step::Apply(records) => match context.store.apply(records).await {
-                    Ok(_) => {}
-                    Err(error) => {
-                        check_merges(context)?;
-                        return Err(error.into());
+            let SessionAnswer::Offered(offer) = answer else { return Err(out_of_turn()) };
+            let follow = move |ledger: &mut Ledger, _| ledger.follow(offer);
+            let Some(follow) = context.store.change_ledger(follow).await? else {
+                // another source has counted it meanwhile
+                return Ok(());
+            };
+            // what was set aside may have stood in the way of what the source holds
+            let mut again = true;
+            while again {
+                self.initiator = Initiator::receiving(SessionLimits::STANDARD);
+                self.set_aside = 0;
+                self.compare(context, id, Terms::Follow(&follow)).await?;
+                again = self.set_aside > 0;
+            }
+            self.send(&Ask::Count).await?;
+            answer = self.receive().await?;
+            if let SessionAnswer::Counted(set) = answer {
+                let count = move |ledger: &mut Ledger, _| ledger.count(&follow, set);
+                if !context.store.change_ledger(count).await? {
+                    return Err(PullError::Refused("the follow has ended; follows anew".into()));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares records and exchanges those that differ. A counted node tells its begin first, and
+    /// gets what it may claim afterwards, and the peer's last word.
+    async fn compare(
+        &mut self,
+        context: &Context,
+        id: NodeId,
+        terms: Terms<'_>,
+    ) -> Result<Option<(Claim, LastWord)>, PullError> {
+        let began = context.clock.instant().into_std();
+        let tells = matches!(terms, Terms::Counted(_));
+        if let Terms::Counted(begin) = &terms {
+            self.send(&Ask::Tell(begin.clone())).await?;
+        }
+        let life = match &terms {
+            Terms::Follow(follow) => follow.life(),
+            Terms::Counted(_) | Terms::Exchange => context.store.ledger().life(),
+        };
+        let mut claim: Option<Claim> = None;
+        loop {
+            match step(context, &mut self.initiator).await? {
+                Step::Apply(records) => {
+                    let applied = apply(context, Bearer::Session(id, life), records).await?;
+                    if let Some(claim) = claim.as_mut().filter(|_| applied.barred > 0) {
+                        claim.bar(Bar::SweptTooEarly);
                     }
-                },
+                }
+                Step::Surplus(keys) => {
+                    if let Terms::Follow(follow) = &terms {
+                        self.set_aside += aside::set_aside(context, follow, keys).await?;
+                    }
+                }
                 Step::Send(request) => {
-                    let before = context.clock.now();
-                    let first = initiator.peer().is_none();
-                    stream.send_within(&wire::encode(&request), SEND_SILENCE_MAX).await?;
-                    let frame = stream.receive_within(ANSWER_WAIT).await?;
-                    let frame = frame.ok_or(PullError::Ended)?;
-                    let response = wire::decode(&frame)?;
-                    handle(context, initiator, response).await?;
-                    if let (true, Some(report)) = (first, initiator.peer()) {
-                        let after = context.clock.now();
-                        context.status.compared_clocks(id, report.now, before, after);
+                    let first = self.initiator.peer().is_none();
+                    let ends = matches!(request, Request::End(_));
+                    self.send(&Ask::Compare(request)).await?;
+                    if let Some(claim) = claim.as_ref().filter(|_| ends) {
+                        let word = context.store.ledger().last_word(claim);
+                        self.send(&Ask::Close(word)).await?;
+                    }
+                    if first && tells {
+                        let SessionAnswer::Told(theirs) = self.receive().await? else {
+                            return Err(out_of_turn());
+                        };
+                        claim = Some(context.hear_begin(theirs).await?);
+                    }
+                    let SessionAnswer::Compared(response) = self.receive().await? else {
+                        return Err(out_of_turn());
+                    };
+                    handle(context, &mut self.initiator, response).await?;
+                    if let (true, Some(report)) = (first, self.initiator.peer()) {
                         context.status.reported(id, report, &context.clock);
                     }
                 }
                 Step::Done(report) => {
-                    // what it lacked at the beginning it may have gained since, in ranges that were
-                    // compared by then
-                    let had_all = initiator.peer().is_some_and(|begun| !begun.syncing);
-                    context.status.finished(id, report, had_all, began, &context.clock);
-                    stream.finish().await?;
-                    return Ok(());
+                    context.status.finished(id, report, began, &context.clock);
+                    let Some(claim) = claim else { return Ok(None) };
+                    let SessionAnswer::Closed(word) = self.receive().await? else {
+                        return Err(out_of_turn());
+                    };
+                    return Ok(Some((claim, word)));
                 }
             }
-            if initiator.differs() && self.turn.is_none() {
+            if self.initiator.differs() && self.turn.is_none() {
                 self.turn = Some(context.intake.try_take().ok_or(PullError::NotMyTurn)?);
             }
             if let Some(turn) = &self.turn {
-                turn.has_brought(initiator.tally().records_received);
+                turn.has_brought(self.initiator.tally().records_received);
             }
         }
     }
+
+    fn stream(&mut self) -> Result<&mut Stream, PullError> {
+        self.stream.as_mut().ok_or(PullError::Ended)
+    }
+
+    async fn send(&mut self, ask: &Ask) -> Result<(), PullError> {
+        self.stream()?.send_within(&wire::encode(ask), SEND_SILENCE_MAX).await?;
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<SessionAnswer, PullError> {
+        let frame = self.stream()?.receive_within(ANSWER_WAIT).await?;
+        match wire::decode(&frame.ok_or(PullError::Ended)?)? {
+            SessionAnswer::Compared(Response::Failed(why)) => Err(SessionError::Peer(why).into()),
+            SessionAnswer::Compared(Response::Busy) => Err(SessionError::Busy.into()),
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// Merges what the peer gave.
+async fn apply(
+    context: &Context,
+    bearer: Bearer,
+    records: Vec<(Key, Record)>,
+) -> Result<Applied, PullError> {
+    match context.store.apply_from(bearer, records).await {
+        Ok(applied) if applied.ended => Err(PullError::Refused(
+            "this node began anew, or follows another source; another session will follow".into(),
+        )),
+        Ok(applied) => Ok(applied),
+        Err(error) => {
+            check_merges(context)?;
+            Err(error.into())
+        }
+    }
+}
+
+fn out_of_turn() -> PullError {
+    PullError::Session(SessionError::Malformed("an answer to something else".to_owned()))
 }
 
 /// Fails while this node merges nothing.

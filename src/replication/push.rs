@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, SEND_SILENCE_MAX};
 use crate::model::{NodeId, Record};
-use crate::peer::{Link, PeerError, Sender, StreamKind};
+use crate::peer::{Link, PeerError, Receiver, Sender, StreamKind};
+use crate::proto::stability::Introduction;
 use crate::proto::wire::{self, Push, PushAnswer, WireRecord};
 use crate::store::ReadError;
 use crate::store::feed::{Cause, FeedEntry, FeedReader, Missed};
@@ -35,14 +36,14 @@ pub(super) async fn push(
     mut feed: FeedReader,
     lost: mpsc::Sender<()>,
 ) -> PeerError {
-    let (mut sender, mut receiver) = match link.open(StreamKind::Push).await {
-        Ok(stream) => stream.split(),
+    let me = context.introduce();
+    let start = me.start;
+    let (mut sender, mut receiver) = match open(&context, link.as_ref(), id, me).await {
+        Ok(stream) => stream,
         Err(error) => return error,
     };
-    // what went over an earlier stream is answered no more
-    let now = context.clock.instant().into_std();
-    context.status.lags(id, |lag| lag.cut(now));
     let (mut reported, mut reported_at) = ([0; 32], context.clock.instant());
+    let mut told = None;
     let mut report_at = reported_at;
     let report_again = context.settings.interval.min(REPORT_AGAIN_MAX);
     loop {
@@ -71,13 +72,23 @@ pub(super) async fn push(
                 report_at = report_at.min(context.clock.instant() + REPORT_AFTER);
             }
             () = tokio::time::sleep_until(report_at) => {
-                let report = context.report();
+                if context.store.ledger().start != start {
+                    return PeerError::Unreachable("this node names a later start".to_owned());
+                }
+                let (report, word) = (context.report(), context.store.ledger().word());
                 let now = context.clock.instant();
-                if report.fingerprint != reported || now >= reported_at + report_again {
+                let again = now >= reported_at + report_again;
+                report_at = now + LOOK_AGAIN;
+                if let Some(word) = word.filter(|_| word != told || again) {
+                    told = Some(word);
+                    if let Err(error) = send(&context, id, &mut sender, &Push::Stable(word)).await {
+                        return error;
+                    }
+                }
+                if report.fingerprint != reported || again {
                     (reported, reported_at) = (report.fingerprint, now);
                     message = Some(Push::Report(report));
                 }
-                report_at = now + LOOK_AGAIN;
             }
         }
         if let Some(message) = message
@@ -94,6 +105,21 @@ fn read_answer(frame: Result<Option<Bytes>, PeerError>) -> Result<bool, PeerErro
     let answer = wire::decode(&frame?.ok_or_else(ended)?);
     let answer: PushAnswer = answer.map_err(|error| PeerError::Malformed(error.to_string()))?;
     Ok(answer == PushAnswer::Durable)
+}
+
+/// Opens a stream, and says on it who this node is.
+async fn open(
+    context: &Context,
+    link: &dyn Link,
+    id: NodeId,
+    me: Introduction,
+) -> Result<(Sender, Receiver), PeerError> {
+    let (mut sender, receiver) = link.open(StreamKind::Push).await?.split();
+    // what went over an earlier stream is answered no more
+    let now = context.clock.instant().into_std();
+    context.status.lags(id, |lag| lag.cut(now));
+    send(context, id, &mut sender, &Push::Hello(me)).await?;
+    Ok((sender, receiver))
 }
 
 async fn send(

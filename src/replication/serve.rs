@@ -3,14 +3,21 @@
 //! Promises to read the next frame only after the records of the last one are durable, so that a
 //! peer cannot fill this node's memory. Must not know how frames travel.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::context::{Context, SEND_SILENCE_MAX};
+use super::opening;
 use crate::model::{Key, Member, Record};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
-use crate::proto::wire::{self, Push, PushAnswer, Request, Response, WireRecord};
-use crate::store::{Obstacle, ReadError, Store, WriteError};
+use crate::proto::stability::{
+    Bar, Bearer, Claim, Introduction, Judgement, LastWord, Ledger, Life, NoOpening, Offer,
+    SessionBegin, StableTold, Start,
+};
+use crate::proto::wire::{
+    self, Ask, Push, PushAnswer, Request, Response, SessionAnswer, WireRecord,
+};
+use crate::store::{Applied, Obstacle, ReadError, Store, WriteError};
 
 /// How long a stream may be silent. The driver of a session sends its next request immediately, a
 /// push stream a report every few seconds.
@@ -29,6 +36,10 @@ enum ServeError {
     Write(#[from] WriteError),
     #[error("malformed: {0}")]
     Malformed(#[from] wire::WireError),
+    #[error("malformed: {0}")]
+    Introduction(String),
+    #[error("{0}")]
+    NoSession(String),
     #[error("{0}")]
     Refused(String),
 }
@@ -51,6 +62,12 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
         Err(ServeError::Peer(PeerError::Unreachable(why))) => {
             tracing::debug!(peer = %from.name, why, "a stream ended");
         }
+        Err(ServeError::NoSession(why)) => {
+            tracing::debug!(peer = %from.name, why, "no session with this peer now");
+            if kind == StreamKind::Session {
+                fail(&mut stream, why).await;
+            }
+        }
         Err(ServeError::Refused(why)) => {
             // the log tells it once, where the members are followed
             context.metrics.peer_refused.get_or_create(&[("reason", "name")]).inc();
@@ -62,7 +79,9 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
             // `peer::framing` has already counted truncated and oversized frames
             if matches!(
                 error,
-                ServeError::Malformed(_) | ServeError::Session(SessionError::Malformed(_))
+                ServeError::Malformed(_)
+                    | ServeError::Introduction(_)
+                    | ServeError::Session(SessionError::Malformed(_))
             ) {
                 context.metrics.peer_refused.get_or_create(&[("reason", "malformed")]).inc();
             }
@@ -76,7 +95,7 @@ pub(super) async fn serve(context: Context, incoming: Incoming) {
 
 /// Tells the peer why its session ends. Best effort: it may be gone already.
 async fn fail(stream: &mut Stream, why: String) {
-    let response = wire::encode(&Response::Failed(why));
+    let response = wire::encode(&SessionAnswer::Compared(Response::Failed(why)));
     let _ = stream.send_within(&response, SEND_SILENCE_MAX).await;
     let _ = stream.finish().await;
 }
@@ -92,24 +111,68 @@ async fn merge_pushes(
     from: &Member,
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
+    let mut start = None;
     while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
         check_name(context, from)?;
         match wire::decode(&frame)? {
+            Push::Hello(them) => start = Some(greet(context, from, &them).await?),
             Push::Records(records) => {
-                let count = records.len() as u64;
-                context.metrics.push_records.get_or_create(&RECEIVED).inc_by(count);
-                let paused = merge(context, checked(context, records).await?).await?;
-                if let Some(why) = paused {
-                    // a session brings them once merges go on; the stream goes on for its reports
-                    context.metrics.merges_paused.inc_by(count);
-                    tracing::debug!(peer = %from.name, count, %why, "pushes were not taken");
-                }
-                let taken = paused.is_none();
+                let taken = take_pushed(context, from, start, records).await?;
                 let answer = if taken { PushAnswer::Durable } else { PushAnswer::NotTaken };
                 stream.send_within(&wire::encode(&answer), SEND_SILENCE_MAX).await?;
             }
             Push::Report(report) => context.status.reported(from.id, report, &context.clock),
+            Push::Stable(word) => hear(context, from, word).await?,
         }
+    }
+    Ok(())
+}
+
+/// Judges who the sender of a push stream is; gives its start.
+async fn greet(context: &Context, from: &Member, them: &Introduction) -> Result<Start, ServeError> {
+    opening::check(them, from.id).map_err(ServeError::Introduction)?;
+    // whether its records are taken, each frame of them decides; the stream stays, as the end of it
+    // would cut a session in which the sender learns what became of it
+    context.judge(them).await?;
+    Ok(them.start)
+}
+
+/// Merges records that a member pushes in the life that the durable set names. Others are left to a
+/// session, which proves what they rest on. Answers whether they were taken.
+async fn take_pushed(
+    context: &Context,
+    from: &Member,
+    start: Option<Start>,
+    records: Vec<WireRecord>,
+) -> Result<bool, ServeError> {
+    let count = records.len() as u64;
+    context.metrics.push_records.get_or_create(&RECEIVED).inc_by(count);
+    let start = start.ok_or_else(out_of_turn)?;
+    let bearer = Bearer::Pushed(from.id, start);
+    if !context.store.ledger().takes(bearer) {
+        context.metrics.pushes_untaken.inc_by(count);
+        tracing::debug!(peer = %from.name, count, "pushes of no member were not taken");
+        return Ok(false);
+    }
+    if let Err(why) = merge(context, bearer, checked(context, records).await?).await? {
+        // a session brings them once merges go on; the stream goes on for its reports
+        context.metrics.merges_paused.inc_by(count);
+        tracing::debug!(peer = %from.name, count, %why, "pushes were not taken");
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Hears a member's stable; writes it only when it is news.
+async fn hear(context: &Context, from: &Member, word: StableTold) -> Result<(), ServeError> {
+    if word.id != from.id {
+        return Err(out_of_turn());
+    }
+    let known = context.store.ledger();
+    let mut ledger = (*known).clone();
+    ledger.hear(&word);
+    if ledger != *known {
+        context.store.change_ledger(move |ledger, _| ledger.hear(&word)).await?;
     }
     Ok(())
 }
@@ -117,12 +180,16 @@ async fn merge_pushes(
 /// Merges records, unless merges are paused: then says why, and takes none.
 async fn merge(
     context: &Context,
+    bearer: Bearer,
     records: Vec<(Key, Record)>,
-) -> Result<Option<Obstacle>, WriteError> {
-    match context.store.apply(records).await {
-        Ok(_) => Ok(None),
+) -> Result<Result<Applied, Obstacle>, ServeError> {
+    match context.store.apply_from(bearer, records).await {
+        Ok(applied) if applied.ended => {
+            Err(ServeError::NoSession("one of the two nodes counts no more, or anew".to_owned()))
+        }
+        Ok(applied) => Ok(Ok(applied)),
         // a failure of another kind may have the pause as its cause, too
-        Err(error) => context.store.merge_pause().map_or(Err(error), |why| Ok(Some(why))),
+        Err(error) => context.store.merge_pause().map_or(Err(error.into()), |why| Ok(Err(why))),
     }
 }
 
@@ -135,25 +202,108 @@ async fn checked(
     context.store.blocking(check).await
 }
 
+/// One session that a peer drives.
+struct ServedSession<'a> {
+    context: &'a Context,
+    from: &'a Member,
+    /// Who the peer is, what follows from it, and the life of this node in which it was judged;
+    /// `None` until it has said so.
+    opened: Option<(Introduction, Judgement, Life)>,
+    /// What this node may claim when the comparison has ended.
+    claim: Option<Claim>,
+    /// What the peer follows, if it is a newcomer.
+    offer: Option<Offer>,
+    /// When the comparison began.
+    began: Instant,
+}
+
 async fn serve_session(
     context: &Context,
     from: &Member,
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
-    let mut had_all = false;
-    let mut began = context.clock.instant().into_std();
+    let (opened, claim, offer) = (None, None, None);
+    let began = context.clock.instant().into_std();
+    let mut session = ServedSession { context, from, opened, claim, offer, began };
     while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
         check_name(context, from)?;
-        let request: Request = wire::decode(&frame)?;
+        let answer = session.answer(wire::decode(&frame)?).await?;
+        stream.send_within(&wire::encode(&answer), SEND_SILENCE_MAX).await?;
+    }
+    Ok(())
+}
+
+impl ServedSession<'_> {
+    async fn answer(&mut self, ask: Ask) -> Result<SessionAnswer, ServeError> {
+        match ask {
+            Ask::Open(them) => self.open(them).await,
+            Ask::Tell(theirs) => self.tell(theirs).await,
+            Ask::Compare(request) => Ok(SessionAnswer::Compared(self.compare(request).await?)),
+            Ask::Close(word) => self.close(word).await,
+            Ask::Follow => self.offer().await,
+            Ask::Count => self.count().await,
+        }
+    }
+
+    async fn open(&mut self, them: Introduction) -> Result<SessionAnswer, ServeError> {
+        opening::check(&them, self.from.id).map_err(ServeError::Introduction)?;
+        if self.context.is_busy_with(&them) {
+            return Ok(SessionAnswer::Compared(Response::Busy));
+        }
+        // one that is refused hears who refuses it: that may be news to it
+        let judgement = self.context.judge(&them).await?;
+        if matches!(judgement, Judgement::Follow | Judgement::BeginAnew(_)) {
+            // this node has to do it; a full channel: sessions are due anyway
+            let _ = self.context.due.try_send(self.from.id);
+        }
+        let life = self.context.store.ledger().life();
+        self.opened = Some((them, judgement, life));
+        Ok(SessionAnswer::Opened(self.context.introduce()))
+    }
+
+    fn opened(&self) -> Result<&(Introduction, Judgement, Life), ServeError> {
+        match self.opened.as_ref().ok_or_else(out_of_turn)? {
+            (_, Judgement::Refuse(why), _) => Err(ServeError::NoSession(opening::in_words(*why))),
+            opened => Ok(opened),
+        }
+    }
+
+    async fn tell(&mut self, theirs: SessionBegin) -> Result<SessionAnswer, ServeError> {
+        let (them, Judgement::Compare { claims }, _) = self.opened()? else {
+            return Err(out_of_turn());
+        };
+        if theirs.id != them.id {
+            return Err(out_of_turn());
+        }
+        let Some(begin) = self.context.begin(them, *claims).await? else {
+            let why = "one of the two nodes counts no more".to_owned();
+            return Err(ServeError::NoSession(why));
+        };
+        self.claim = Some(self.context.hear_begin(theirs).await?);
+        Ok(SessionAnswer::Told(begin))
+    }
+
+    /// Whether the peer may compare records now, and whether it may give any.
+    fn admits(&self) -> Result<bool, ServeError> {
+        match (self.opened()?.1, &self.claim, &self.offer) {
+            (Judgement::Compare { .. }, Some(_), _) | (Judgement::Exchange, ..) => Ok(true),
+            (Judgement::Serve, _, Some(_)) => Ok(false),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    async fn compare(&mut self, request: Request) -> Result<Response, ServeError> {
+        let context = self.context;
+        let gives = self.admits()?;
         match &request {
             Request::Begin { report, .. } => {
-                had_all = !report.syncing;
-                began = context.clock.instant().into_std();
-                context.status.reported(from.id, *report, &context.clock);
+                self.began = context.clock.instant().into_std();
+                context.status.reported(self.from.id, *report, &context.clock);
             }
-            Request::End(report) => {
-                context.status.finished(from.id, *report, had_all, began, &context.clock);
+            Request::End(report) if gives => {
+                context.status.finished(self.from.id, *report, self.began, &context.clock);
             }
+            Request::Give(_) if !gives => return Err(out_of_turn()),
             _ => {}
         }
         let responder = Responder {
@@ -162,20 +312,60 @@ async fn serve_session(
             limits: SessionLimits::STANDARD,
         };
         let answer = move |store: &Store| responder.respond(request, store);
-        let response = match context.store.blocking(answer).await? {
-            Reply::Answer(response) => response,
-            Reply::Apply(records) => {
-                let count = records.len() as u64;
-                if let Some(why) = merge(context, records).await? {
-                    context.metrics.merges_paused.inc_by(count);
-                    Response::Paused(why.to_string())
-                } else {
-                    context.metrics.sync_records.get_or_create(&RECEIVED).inc_by(count);
-                    Response::Taken
-                }
+        let records = match context.store.blocking(answer).await? {
+            Reply::Answer(response) => return Ok(response),
+            Reply::Apply(records) => records,
+        };
+        let count = records.len() as u64;
+        let bearer = Bearer::Session(self.from.id, self.opened()?.2);
+        let applied = match merge(context, bearer, records).await? {
+            Ok(applied) => applied,
+            Err(why) => {
+                context.metrics.merges_paused.inc_by(count);
+                return Ok(Response::Paused(why.to_string()));
             }
         };
-        stream.send_within(&wire::encode(&response), SEND_SILENCE_MAX).await?;
+        if let Some(claim) = self.claim.as_mut().filter(|_| applied.barred > 0) {
+            claim.bar(Bar::SweptTooEarly);
+        }
+        context.metrics.sync_records.get_or_create(&RECEIVED).inc_by(count);
+        Ok(Response::Taken)
     }
-    Ok(())
+
+    async fn close(&mut self, word: LastWord) -> Result<SessionAnswer, ServeError> {
+        let claim = self.claim.take().ok_or_else(out_of_turn)?;
+        let own = self.context.store.ledger().last_word(&claim);
+        self.context.finish(claim, word).await?;
+        Ok(SessionAnswer::Closed(own))
+    }
+
+    /// What the peer, a newcomer, follows.
+    async fn offer(&mut self) -> Result<SessionAnswer, ServeError> {
+        let (_, Judgement::Serve, _) = self.opened()? else { return Err(out_of_turn()) };
+        let offer = self.context.store.change_ledger(|ledger, _| ledger.offer()).await?;
+        let gone = || ServeError::NoSession("this node counts no more".to_owned());
+        let offer = offer.ok_or_else(gone)?.ledger_is_durable();
+        self.offer = Some(offer.clone());
+        Ok(SessionAnswer::Offered(offer))
+    }
+
+    async fn count(&mut self) -> Result<SessionAnswer, ServeError> {
+        let them = self.opened()?.0.clone();
+        let offer = self.offer.clone().ok_or_else(out_of_turn)?;
+        let enter = move |ledger: &mut Ledger, _| ledger.enter(them.id, them.start, &offer);
+        if let Some(set) = self.context.store.change_ledger(enter).await? {
+            return Ok(SessionAnswer::Counted(set.ledger_is_durable()));
+        }
+        let ledger = self.context.store.ledger();
+        let gone = ledger.set.as_ref().and_then(|set| set.gone.get(&self.from.id).copied());
+        match gone {
+            // it hears so when it opens the next session
+            Some(why) => Err(ServeError::NoSession(opening::in_words(NoOpening::Gone(why)))),
+            None => self.offer().await,
+        }
+    }
+}
+
+fn out_of_turn() -> ServeError {
+    ServeError::Session(SessionError::Malformed("a message out of turn".to_owned()))
 }

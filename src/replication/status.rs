@@ -67,6 +67,12 @@ impl Status {
         self.syncing.send_if_modified(std::mem::take);
     }
 
+    /// Begins to wait for data again.
+    pub(super) fn wait_again(&self) {
+        self.metrics.syncing.set(1);
+        self.syncing.send_if_modified(|syncing| !std::mem::replace(syncing, true));
+    }
+
     /// Resolves when this node no longer waits for its first data.
     pub(super) async fn serves(&self) {
         // an error means that the sender is gone, and it is in `self`
@@ -90,6 +96,13 @@ impl Status {
     /// Records that a session with the peer `id` failed.
     pub(super) fn failed(&self, id: NodeId, error: &str) {
         self.change(id, |status| status.error = Some(error.to_owned()));
+    }
+
+    /// Records whether this node stands apart from the cluster of the peer `id`.
+    pub(super) fn stands_apart(&self, id: NodeId, is_apart: bool) {
+        if self.of(id).is_apart != is_apart {
+            self.change(id, |status| status.is_apart = is_apart);
+        }
     }
 
     /// Records that the peer `id` answers sessions.
@@ -124,24 +137,13 @@ impl Status {
     }
 
     /// Records a complete session with a peer: each side has every record that the other had when
-    /// it began, at `began`. Ends the wait for first data if the peer `had_all` of the cluster's by
-    /// then.
-    pub(super) fn finished(
-        &self,
-        id: NodeId,
-        report: Report,
-        had_all: bool,
-        began: Instant,
-        clock: &Clock,
-    ) {
+    /// it began, at `began`, unless one of them only received.
+    pub(super) fn finished(&self, id: NodeId, report: Report, began: Instant, clock: &Clock) {
         self.lags(id, |lag| lag.session(began));
         self.change(id, |status| {
             replace_older(&mut status.report, report, clock);
             status.last_sync_at = Some(clock.now());
         });
-        if had_all {
-            self.serve();
-        }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
+use tokio::task::JoinSet;
 
+use super::links::SYNC_WAIT;
 use super::*;
 use crate::clock::Fixed;
-use crate::model::Timestamp;
+use crate::model::{Key, Record, Timestamp};
 use crate::peer::{self, PeerError};
 use crate::store::memory::Memory;
 
@@ -48,7 +50,8 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
     let engine = Arc::new(Memory::default());
     let opened = Store::open(engine, clock.clone(), metrics.clone(), &settings).unwrap();
     let (store, writer) = opened;
-    std::thread::spawn(move || writer.run_blocking());
+    // on this runtime, as its time passes by itself while it waits for another thread
+    tokio::spawn(writer.run(async |_| {}));
     let known = (1..=to_peers).map(|id| (member(id), MemberState::Alive)).collect();
     let (members, seen) = watch::channel(known);
     let (incoming, streams) = mpsc::channel(1);
@@ -64,6 +67,9 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
         metrics,
         peers: watch::channel(BTreeMap::new()).0,
         requests: asked,
+        aside: Arc::new(NothingAside),
+        may_join: watch::channel(false).1,
+        has_seeds: false,
         syncing: watch::channel(false).0,
         syncing_members: watch::channel(BTreeSet::new()).1,
         waits_for: watch::channel(String::new()).0,
@@ -71,6 +77,15 @@ fn run(dialer: Arc<dyn Dialer>, to_peers: u128) -> Running {
     let mut tasks = JoinSet::new();
     tasks.spawn(replication.run(CancellationToken::new()));
     Running { requests, _incoming: incoming, _members: members, _tasks: tasks }
+}
+
+/// No node begins anew here.
+struct NothingAside;
+
+impl Aside for NothingAside {
+    fn keep(&self, _: &[(Key, Record)]) -> std::io::Result<()> {
+        unreachable!("nothing is set aside")
+    }
 }
 
 type Dialed<'a> = BoxFuture<'a, Result<Arc<dyn peer::Link>, PeerError>>;

@@ -359,6 +359,9 @@ pub struct Applied {
     pub replaced: u64,
     /// Records that this node held already, or that lost against a newer one.
     pub kept: u64,
+    /// Nothing was merged: the session that brought the records has ended, or their bearer is no
+    /// member any more.
+    pub ended: bool,
     /// Records that would have been taken, but lie at or below the floor: all that counts there was
     /// here already.
     pub below_floor: u64,

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::model::{Key, NodeId, Record};
+use crate::model::{Key, NodeId};
 use crate::proto::digest::ElementKey;
 use crate::proto::stability::Ledger;
 use crate::telemetry::Metrics;
@@ -118,6 +118,8 @@ struct Shared {
     tree: RwLock<Tree>,
     feed: Feed,
     identity: Identity,
+    /// The ids that it had before it began anew, the oldest first.
+    former_ids: Vec<NodeId>,
     /// What this node knows of stability, as it is durable.
     ledger: watch::Sender<Arc<Ledger>>,
     /// Whether there are other members: set by the node, read by the writer.
@@ -173,6 +175,7 @@ impl Store {
         let (boot, feed_bytes_max) = (settings.boot.as_deref(), settings.feed_bytes_max);
         let window = Window::open(engine.as_ref(), &clock, boot, feed_bytes_max)?;
         let steady = SteadyClock::open(engine.as_ref(), &clock)?;
+        let former_ids = meta(engine.as_ref(), layout::FORMER_IDS)?.unwrap_or_default();
         let ledger = write::ledger::load(engine.as_ref(), &identity)?;
         let mode = ModeState::open(engine.as_ref(), metrics.clone())?;
         let shared = Arc::new(Shared {
@@ -181,6 +184,7 @@ impl Store {
             tree: RwLock::new(tree),
             feed: Feed::new(window, settings.feed_entries_max),
             identity,
+            former_ids,
             ledger: watch::channel(Arc::new(ledger)).0,
             others: AtomicBool::new(false),
             comparisons: tokio::sync::Semaphore::new(write::COMPARISONS_MAX),
@@ -210,16 +214,6 @@ impl Store {
     /// Sets whether there are other members, which bounds how far ahead timestamps may lie.
     pub fn set_others(&self, others: bool) {
         self.shared.others.store(others, Ordering::Relaxed);
-    }
-
-    /// Merges records from a peer, which must be whole ([`Record::is_whole`]) or swept
-    /// ([`Record::is_swept`]). When this returns `Ok`, each is durable, has lost against what is,
-    /// or is counted among those that were not taken ([`Applied`]).
-    ///
-    /// # Errors
-    /// When the node is stopping or storage failed; some may then have been merged.
-    pub async fn apply(&self, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
-        self.submit(|reply| Job::Apply { records, reply }).await
     }
 
     /// Makes the known members durable.

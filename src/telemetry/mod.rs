@@ -62,6 +62,8 @@ pub struct Metrics {
     pub push_records: Family<OneLabel, Counter>,
     pub push_dropped: Counter,
     pub merges_paused: Counter,
+    pub pushes_untaken: Counter,
+    pub set_aside: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -105,6 +107,8 @@ impl Metrics {
             push_records: Family::default(),
             push_dropped: Counter::default(),
             merges_paused: Counter::default(),
+            pushes_untaken: Counter::default(),
+            set_aside: Counter::default(),
         };
         m.register_local();
         m.register_stability();
@@ -277,6 +281,17 @@ impl Metrics {
             "Records of peers that were not taken, as the disk has too little room; sessions bring \
              them when it has",
             self.merges_paused.clone(),
+        );
+        r.register(
+            "pushes_untaken",
+            "Records that were pushed by a node that the durable set does not name in this start; \
+             sessions bring them when it does",
+            self.pushes_untaken.clone(),
+        );
+        r.register(
+            "set_aside",
+            "Records that this node set aside as it began anew, as the cluster did not hold them",
+            self.set_aside.clone(),
         );
     }
 

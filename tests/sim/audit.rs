@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvs::model::{Content, Header, Key, Version};
+use kvs::model::{Content, Header, Key, Timestamp, Version};
 use kvs::store::{Change, WriteError};
 use uuid::Uuid;
 
@@ -47,6 +47,7 @@ use crate::clock::SimClock;
 use crate::story::Story;
 use asked::{Answer, Asked, Attempt, Held, Moment, Request};
 pub use retries::Ticket;
+pub use superseded::Replay;
 
 /// The settings of the nodes that the promises depend on.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +148,11 @@ pub struct Audit {
     txns: txns::Txns,
     /// What each node met on its present disk.
     replays: BTreeMap<usize, superseded::Replay>,
+    pasts: BTreeMap<usize, superseded::Past>,
+    /// The latest known points of the nodes.
+    points: BTreeMap<usize, Timestamp>,
+    /// The greatest version of each key that the floor of some node has passed.
+    collected: BTreeMap<Key, Version>,
     /// How many disks each node has lost.
     disks_lost: BTreeMap<usize, u32>,
 }
@@ -174,6 +180,9 @@ impl Audit {
             expiry: expiry::Expiry::default(),
             txns: txns::Txns::default(),
             replays: BTreeMap::new(),
+            pasts: BTreeMap::new(),
+            points: BTreeMap::new(),
+            collected: BTreeMap::new(),
             disks_lost: BTreeMap::new(),
         }
     }
@@ -252,8 +261,11 @@ impl Audit {
     /// Checks what the node at `slot` shows for a key, dead or alive.
     pub fn shown(&mut self, slot: usize, key: &Key, held: Option<&Header>) {
         let floor = self.floors.get(&(slot, key.clone())).copied();
+        let floor = floor.filter(|floor| !self.is_set_aside(slot, key, *floor));
         let Some(header) = held else {
-            if let Some(floor) = floor {
+            if let Some(floor) = floor
+                && self.gone(slot, key) < Some(floor)
+            {
                 let what = format!("node {slot} has forgotten {floor:?} and shows nothing");
                 self.violated(Some(key), &what);
             }
@@ -261,7 +273,9 @@ impl Audit {
         };
         self.attribute(key, header);
         if floor.is_some_and(|floor| header.version < floor) {
-            let what = format!("node {slot} went back from {floor:?} to {}", described(header));
+            let met = self.met(slot, key);
+            let what =
+                format!("node {slot} went back from {floor:?} to {}{met}", described(header));
             self.violated(Some(key), &what);
         }
         if floor != Some(header.version) {
@@ -297,13 +311,26 @@ impl Audit {
             .collect();
     }
 
+    /// The confirmed point of the node at `slot`.
+    pub fn took_point(&mut self, slot: usize, point: Timestamp) {
+        self.points.insert(slot, point);
+    }
+
     /// Checks the final state: all nodes hold `held` for `key`, and no request is under way.
     pub fn stands_at_the_end(&self, key: &Key, held: Option<&Header>) {
         let Some(greatest) = self.greatest.get(key) else { return };
+        if held.is_none() && self.collected.get(key) >= Some(greatest) {
+            return;
+        }
         if held.is_none_or(|held| held.version < *greatest) {
             let what = format!("the acknowledged {greatest:?} is lost; {held:?} is current");
             self.violated(Some(key), &what);
         }
+    }
+
+    /// Whether this version of a key, or a later one that was dead, has left some node.
+    pub fn is_collected(&self, key: &Key, version: Version) -> bool {
+        self.collected.get(key).is_some_and(|collected| *collected >= version)
     }
 
     /// All keys that a client asked to write or to read.

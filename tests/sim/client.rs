@@ -90,7 +90,11 @@ impl Client {
         let shown = self.store.head(key).await;
         // A disk that cannot be read shows nothing.
         let Some((record, live)) = look(&self.store, key) else { return };
-        lock(&self.audit).looked(self.slot, key, record.as_ref(), live.as_ref());
+        let mut audit = lock(&self.audit);
+        let commits = self.disk.commits(audit.replayed(self.slot));
+        audit.follow_commits(self.slot, self.store.identity().node, commits);
+        audit.looked(self.slot, key, record.as_ref(), live.as_ref());
+        drop(audit);
         // A disk that refuses writes cannot persist that a client learned of an expiry.
         let could_keep = failures.is_some() && failures == self.disk.failures();
         if let (Some(version), Ok(None), true) = (held, shown, could_keep)
@@ -172,6 +176,8 @@ impl Client {
         let said = outcome.as_ref().map_or_else(ToString::to_string, Answer::brief);
         self.network.note(&format!("{} {said};", self.slot));
         let after = self.held(&request);
+        let point = self.store.ledger().point.0;
+        lock(&self.audit).took_point(self.slot, point);
         lock(&self.audit).answered(&pending.ticket, outcome, &after);
         was_accepted
     }

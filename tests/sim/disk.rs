@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use kvs::clock::Source;
 use kvs::model::{Header, Key, Timestamp};
+use kvs::proto::stability::Ledger;
 use kvs::store::engine::{Engine, EngineError, Family, Opened, Transaction, Visit};
 use kvs::store::layout::{self, Body, Stored};
 use kvs::store::memory::Memory;
@@ -31,7 +32,8 @@ type Changes = Vec<(Family, Vec<u8>, Option<Bytes>)>;
 #[derive(Clone, Debug)]
 pub struct Met {
     pub key: Key,
-    pub header: Header,
+    /// `None` where the record went.
+    pub header: Option<Header>,
     pub is_swept: bool,
 }
 
@@ -42,6 +44,8 @@ pub struct Commit {
     pub met: Vec<Met>,
     /// How many reports of lost writes.
     pub reports: usize,
+    /// The ledger, where it was written.
+    pub ledger: Option<Ledger>,
     /// What the clock of the node showed, and the latest that it had shown.
     pub now: Timestamp,
     pub latest: Timestamp,
@@ -49,23 +53,33 @@ pub struct Commit {
 
 impl Commit {
     fn of(changes: &Changes, clock: &SimClock) -> Self {
-        let (mut met, mut reports) = (Vec::new(), 0);
+        let (mut met, mut reports, mut ledger) = (Vec::new(), 0, None);
         for (family, key, value) in changes {
-            let Some(value) = value else { continue };
+            let Some(value) = value else {
+                if *family == Family::Records {
+                    let key = Key::from_bytes(key).expect("a key");
+                    met.push(Met { key, header: None, is_swept: false });
+                }
+                continue;
+            };
             match family {
                 Family::Records => {
                     let stored = Stored::decode_for(key, value).expect("an entry");
                     let key = Key::from_bytes(key).expect("a key");
                     let is_swept = stored.body == Body::Swept;
-                    met.push(Met { key, header: stored.header, is_swept });
+                    met.push(Met { key, header: Some(stored.header), is_swept });
                 }
                 Family::Superseded => {
                     reports += usize::from(layout::report_number(key).is_some());
                 }
+                Family::Meta if key == layout::STABILITY.as_bytes() => {
+                    let decoded = layout::decode_meta(layout::STABILITY, value);
+                    ledger = Some(decoded.expect("a ledger"));
+                }
                 _ => {}
             }
         }
-        Self { met, reports, now: clock.now(), latest: clock.latest() }
+        Self { met, reports, ledger, now: clock.now(), latest: clock.latest() }
     }
 }
 
@@ -171,6 +185,11 @@ impl Disk {
         let copy = Self::new(true);
         copy.change(held);
         copy
+    }
+
+    /// A copy for a node with this clock.
+    pub fn copy_watched(&self, synced: bool, clock: Arc<SimClock>) -> Self {
+        Self { synced, clock: Some(clock), ..self.copy() }
     }
 
     /// Undoes the latest `count` commits that were not synced; returns how many there were.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kvs::model::{Key, Version};
+use kvs::proto::stability::WhyGone;
 use rand::RngExt;
 use tokio::time::Instant;
 
@@ -99,6 +100,11 @@ impl World {
             Event::PowerLost { at, .. } => ("power lost", here(at)),
             Event::Stopped { at, .. } => ("stopped", here(at)),
             Event::Emptied { at, .. } => ("emptied", here(at)),
+            Event::Copied { at } => ("copied", here(at) && self.nodes[at].disk.is_readable()),
+            Event::SetBack { at, .. } => ("set back", self.copies.contains_key(&at)),
+            Event::Forgotten { by, whom } => {
+                ("forgotten", here(by) && self.nodes[whom].id.is_some())
+            }
             Event::CommitFails { at, .. } => ("commit fails", here(at)),
             Event::ChangeFails { at, .. } => ("change fails", here(at)),
             Event::Unreadable { at, .. } => ("unreadable", here(at)),
@@ -149,8 +155,12 @@ impl World {
                 self.nodes[at].disk = Arc::new(Disk::watched(self.plan.synced, clock));
                 self.nodes[at].was_started = false;
                 self.disk_lost(at);
+                lock(&self.audit).emptied(at);
                 self.plan_after(absent, Action::Start(at));
             }
+            Event::Copied { at } => self.copy(at),
+            Event::SetBack { at, absent } => self.set_back(at, absent),
+            Event::Forgotten { by, whom } => self.forget(by, whom),
             Event::CommitFails { at, applied } => self.nodes[at].disk.fail_commit(applied),
             Event::ChangeFails { at, after } => self.nodes[at].disk.fail_change(after),
             Event::Unreadable { at, lasting } => {
@@ -213,6 +223,39 @@ impl World {
             self.disk_lost(slot);
         }
         self.plan_after(absent, Action::Start(slot));
+    }
+
+    fn copy(&mut self, slot: usize) {
+        let node = &self.nodes[slot];
+        let Some(up) = node.up.as_ref() else { return };
+        let mut audit = lock(&self.audit);
+        let commits = node.disk.commits(audit.replayed(slot));
+        audit.follow_commits(slot, up.identity.node, commits);
+        let disk = node.disk.copy_watched(self.plan.synced, node.clock.clone());
+        let replay = audit.copied(slot);
+        drop(audit);
+        self.copies.insert(slot, (disk, replay));
+    }
+
+    /// Kills the process, and sets its disk back to the copy.
+    fn set_back(&mut self, slot: usize, absent: Duration) {
+        let Some((disk, replay)) = self.copies.remove(&slot) else { return };
+        self.take_down(slot);
+        self.nodes[slot].disk = Arc::new(disk);
+        self.nodes[slot].was_started = true;
+        self.nodes[slot].was_set_back = true;
+        self.disk_lost(slot);
+        lock(&self.audit).set_back(slot, replay);
+        self.plan_after(absent, Action::Start(slot));
+    }
+
+    /// Lets the node at `by` forget the one at `whom`, as soon as it can write.
+    fn forget(&mut self, by: usize, whom: usize) {
+        if let (Some(id), Some(up)) = (self.nodes[whom].id, self.nodes[by].up.as_mut()) {
+            let store = up.store.clone();
+            // one that cannot write does not forget
+            up.spawn(async move { drop(store.remove_member(id, WhyGone::Forgotten).await) });
+        }
     }
 
     fn disk_lost(&mut self, slot: usize) {

@@ -9,10 +9,11 @@ use std::time::Duration;
 use kvs::clock::Clock;
 use kvs::config::{self, Config};
 use kvs::gossip::Gossip;
-use kvs::model::{Key, Member, MemberState, NodeId, Version};
+use kvs::model::member::PeerStatus;
+use kvs::model::{Key, Member, MemberState, NodeId, Record, Version};
 use kvs::node::members;
 use kvs::proto::secret::Secret;
-use kvs::replication::Replication;
+use kvs::replication::{Aside, Replication};
 use kvs::store::engine::Engine;
 use kvs::store::identity::Identity;
 use kvs::store::identity::OpenError;
@@ -25,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
+use crate::client::lock;
 use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::network::{Network, peer_of};
@@ -45,6 +48,12 @@ pub struct Node {
     pub up: Option<Up>,
     /// Whether a process ever ran over this disk.
     pub was_started: bool,
+    /// The id that the latest process began with.
+    pub id: Option<NodeId>,
+    /// Whether its disk was ever set back.
+    pub was_set_back: bool,
+    /// Whether the operator lets it join a cluster that was founded apart.
+    pub may_join: watch::Sender<bool>,
 }
 
 /// A process.
@@ -57,6 +66,8 @@ pub struct Up {
     /// The members that this node saw up and serving when it ended its wait for first data; the
     /// auditor takes them.
     pub full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
+    /// What it knows of each peer.
+    pub peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
     /// What the serving nodes held when this node began to wait.
     pub sources: Vec<Source>,
     pub clients: JoinSet<()>,
@@ -114,6 +125,11 @@ impl Up {
         members.iter().find(|(member, _)| member.id == id).map(|(_, state)| *state)
     }
 
+    /// Runs a task that ends with the process.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Lets each client finish its request.
     pub async fn stop_clients(&mut self) {
         self.no_more.cancel();
@@ -132,12 +148,24 @@ impl Up {
 impl Node {
     pub fn new(slot: usize, clock: Arc<SimClock>, disk: Disk, disk_ms_max: u64) -> Self {
         let disk_ms_max = Arc::new(AtomicU64::new(disk_ms_max));
-        Self { slot, disk: Arc::new(disk), clock, disk_ms_max, up: None, was_started: false }
+        let disk = Arc::new(disk);
+        let may_join = watch::channel(false).0;
+        Self {
+            slot,
+            disk,
+            clock,
+            disk_ms_max,
+            up: None,
+            was_started: false,
+            id: None,
+            was_set_back: false,
+            may_join,
+        }
     }
 
     /// Starts the process. Returns false when the disk cannot be read or written, which keeps a
     /// real node from starting too.
-    pub fn start(&mut self, common: &Common, rng: &mut StdRng) -> bool {
+    pub fn start(&mut self, common: &Common, audit: Arc<Mutex<Audit>>, rng: &mut StdRng) -> bool {
         if self.disk.reopen().is_err() {
             return false;
         }
@@ -153,11 +181,15 @@ impl Node {
         assert_eq!(store.fingerprint(), recomputed, "VIOLATION: the digest after a restart");
         let (between, writer) = self.spawn_writer(writer, common.network.clone(), rng);
         let identity = store.identity();
+        self.id = Some(identity.node);
         let me = member(self.slot, identity, &clock);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let parts = Parts { store: &store, me, clock, metrics: metrics.clone() };
-        let Views { syncing, members, full } = parts.spawn(common, &stop, &mut tasks);
+        let (metrics_shared, aside) =
+            (metrics.clone(), Arc::new(SetAside { slot: self.slot, audit }));
+        let may_join = self.may_join.subscribe();
+        let parts = Parts { store: &store, me, clock, metrics: metrics_shared, aside, may_join };
+        let Views { syncing, members, full, peers } = parts.spawn(common, &stop, &mut tasks);
         self.up = Some(Up {
             store,
             identity,
@@ -165,6 +197,7 @@ impl Node {
             syncing,
             members,
             full,
+            peers,
             sources: Vec::new(),
             clients: JoinSet::new(),
             no_more: CancellationToken::new(),
@@ -263,6 +296,24 @@ struct Parts<'a> {
     me: Member,
     clock: Clock,
     metrics: Arc<Metrics>,
+    aside: Arc<SetAside>,
+    may_join: watch::Receiver<bool>,
+}
+
+/// Tells the auditor what a node sets aside.
+pub struct SetAside {
+    slot: usize,
+    audit: Arc<Mutex<Audit>>,
+}
+
+impl Aside for SetAside {
+    fn keep(&self, records: &[(Key, Record)]) -> std::io::Result<()> {
+        let mut audit = lock(&self.audit);
+        for (key, record) in records {
+            audit.set_aside(self.slot, key, record.header.version);
+        }
+        Ok(())
+    }
 }
 
 /// What the running parts show.
@@ -272,6 +323,8 @@ struct Views {
     /// The members that it sees.
     members: watch::Receiver<Vec<(Member, MemberState)>>,
     full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
+    /// What it knows of each peer.
+    peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
 }
 
 impl Views {
@@ -298,12 +351,16 @@ impl Views {
 impl Parts<'_> {
     /// Starts gossip, the member table and replication.
     fn spawn(self, common: &Common, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> Views {
-        let Self { store, me, clock, metrics } = self;
+        let Self { store, me, clock, metrics, aside, may_join } = self;
         let (socket, incoming) = common.network.attach(&me);
+        let (peers, peers_seen) = watch::channel(BTreeMap::new());
         // The list names this node itself, too.
         let seeds = common.seeds.clone();
+        let (has_seeds, ledger) = (!seeds.is_empty(), store.ledger());
         let bootstrapped = store.is_bootstrapped().expect("the disk can be read");
-        let (syncing_sender, syncing) = watch::channel(!seeds.is_empty() && !bootstrapped);
+        let is_new = ledger.set.is_none() && !bootstrapped && has_seeds;
+        let begins_anew = ledger.set.is_some() && !ledger.counted;
+        let (syncing_sender, syncing) = watch::channel(is_new || begins_anew);
         let (members_sender, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
         let (syncing_members_sender, syncing_members) = watch::channel(BTreeSet::new());
         let known = store.members().expect("the disk can be read");
@@ -329,19 +386,23 @@ impl Parts<'_> {
             settings: common.config.sync.clone(),
             clock,
             metrics,
-            peers: watch::channel(BTreeMap::new()).0,
+            peers,
             requests: mpsc::channel(1).1,
+            aside,
+            may_join,
+            has_seeds,
             syncing: syncing_sender,
             syncing_members: syncing_members.clone(),
             waits_for: watch::channel(String::new()).0,
         };
         tasks.spawn(gossip.run(stop.clone()));
         tasks.spawn(store.clone().keep_swept(stop.clone()));
+        tasks.spawn(store.clone().keep_collected(stop.clone()));
         tasks.spawn(members::persist(store.clone(), known, members.clone(), stop.clone()));
         tasks.spawn(replication.run(stop.clone()));
         let full = Arc::default();
         let (waits, noted) = (syncing.clone(), Arc::clone(&full));
         tasks.spawn(Views::note_end(me, waits, members.clone(), syncing_members, noted));
-        Views { syncing, members, full }
+        Views { syncing, members, full, peers: peers_seen }
     }
 }

@@ -116,6 +116,12 @@ pub enum Event {
     Stopped { at: usize, absent: Duration },
     /// A process is killed, and comes back as a new node with an empty disk.
     Emptied { at: usize, absent: Duration },
+    /// Someone copies the disk of a node.
+    Copied { at: usize },
+    /// A process is killed, and its disk is set back to the copy.
+    SetBack { at: usize, absent: Duration },
+    /// An operator lets `by` forget `whom` for good, wherever that one is.
+    Forgotten { by: usize, whom: usize },
     /// The next commit fails; with `applied` it takes place all the same.
     CommitFails { at: usize, applied: bool },
     /// One change within a transaction fails, after `after` others.
@@ -194,6 +200,7 @@ impl Plan {
             events.push((when, Event::Join { at }));
         }
         events.extend(self.draw_block());
+        events.extend(self.draw_removals());
         events.sort_by_key(|(at, _)| *at);
         events
     }
@@ -211,6 +218,28 @@ impl Plan {
         let absent = Duration::from_millis(rng.random_range(10..12_000));
         let emptied = rng.random_bool(0.7).then_some((begin, Event::Emptied { at, absent }));
         [(begin, Event::Blocked { at, lasting })].into_iter().chain(emptied).collect()
+    }
+
+    /// Sometimes a disk that is set back, or a member that is forgotten. Drawn apart, too.
+    fn draw_removals(&self) -> Vec<(Duration, Event)> {
+        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_mul(37).wrapping_add(11));
+        let millis = self.lasting.as_secs() * 1000;
+        let mut events = Vec::new();
+        if rng.random_bool(0.3) {
+            let at = rng.random_range(0..self.nodes);
+            let copied = rng.random_range(0..millis * 3 / 4);
+            let set_back = rng.random_range(copied..millis);
+            let absent = Duration::from_millis(rng.random_range(10..5_000));
+            events.push((Duration::from_millis(copied), Event::Copied { at }));
+            events.push((Duration::from_millis(set_back), Event::SetBack { at, absent }));
+        }
+        for _ in 0..*pick(&mut rng, &[0, 0, 1, 2]) {
+            let by = rng.random_range(0..self.nodes);
+            let whom = (by + rng.random_range(1..self.nodes)) % self.nodes;
+            let at = Duration::from_millis(rng.random_range(0..millis));
+            events.push((at, Event::Forgotten { by, whom }));
+        }
+        events
     }
 
     fn draw_event(&self, rng: &mut StdRng, kind: u32) -> Event {

@@ -6,16 +6,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kvs::clock::Source as _;
 use kvs::config::Config;
-use kvs::model::{Header, Key, MemberState, Prefix, Version};
+use kvs::model::{Header, Key, MemberState, Prefix, Timestamp, Version};
 use kvs::proto::digest::{Digest, ElementKey};
 use kvs::proto::secret::Secret;
+use kvs::proto::stability::WhyGone;
+use kvs::proto::stability::floor::goes_at;
 use kvs::store::engine::Family;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use crate::audit::{Audit, Rules, Tally as Audited};
+use crate::audit::{Audit, Replay, Rules, Tally as Audited};
 use crate::client::{Client, lock, look};
 use crate::clock::SimClock;
 use crate::disk::Disk;
@@ -58,6 +61,8 @@ pub struct World {
     pub plan: Plan,
     pub common: Common,
     pub nodes: Vec<Node>,
+    /// Copies of disks, and what their nodes had met by then.
+    pub copies: BTreeMap<usize, (Disk, Replay)>,
     pub audit: Arc<Mutex<Audit>>,
     pub rng: StdRng,
     pub start: Instant,
@@ -138,9 +143,21 @@ impl World {
         let mut story = Story::new(start);
         story.add(None, format!("{plan:?}"));
         let audit = Arc::new(Mutex::new(Audit::new(story, clocks, rules)));
-        let (faults, agenda) = (BTreeMap::new(), BTreeMap::new());
+        let (faults, agenda, copies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let waits_ended = RefCell::default();
-        Self { plan, common, nodes, audit, rng, start, faults, agenda, decided: 0, waits_ended }
+        Self {
+            plan,
+            common,
+            nodes,
+            copies,
+            audit,
+            rng,
+            start,
+            faults,
+            agenda,
+            decided: 0,
+            waits_ended,
+        }
     }
 
     pub fn network(&self) -> &Network {
@@ -162,6 +179,7 @@ impl World {
         self.end_faults().await;
         let agreed_after = self.wait_until_all_agree().await;
         self.stay().await;
+        self.wait_until_the_dead_are_gone().await;
         self.audit_all();
         self.audit_the_end().await;
         let fingerprint = self.up().map(|up| up.store.fingerprint()).next();
@@ -193,9 +211,23 @@ impl World {
                 self.act(action).await;
             }
             self.check_panics();
+            self.start_anew();
             if Instant::now() >= look {
                 self.audit_all();
                 look = Instant::now() + STEP;
+            }
+        }
+    }
+
+    /// Starts the processes again that begin anew under another id.
+    fn start_anew(&mut self) {
+        for slot in 0..self.plan.nodes {
+            let begun = |up: &Up| up.store.has_other_identity();
+            if self.nodes[slot].up.as_ref().is_some_and(begun) {
+                let clients = self.nodes[slot].up.as_ref().map_or(0, |up| up.clients.len());
+                self.take_down(slot);
+                self.report(format!("node {slot} begins anew"));
+                self.start_with(slot, clients.min(self.plan.load.clients));
             }
         }
     }
@@ -220,6 +252,10 @@ impl World {
             }
         }
         self.set_clocks_right();
+        // the operator's word for those that were founded apart
+        for node in &self.nodes {
+            node.may_join.send_replace(true);
+        }
         self.agenda.clear();
     }
 
@@ -245,6 +281,7 @@ impl World {
         let healed = Instant::now();
         while !self.all_agree() {
             self.check_panics();
+            self.start_anew();
             if healed.elapsed() > AGREE {
                 let what = format!("the nodes do not agree:\n{}", self.describe());
                 lock(&self.audit).violated(None, &what);
@@ -261,19 +298,18 @@ impl World {
         tokio::time::sleep(STAY / 2).await;
         self.wait_until_all_agree().await;
         let moved = self.records_moved();
-        let print = || self.up().map(|up| up.store.fingerprint()).next();
-        let before = print();
+        let before = self.living();
         let end = Instant::now() + STAY;
         while Instant::now() < end {
             self.check_panics();
             // While a sweep is on its way to the disk, its node is not settled, but it shows the
             // same records.
-            let agree = self.all_agree() || !self.up().all(Up::is_settled);
-            let (moves, is_same) = (self.records_moved() - moved, print() == before);
+            let agree = self.all_agree() || !self.up().all(Up::is_settled) || self.all_live_equal();
+            let (moves, is_same) = (self.records_moved() - moved, self.living() == before);
             if !agree || moves > 0 || !is_same {
                 let what = format!(
                     "nodes that agreed go on changing (agree: {agree}, {moves} records moved, \
-                     same fingerprint: {is_same}):\n{}",
+                     same values: {is_same}):\n{}",
                     self.describe()
                 );
                 lock(&self.audit).violated(None, &what);
@@ -282,11 +318,72 @@ impl World {
         }
     }
 
+    /// What the first node holds, but for the dead: these go, at each node in its time.
+    fn living(&self) -> BTreeMap<Key, Version> {
+        self.nodes.first().map(|node| self.living_at(node)).unwrap_or_default()
+    }
+
+    /// What a node holds that no floor passes.
+    fn living_at(&self, node: &Node) -> BTreeMap<Key, Version> {
+        let keys = lock(&self.audit).keys();
+        let held = |key: Key| Some((key.clone(), self.held_by(node, &key)?));
+        let lives = |(_, header): &(Key, Header)| goes_at(header).is_none();
+        let version = |(key, header): (Key, Header)| (key, header.version);
+        keys.into_iter().filter_map(held).filter(lives).map(version).collect()
+    }
+
+    fn all_live_equal(&self) -> bool {
+        let first = self.living();
+        self.nodes.iter().all(|node| self.living_at(node) == first)
+    }
+
+    fn holds_dead(&self, node: &Node, before: Timestamp) -> bool {
+        let keys = lock(&self.audit).keys();
+        let held = keys.iter().filter_map(|key| self.held_by(node, key));
+        held.filter_map(|header| goes_at(&header)).any(|at| at.0 < before)
+    }
+
+    /// Forgets the members whose disks are lost, as an operator does: each pins what is dead.
+    async fn forget_the_lost(&self) {
+        let ids: BTreeSet<_> = self.up().map(|up| up.store.ledger().id).collect();
+        for up in self.up() {
+            let ledger = up.store.ledger();
+            let members =
+                ledger.set.iter().filter(|_| ledger.counted).flat_map(|set| set.members());
+            let lost: Vec<_> = members.filter(|id| !ids.contains(id)).collect();
+            for id in lost {
+                // one that stops or cannot write is asked again
+                if up.store.remove_member(id, WhyGone::Forgotten).await.is_ok() {
+                    self.report(format!("{id} is forgotten at {}", ledger.id));
+                }
+            }
+        }
+    }
+
+    /// Waits until no node holds anything dead.
+    async fn wait_until_the_dead_are_gone(&mut self) {
+        let began = Instant::now();
+        // What a clock had written that was far ahead goes when that time has come.
+        let now = self.nodes.iter().map(|node| node.clock.now()).min().unwrap_or_default();
+        while self.nodes.iter().any(|node| self.holds_dead(node, now)) {
+            self.check_panics();
+            self.start_anew();
+            self.forget_the_lost().await;
+            if began.elapsed() > AGREE {
+                let what = format!("what is dead does not go:\n{}", self.describe());
+                lock(&self.audit).violated(None, &what);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     fn records_moved(&self) -> u64 {
         let counted = |up: &Up| {
             let received = [("direction", "received")];
             let pushed = up.metrics.push_records.get_or_create(&received).get();
-            pushed + up.metrics.sync_records.get_or_create(&received).get()
+            let in_sessions = up.metrics.sync_records.get_or_create(&received).get();
+            // what is dead may be given by a node whose floor has not passed it yet
+            pushed + in_sessions - up.metrics.merges_below_floor.get()
         };
         self.up().map(counted).sum()
     }
@@ -298,7 +395,7 @@ impl World {
 
     fn start_with(&mut self, slot: usize, clients: usize) {
         let node = &mut self.nodes[slot];
-        if !node.start(&self.common, &mut self.rng) {
+        if !node.start(&self.common, self.audit.clone(), &mut self.rng) {
             // Tries again later, as a supervisor does.
             self.plan_at(Instant::now() + STEP, Action::Start(slot));
             return;
@@ -370,16 +467,28 @@ impl World {
         // A node drops the bytes of a value that has ended, and one whose clock is behind does not
         // take it so.
         let judged = all && others > 0 && up.sources.iter().all(runs) && self.plan.clocks_agree();
-        if !judged {
+        // One that saw nobody when it decided to go on alone met the others a moment later.
+        let ledger = up.store.ledger();
+        if !judged || ledger.lone || !ledger.counted {
             return;
         }
         let has = |(key, version): (&Key, &Version)| {
-            self.held_by(node, key).is_some_and(|header| header.version >= *version)
+            let held = self.held_by(node, key);
+            held.is_some_and(|header| header.version >= *version)
+                || lock(&self.audit).is_collected(key, *version)
         };
         if !up.sources.iter().any(|source| source.held.iter().all(has)) {
-            let what =
-                format!("node {} serves without the data of {full:?}, which it sees", node.slot);
-            lock(&self.audit).violated(None, &what);
+            let lacks = |source: &Source| {
+                source.held.iter().find(|held| !has(*held)).map(|(key, at)| (key.clone(), *at))
+            };
+            let lacks: Vec<_> = up.sources.iter().map(lacks).collect();
+            let what = format!(
+                "node {} serves without the data of {full:?}, which it sees: {lacks:?}\n{}",
+                node.slot,
+                self.describe()
+            );
+            let about = lacks.iter().flatten().next().map(|(key, _)| key.clone());
+            lock(&self.audit).violated(about.as_ref(), &what);
         }
         *self.waits_ended.borrow_mut() += 1;
     }
@@ -422,7 +531,23 @@ impl World {
             Some(up) => {
                 let (counts, syncing) = (up.store.counts(), *up.syncing.borrow());
                 let sees: Vec<_> = self.up().map(|other| up.sees(other.identity.node)).collect();
-                format!("node {}: {counts:?}, syncing: {syncing}, sees {sees:?}", node.slot)
+                let peers = up.peers.borrow().clone();
+                let errors: Vec<_> =
+                    peers.values().map(|peer| (peer.reach, peer.error.clone())).collect();
+                let ledger = up.store.ledger();
+                let set = ledger.set.as_ref().map(|set| set.members().collect::<Vec<_>>());
+                format!(
+                    "node {}: {counts:?}, syncing: {syncing}, sees {sees:?}, errors {errors:?}, \
+                     counted: {}, lone: {}, floor {:?}, point {:?}, told {:?}, stable {:?}, \
+                     set {set:?}",
+                    node.slot,
+                    ledger.counted,
+                    ledger.lone,
+                    ledger.floor,
+                    ledger.point,
+                    ledger.told,
+                    ledger.stable()
+                )
             }
             None => format!("node {} is down", node.slot),
         };
@@ -433,7 +558,6 @@ impl World {
     fn audit_all(&mut self) {
         for node in self.nodes.iter().filter(|node| node.disk.is_readable()) {
             let Some(up) = &node.up else { continue };
-            self.audit_wait(node, up);
             let check = || up.store.check_invariants(up.is_settled());
             if catch_unwind(AssertUnwindSafe(check)).is_err() {
                 let what = format!("an invariant of node {} does not hold, see above", node.slot);
@@ -444,6 +568,11 @@ impl World {
             if up.is_settled() && up.store.fingerprint() != self.fingerprint(&held) {
                 let what = format!("the digest of node {} is wrong", node.slot);
                 lock(&self.audit).violated(None, &what);
+            }
+        }
+        for node in self.nodes.iter().filter(|node| node.disk.is_readable()) {
+            if let Some(up) = &node.up {
+                self.audit_wait(node, up);
             }
         }
     }
@@ -461,6 +590,8 @@ impl World {
     /// Checks what one node shows for each key; returns its records.
     fn audit_node(&self, slot: usize, up: &Up) -> BTreeMap<Key, Header> {
         let mut audit = lock(&self.audit);
+        let commits = self.nodes[slot].disk.commits(audit.replayed(slot));
+        audit.follow_commits(slot, up.identity.node, commits);
         let (mut held, mut dead) = (BTreeMap::new(), 0);
         for key in audit.keys() {
             let (record, live) = look(&up.store, &key).expect("the disk can be read");
@@ -469,9 +600,8 @@ impl World {
             dead += u64::from(live.is_none());
             held.insert(key, record.header);
         }
-        let commits = self.nodes[slot].disk.commits(audit.replayed(slot));
         let page = up.store.superseded_now(&Prefix::all(), None, usize::MAX, usize::MAX);
-        audit.reports(slot, up.identity.node, commits, page.expect("the disk can be read"));
+        audit.reports(slot, page.expect("the disk can be read"));
         let counts = up.store.counts();
         let live = held.len() as u64 - dead;
         if up.is_settled() && (counts.keys, counts.tombstones) != (live, dead) {
@@ -490,14 +620,15 @@ impl World {
         lock(&self.audit).starts(slot);
         let held = self.audit_node(slot, up);
         lock(&self.audit).starts_whole(slot, &held);
-        let Some(up) = self.nodes[slot].up.as_ref().filter(|_| self.plan.synced) else { return };
+        let lost_nothing = self.plan.synced && !self.nodes[slot].was_set_back;
+        let Some(up) = self.nodes[slot].up.as_ref().filter(|_| lost_nothing) else { return };
         let audit = lock(&self.audit);
         for other in self.nodes.iter().filter(|node| node.slot != slot && node.disk.is_readable()) {
             for key in audit.keys() {
                 let theirs = self.held_by(other, &key).filter(|h| h.origin == up.identity.node);
                 let Some(theirs) = theirs.map(|header| header.version) else { continue };
                 let held = self.held_by(&self.nodes[slot], &key).map(|header| header.version);
-                if held < Some(theirs) {
+                if held.max(audit.gone(slot, &key)) < Some(theirs) {
                     let (other, what) = (other.slot, "and the node that wrote it does not");
                     audit.violated(Some(&key), &format!("node {other} has {theirs:?}, {what}"));
                 }

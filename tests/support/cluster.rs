@@ -24,6 +24,8 @@ impl Site {
         let mut settings = toml::Table::new();
         set(&mut settings, "http.listen", "127.0.0.1:0");
         set(&mut settings, "clustering_enabled", false);
+        // what is dead stays while a test counts it
+        set(&mut settings, "sync.interval", "1d");
         let home = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         Self { home, settings, clustered: false }
     }
@@ -96,8 +98,11 @@ impl Site {
         let others = futures_util::future::join_all(others).await;
         let mut nodes = vec![first];
         nodes.extend(others);
-        let cluster = Cluster { nodes, site: self };
+        let mut cluster = Cluster { nodes, site: self };
         cluster.converged().await;
+        for node in &mut cluster.nodes {
+            node.learn_id().await;
+        }
         cluster
     }
 }
@@ -137,13 +142,17 @@ impl Cluster {
 pub async fn converged(nodes: &[&Node], within: Duration) {
     eventually(within, "the nodes converge", async || {
         let mut fingerprints = Vec::new();
+        let mut all = Vec::new();
         for node in nodes {
-            let cluster = node.client.cluster().await;
+            all.push(node.client.cluster().await);
+        }
+        for (node, cluster) in nodes.iter().zip(&all) {
             let name = &node.place.name;
             ensure(cluster["node"]["syncing"] == false, || format!("{name} is syncing"))?;
             let members = cluster["members"].as_array().expect("members");
-            for other in nodes {
-                let found = members.iter().find(|member| member["id"] == other.id);
+            // one that was founded apart has begun anew under another id
+            for (other, of_other) in nodes.iter().zip(&all) {
+                let found = members.iter().find(|member| member["id"] == of_other["node"]["id"]);
                 let state = found.map_or("nowhere", |m| m["state"].as_str().unwrap_or_default());
                 ensure(state == "alive", || format!("{name} sees {} {state}", other.place.name))?;
             }

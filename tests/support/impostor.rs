@@ -9,7 +9,8 @@ use kvs::config::Config;
 use kvs::gossip::Gossip;
 use kvs::model::{Member, MemberState, NodeId};
 use kvs::peer::{Bound, Endpoint, Incoming, StreamKind};
-use kvs::proto::wire::{self, Request};
+use kvs::proto::stability::{Introduction, LastWord, SessionBegin};
+use kvs::proto::wire::{self, Ask, Request, SessionAnswer};
 use kvs::telemetry::Metrics;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Site;
 use super::node::Node;
-use super::peer::secret;
+use super::peer::{Peer, secret};
 
 /// The tasks of the member. Dropping it ends them.
 pub struct Impostor {
@@ -52,6 +53,8 @@ impl Impostor {
             http: socket.local_addr().expect("an address"),
             software: "test".to_owned(),
         };
+        // a node compares with members of its durable set alone
+        let said = Peer::connect_as(site, me.clone(), seed).await.counted().await.clone();
         let (streams, mut incoming) = mpsc::channel(16);
         let (m, id) = (metrics.clone(), secret.cluster_id());
         let endpoint = Endpoint::new(bound, me.clone(), id, clock.clone(), m, streams);
@@ -76,23 +79,44 @@ impl Impostor {
         tasks.spawn(async move {
             let mut streams = JoinSet::new();
             while let Some(stream) = incoming.recv().await {
-                streams.spawn(serve(stream, answer.clone()));
+                streams.spawn(serve(stream, said.clone(), answer.clone()));
             }
         });
         Self { id: me.id.to_string(), _tasks: tasks }
     }
 }
 
-async fn serve(incoming: Incoming, answer: Arc<impl Fn(Request) -> Option<Vec<u8>>>) {
+async fn serve(
+    incoming: Incoming,
+    said: Introduction,
+    answer: Arc<impl Fn(Request) -> Option<Vec<u8>>>,
+) {
     let Incoming { kind, mut stream, .. } = incoming;
     while let Ok(Some(frame)) = stream.receive().await {
-        if kind == StreamKind::Session {
-            let request = wire::decode(&frame).expect("a node sends requests");
-            if let Some(answer) = answer(request)
-                && stream.send(&answer).await.is_err()
-            {
-                return;
+        if kind != StreamKind::Session {
+            continue;
+        }
+        let (id, told) = (said.id, said.told);
+        let set = said.set.as_ref().expect("it is counted").name();
+        let answer = match wire::decode(&frame).expect("a node sends what a session has") {
+            Ask::Open(_) => {
+                let clock = Clock::system().now();
+                Some(wire::encode(&SessionAnswer::Opened(Introduction { clock, ..said.clone() })))
             }
+            Ask::Tell(_) => {
+                let begin = SessionBegin { id, set, point: None, have: BTreeMap::new(), told };
+                Some(wire::encode(&SessionAnswer::Told(begin)))
+            }
+            Ask::Compare(request) => answer(request),
+            Ask::Close(_) => {
+                Some(wire::encode(&SessionAnswer::Closed(LastWord { set: Some(set) })))
+            }
+            other => panic!("{other:?} of a counted node"),
+        };
+        if let Some(answer) = answer
+            && stream.send(&answer).await.is_err()
+        {
+            return;
         }
     }
 }

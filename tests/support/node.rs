@@ -58,6 +58,7 @@ pub struct Node {
     pub http: SocketAddr,
     pub gossip: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
+    /// The id with which it said that it was ready.
     pub id: String,
     pub client: Client,
     child: Child,
@@ -193,6 +194,12 @@ pub fn set(settings: &mut toml::Table, key: &str, value: impl Into<toml::Value>)
 }
 
 impl Node {
+    /// Learns the id that the node has now: it may have begun anew since it said it was ready.
+    pub async fn learn_id(&mut self) {
+        let cluster = self.client.cluster().await;
+        self.id = cluster["node"]["id"].as_str().expect("an id").to_owned();
+    }
+
     fn ready_line(&mut self, out: &Path) -> Result<String, String> {
         if let Some(status) = self.child.try_wait().expect("its status") {
             panic!("{} ended instead of serving: {status}", self.place.name);

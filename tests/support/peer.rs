@@ -3,6 +3,7 @@
 //! It implements QUIC and the hello itself, because the product's endpoint cannot send truncated or
 //! oversized frames.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use std::time::Duration;
 use kvs::clock::Clock;
 use kvs::model::{Member, NodeId, Timestamp};
 use kvs::proto::secret::Secret;
-use kvs::proto::wire::{self, Push, Request, Response, WireRecord};
+use kvs::proto::stability::{Introduction, Ledger, SessionBegin, Start};
+use kvs::proto::wire::{self, Ask, Push, Request, Response, SessionAnswer, WireRecord};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -41,12 +44,22 @@ struct Hello {
 pub struct Peer {
     connection: Connection,
     _endpoint: Endpoint,
+    me: Member,
+    /// What it says of itself once the node has counted it.
+    counted: OnceCell<Introduction>,
 }
 
 impl Peer {
     /// Connects to `to` as the node `name` of `site`.
     pub async fn connect(site: &Site, name: &str, to: &Node) -> Self {
-        let peer = Self::dial(site, name, to).await.expect("the certificate is good");
+        Self::connect_as(site, stranger(name), to).await
+    }
+
+    /// Connects to `to` as the node `me` of `site`.
+    pub async fn connect_as(site: &Site, me: Member, to: &Node) -> Self {
+        let name = &*me.name.clone();
+        let mut peer = Self::dial(site, name, to).await.expect("the certificate is good");
+        peer.me = me;
         let answer = peer.says_hello(secret(site).cluster_id(), name).await;
         assert!(answer.is_some_and(|bytes| bytes.first() == Some(&1)), "a hello comes back");
         peer
@@ -67,12 +80,44 @@ impl Peer {
         let connecting = endpoint.connect(address, &to.place.name).expect("a name");
         let connection = timeout(WAIT, connecting).await.expect("an answer");
         let connection = connection.map_err(|e| e.to_string())?;
-        Ok(Self { connection, _endpoint: endpoint })
+        let (me, counted) = (stranger(name), OnceCell::new());
+        Ok(Self { connection, _endpoint: endpoint, me, counted })
+    }
+
+    /// Joins the durable set of the node, as an empty node does; gives what it says of itself from
+    /// then on.
+    pub async fn counted(&self) -> &Introduction {
+        self.counted.get_or_init(async || self.join_set().await).await
+    }
+
+    async fn join_set(&self) -> Introduction {
+        let (mut to, mut from) = self.open_session().await;
+        let mut ask = async |ask: &Ask| -> SessionAnswer {
+            to.write_all(&framed(&wire::encode(ask))).await.expect("it takes it");
+            let frame = read_frame(&mut from).await.expect("an answer");
+            wire::decode(&frame).expect("an answer of a session")
+        };
+        let start = Start { at: Clock::system().now(), random: 7 };
+        let ledger = Ledger::empty(self.me.id, start);
+        let now = Clock::system().now();
+        let opened = ask(&Ask::Open(ledger.introduce(now))).await;
+        assert!(matches!(opened, SessionAnswer::Opened(_)), "{opened:?}");
+        let mut answer = ask(&Ask::Follow).await;
+        loop {
+            let SessionAnswer::Offered(offer) = answer else { panic!("{answer:?}") };
+            answer = ask(&Ask::Count).await;
+            if let SessionAnswer::Counted(set) = answer {
+                let (floor, told) = (offer.floor, offer.told);
+                let introduction = ledger.introduce(now);
+                break Introduction { counted: true, set: Some(set), floor, told, ..introduction };
+            }
+        }
     }
 
     /// Sends a hello with that cluster and name; returns the answer.
     pub async fn says_hello(&self, cluster_id: Uuid, name: &str) -> Option<Vec<u8>> {
-        let hello = Hello { protocol: 2, cluster_id, member: stranger(name) };
+        let member = Member { name: name.to_owned(), ..self.me.clone() };
+        let hello = Hello { protocol: 2, cluster_id, member };
         let config = bincode::config::standard();
         let mut bytes = vec![1];
         bytes.extend(bincode::serde::encode_to_vec(hello, config).expect("plain data"));
@@ -104,24 +149,36 @@ impl Peer {
         self.open_with(&framed(&[SESSION])).await
     }
 
-    /// Pushes records, and waits until the node has read them all or ended the stream.
+    /// Pushes records as a member, and waits until the node has read them all or ended the stream.
     pub async fn push(&self, records: Vec<WireRecord>) {
         let (mut to, _from) = self.open_push().await;
-        let frame = framed(&wire::encode(&Push::Records(records)));
-        to.write_all(&frame).await.expect("it takes them");
+        let hello = Push::Hello(self.counted().await.clone());
+        for message in [hello, Push::Records(records)] {
+            to.write_all(&framed(&wire::encode(&message))).await.expect("it takes them");
+        }
         to.finish().expect("the stream is open");
         // resolves when the node has acknowledged all, or stopped the stream
         let _ = timeout(WAIT, to.stopped()).await.expect("it takes note");
     }
 
-    /// Sends one request of a session on a new stream, and returns the answer.
+    /// Sends requests of a comparison on a new stream, as a member, and returns the answers.
     pub async fn ask(&self, requests: &[Request]) -> Vec<Response> {
+        let me = self.counted().await.clone();
+        let set = me.set.as_ref().expect("it is counted").name();
+        let (id, told) = (me.id, me.told);
+        let begin = SessionBegin { id, set, point: None, have: BTreeMap::new(), told };
+        let begun = [Ask::Open(me), Ask::Tell(begin)];
+        let asks = begun.into_iter().chain(requests.iter().cloned().map(Ask::Compare));
         let (mut to, mut from) = self.open_session().await;
         let mut answers = Vec::new();
-        for request in requests {
-            to.write_all(&framed(&wire::encode(request))).await.expect("it takes it");
+        for ask in asks {
+            to.write_all(&framed(&wire::encode(&ask))).await.expect("it takes it");
             let frame = read_frame(&mut from).await.expect("an answer");
-            answers.push(wire::decode(&frame).expect("a response"));
+            match wire::decode(&frame).expect("an answer of a session") {
+                SessionAnswer::Compared(response) => answers.push(response),
+                SessionAnswer::Opened(_) | SessionAnswer::Told(_) => {}
+                other => panic!("{other:?}"),
+            }
         }
         answers
     }

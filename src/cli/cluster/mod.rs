@@ -3,8 +3,10 @@
 //! Puts the node's report into words and judges nothing itself. Shows fields that the report lacks
 //! as unknown, so that it works with newer and older nodes too.
 
+mod forget;
 mod mode;
 mod sync;
+mod troubles;
 
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use super::error::CliError;
 use super::output::{Grid, Output, printable, size};
 use super::words::span;
 use crate::model::Timestamp;
-use crate::model::member::RENEW_BEFORE;
+pub use forget::{Forget, Join, forget, join};
 pub use mode::{ModeArguments, mode};
 pub use sync::{Sync, sync};
 
@@ -51,6 +53,26 @@ struct Cluster {
     tombstones: Option<u64>,
     converged: Option<bool>,
     in_sync_through: Option<u64>,
+    floor: Option<u64>,
+    floor_waits_for: Vec<WaitedFor>,
+    apart: Vec<Apart>,
+}
+
+/// A member that holds the floor back.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WaitedFor {
+    id: String,
+    since: String,
+}
+
+/// A member whose cluster was founded apart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Apart {
+    id: String,
+    name: String,
+    keys: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -163,10 +185,11 @@ fn status_lines(cluster: &Cluster) -> Vec<(&'static str, String)> {
         ("converged", convergence(cluster, &id)),
     ];
     lines.extend(own_state(&cluster.node));
-    lines.extend(troubles(cluster, &id));
+    lines.extend(troubles::troubles(cluster, &id));
     if let Some(micros) = cluster.in_sync_through {
         lines.push(("in sync through", Timestamp::saturating(micros).rfc3339()));
     }
+    lines.extend(troubles::floor(cluster));
     lines
 }
 
@@ -184,50 +207,6 @@ fn own_state(node: &Node) -> Vec<(&'static str, String)> {
     let words: Vec<_> = sizes.chain(full).collect();
     if !words.is_empty() {
         lines.push(("storage", words.join(", ")));
-    }
-    lines
-}
-
-/// What keeps the node from being a member like others, one line each.
-fn troubles(cluster: &Cluster, id: &str) -> Vec<(&'static str, String)> {
-    let node = &cluster.node;
-    let mut lines = Vec::new();
-    if node.syncing {
-        let waits = Some(&node.waits_for).filter(|words| !words.is_empty());
-        let words = waits.map_or_else(|| "for its first data".to_owned(), Clone::clone);
-        lines.push(("syncing", format!("yes, waits: {words}")));
-    }
-    let running = |member: &&Member| matches!(member.state.as_deref(), Some("alive" | "suspect"));
-    let others = || cluster.members.iter().filter(|member| member.id != id).filter(running);
-    for member in others() {
-        if let Some(error) = &member.error {
-            lines.push(("no sync with", format!("{}: {error}", member.label())));
-        }
-    }
-    if others().next().is_none() && !node.seeds.is_empty() {
-        let silent = node
-            .seeds
-            .iter()
-            .filter_map(|seed| seed.error.as_ref().map(|error| format!("{} ({error})", seed.seed)));
-        let silent: Vec<_> = silent.collect();
-        let (answers, all) = (node.seeds.len() - silent.len(), node.seeds.len());
-        let answer = if answers == 0 {
-            format!("none of {all} seeds answers: {}", silent.join(", "))
-        } else {
-            format!("{answers} of {all} seeds answer")
-        };
-        lines.push(("seeds", format!("alone; {answer}")));
-    }
-    let now = reported_at(&cluster.members, id);
-    for certificate in &node.certificates {
-        let (door, at) = (&certificate.door, certificate.expires_at.as_deref());
-        let left = at.and_then(Timestamp::from_rfc3339).zip(now).map(|(at, now)| at.since(now));
-        let words = match (at, left) {
-            (Some(at), Some(Duration::ZERO)) => format!("{door}: expired at {at}"),
-            (Some(at), Some(left)) if left < RENEW_BEFORE => format!("{door}: expires at {at}"),
-            _ => continue,
-        };
-        lines.push(("certificate", words));
     }
     lines
 }

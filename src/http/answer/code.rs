@@ -74,6 +74,8 @@ codes! {
         "This node has no bytes of that revision.";
     NoSuchRoute = "no_such_route", NOT_FOUND, None, "No such route",
         "No resource has this path.";
+    MemberNotFound = "member_not_found", NOT_FOUND, None, "Member not found",
+        "No member of the cluster has this id.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, None, "Method not allowed",
         "The resource does not have this method; `Allow` lists those that it has.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, None, "Request timeout",
@@ -81,6 +83,8 @@ codes! {
          slow.";
     IdempotencyMismatch = "idempotency_mismatch", CONFLICT, None, "Idempotency mismatch",
         "The uuid already names another request or version, or the expected one.";
+    MemberAlive = "member_alive", CONFLICT, None, "Member alive",
+        "The member runs, so it cannot be forgotten.";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, None, "Precondition failed",
         "A condition does not hold; `current` shows the live value.";
     ValueTooLarge = "value_too_large", PAYLOAD_TOO_LARGE, None, "Value too large",

@@ -6,6 +6,7 @@
 //! base64 wherever that would be so. Nothing is parsed into a tree.
 
 use std::borrow::Cow;
+use std::io;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::schema::{AnySchema, Base64Schema, KeySchema, MicrosSchema, MomentSchema};
-use crate::model::{Content, ContentType, Header, Key, Timestamp, json};
+use crate::model::{Content, ContentType, Header, Key, Record, Timestamp, json};
 use crate::store::{CURRENT_BYTES_MAX, Entry};
 
 /// A live value as answers show it, its members in the order of the contract.
@@ -94,6 +95,20 @@ impl<'a> AnyEnvelope<'a> {
             deleted: true,
         })
     }
+}
+
+/// Appends a line with a record, as an export has it; tombstones are shown as deletes.
+pub(crate) fn write_record_line(key: &Key, record: &Record, to: &mut Vec<u8>) -> io::Result<()> {
+    let entry = Entry { header: record.header.clone(), body: Some(record.body.clone()) };
+    let line = match &record.header.content {
+        Content::Value { .. } => {
+            AnyEnvelope::Value(Box::new(Envelope::of_line(key, &entry, ContentForm::Exact)))
+        }
+        Content::Tombstone => AnyEnvelope::of(key, &entry, ContentForm::Exact),
+    };
+    serde_json::to_writer(&mut *to, &line)?;
+    to.push(b'\n');
+    Ok(())
 }
 
 /// How content is shown.

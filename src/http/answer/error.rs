@@ -51,6 +51,10 @@ pub(crate) enum Error {
     KeyUnknown,
     /// No bytes exist for the revision; the text says why.
     RevisionNotFound(&'static str),
+    /// No member has this id.
+    MemberNotFound(Uuid),
+    /// The member runs; the text says what to do.
+    MemberAlive(String),
     /// No resource has the path; the text says which one was probably meant.
     NoSuchRoute(String),
     /// The resource does not have the method; the text says which it has.
@@ -193,6 +197,8 @@ impl Error {
             Self::At { error, .. } => error.code(),
             Self::KeyNotFound | Self::KeyUnknown => Code::KeyNotFound,
             Self::RevisionNotFound(_) => Code::RevisionNotFound,
+            Self::MemberNotFound(_) => Code::MemberNotFound,
+            Self::MemberAlive(_) => Code::MemberAlive,
             Self::NoSuchRoute(_) => Code::NoSuchRoute,
             Self::MethodNotAllowed(_) => Code::MethodNotAllowed,
             Self::Misdirected(_) => Code::Misdirected,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::envelope::Envelope;
 use super::error::{Error, NodeFailure, Unavailable};
 use super::nullable::Nullable;
+use crate::model::duration::DurationError;
 
 /// The media type of every refusal.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -85,11 +86,7 @@ impl Error {
             Self::BadJson(problem) => {
                 format!("the body cannot be read as JSON: {problem}; correct it").into()
             }
-            Self::BadDuration(error) => format!(
-                "{error}, or `keep` to keep the current expiry; a value without `ttl` does not \
-                 expire"
-            )
-            .into(),
+            Self::BadDuration(error) => bad_duration(error).into(),
             Self::BadCursor => {
                 "`after` must be the `next` of an earlier page of the same prefix, and `since` \
                  that of an earlier answer"
@@ -102,7 +99,10 @@ impl Error {
             Self::KeyNotFound => "the key has no live value".into(),
             Self::KeyUnknown => "this node has no value of the key, neither now nor earlier".into(),
             Self::RevisionNotFound(why) | Self::Forbidden(why) => (*why).into(),
-            Self::NoSuchRoute(detail) | Self::MethodNotAllowed(detail) => detail.into(),
+            Self::MemberNotFound(id) => no_member(*id).into(),
+            Self::NoSuchRoute(detail)
+            | Self::MethodNotAllowed(detail)
+            | Self::MemberAlive(detail) => detail.into(),
             Self::Misdirected(host) => misdirected(host).into(),
             Self::RequestTimeout => TOO_SLOW.into(),
             Self::PreconditionFailed { current, form } => {
@@ -179,6 +179,14 @@ fn unknown(name: &str, nearest: Option<&str>, hint: Option<&str>, known: &[&str]
         }
         (None, None) => format!("`{name}` is not known here; known are {}", known.join(", ")),
     }
+}
+
+fn bad_duration(error: &DurationError) -> String {
+    format!("{error}, or `keep` to keep the current expiry; a value without `ttl` does not expire")
+}
+
+fn no_member(id: Uuid) -> String {
+    format!("no member has the id {id}; `kvs members -o wide` lists the ids")
 }
 
 fn misdirected(host: &str) -> String {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use crate::http::answer::error::Error;
 use crate::model::{Key, KeyError, Prefix};
 
@@ -13,6 +15,14 @@ pub(crate) fn key(path: &str, base: &str) -> Result<Key, Error> {
 /// The prefix that follows `base` in `path`; `base` alone covers everything.
 pub(crate) fn prefix(path: &str, base: &str) -> Result<Prefix, Error> {
     Ok(Prefix::parse(&decode(rest(path, base))?)?)
+}
+
+/// The id that follows `base` in `path`.
+pub(crate) fn uuid(path: &str, base: &str) -> Result<Uuid, Error> {
+    let text = decode(rest(path, base))?;
+    Uuid::try_parse(&text).map_err(|_| {
+        Error::bad("the path must end with the id of a member, as `kvs members -o wide` shows it")
+    })
 }
 
 fn rest<'a>(path: &'a str, base: &str) -> &'a str {

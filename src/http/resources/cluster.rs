@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::agreement::Judge;
 use super::mode::ModeName;
 use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
 use crate::http::answer::error::Error;
@@ -20,8 +21,9 @@ use crate::http::answer::schema::{FingerprintSchema, MemberStateSchema, MomentSc
 use crate::http::answer::text::{self, JSON};
 use crate::http::request::query::Query;
 use crate::http::state::{Ctx, Outlook, State};
-use crate::model::member::{CertificateLife, HeldReport, PeerStatus, SeedAnswer};
+use crate::model::member::{CertificateLife, PeerStatus, SeedAnswer};
 use crate::model::{Member, MemberState, NodeId, Timestamp};
+use crate::proto::stability::{Ledger, floor::WaitedFor};
 use crate::store::{StorageRoom, Store};
 
 /// How many `sync.interval` without a report of a member leave it unknown how it stands.
@@ -67,7 +69,8 @@ static READ: ApiOperation = ApiOperation {
             "fingerprint_at":"2023-11-14T22:13:20.000001Z","last_sync_at":null,
             "clock_skew_ms":null,"replication_lag_ms":null}],
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
-            "keys":1,"tombstones":0,"converged":true}"#,
+            "keys":1,"tombstones":0,"converged":true,"in_sync_through":null,
+            "floor":0,"floor_waits_for":[],"apart":[]}"#,
     },
 };
 
@@ -88,6 +91,32 @@ struct ClusterBody {
     /// Whether the latest report of every other alive member shows this node's fingerprint. `null`
     /// when none differs, but one is missing or older than three `sync.interval`.
     converged: Option<bool>,
+    /// Every alive member holds all writes up to this timestamp; `null` while one has not reported.
+    in_sync_through: Option<u64>,
+    /// Dead records at or below it are gone, and nothing at or below it changes any more.
+    floor: u64,
+    /// The durable members that hold the floor back: nothing of them was proven for three
+    /// `sync.interval`.
+    floor_waits_for: Vec<WaitedForBody>,
+    /// The members whose cluster was founded apart from this node's, and which it does not join by
+    /// itself, as something of its own would have to be set aside.
+    apart: Vec<ApartBody>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct WaitedForBody {
+    id: Uuid,
+    /// Up to when all that it wrote is known to be held.
+    #[schemars(with = "MomentSchema")]
+    since: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ApartBody {
+    id: Uuid,
+    name: String,
+    /// How many records it holds, by its latest report.
+    keys: u64,
 }
 
 /// This node: its member, and what only it knows.
@@ -143,7 +172,7 @@ struct MemberBody {
     name: String,
     #[schemars(with = "MemberStateSchema")]
     state: MemberState,
-    /// Neither left nor forgotten, which is true of every member that is listed.
+    /// Neither left nor forgotten, and not begun anew under another id.
     durable: bool,
     #[schemars(with = "MomentSchema")]
     joined_at: String,
@@ -179,7 +208,10 @@ fn cluster_body(state: &State, room: &StorageRoom) -> ClusterBody {
     let own = state.store.fingerprint();
     let counts = state.store.counts();
     let now = state.clock.now();
-    let members = all_members(&state.members.borrow(), &state.me);
+    let ledger = state.store.ledger();
+    let is_gone = |id| ledger.set.as_ref().is_some_and(|set| set.gone.contains_key(&id));
+    let mut members = all_members(&state.members.borrow(), &state.me);
+    members.retain(|(member, state)| state.is_up() || !is_gone(member.id));
     let peers = state.peers.borrow().clone();
     let judge = Judge {
         me: state.me.id,
@@ -191,7 +223,8 @@ fn cluster_body(state: &State, room: &StorageRoom) -> ClusterBody {
     let views: Vec<MemberBody> = members
         .iter()
         .map(|(member, member_state)| {
-            let view = MemberBody::of(member, *member_state);
+            let durable = !is_gone(member.id);
+            let view = MemberBody { durable, ..MemberBody::of(member, *member_state) };
             if member.id == state.me.id {
                 return MemberBody {
                     fingerprint: Some(hex(&own)),
@@ -212,7 +245,30 @@ fn cluster_body(state: &State, room: &StorageRoom) -> ClusterBody {
         keys: counts.keys,
         tombstones: counts.tombstones,
         converged,
+        in_sync_through: judge.in_sync_through(&members, &peers, &ledger, now),
+        floor: ledger.floor.0.micros(),
+        floor_waits_for: waited_for(state, &ledger, now),
+        apart: apart(&members, &peers),
     }
+}
+
+fn waited_for(state: &State, ledger: &Ledger, now: Timestamp) -> Vec<WaitedForBody> {
+    let late = now.minus(state.config.sync.interval.saturating_mul(REPORTS_MISSED_MAX));
+    let body =
+        |member: WaitedFor| WaitedForBody { id: member.id.uuid(), since: member.since.rfc3339() };
+    ledger.waits_for(late).into_iter().map(body).collect()
+}
+
+fn apart(
+    members: &[(Member, MemberState)],
+    peers: &BTreeMap<NodeId, PeerStatus>,
+) -> Vec<ApartBody> {
+    let of = |(member, _): &(Member, MemberState)| {
+        let status = peers.get(&member.id).filter(|status| status.is_apart)?;
+        let keys = status.report.map_or(0, |held| held.report.records);
+        Some(ApartBody { id: member.id.uuid(), name: member.name.clone(), keys })
+    };
+    members.iter().filter_map(of).collect()
 }
 
 /// The members by ascending id, with this node even if gossip does not know it yet.
@@ -242,43 +298,6 @@ fn node_body(state: &State, member: MemberBody, room: &StorageRoom) -> NodeBody 
         certificates: certificates.borrow().iter().map(certificate).collect(),
         mode: ModeName::of(state.store.mode()),
         storage: StorageBody::of(room),
-    }
-}
-
-/// What the reports of the other members are held against.
-struct Judge {
-    me: NodeId,
-    /// The fingerprint of this node.
-    own: [u8; 32],
-    now: Instant,
-    /// How old a report may be to tell how a member stands now.
-    fresh: Duration,
-}
-
-impl Judge {
-    /// Whether every other alive member's latest report shows the fingerprint of this node; `None`
-    /// when none differs, but one is missing or too old to tell.
-    fn converged(
-        &self,
-        members: &[(Member, MemberState)],
-        peers: &BTreeMap<NodeId, PeerStatus>,
-    ) -> Option<bool> {
-        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
-        let others = alive.map(|(member, _)| member.id).filter(|id| *id != self.me);
-        let mut converged = Some(true);
-        for id in others {
-            let held = peers.get(&id).and_then(|status| status.report);
-            match held {
-                Some(held) if held.report.fingerprint != self.own => return Some(false),
-                Some(held) if self.is_fresh(&held) => {}
-                _ => converged = None,
-            }
-        }
-        converged
-    }
-
-    fn is_fresh(&self, held: &HeldReport) -> bool {
-        self.now.saturating_duration_since(held.received) <= self.fresh
     }
 }
 
@@ -335,8 +354,6 @@ impl StorageBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::model::member::Report;
 
     fn member(id: u128) -> Member {
         let at = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
@@ -350,32 +367,6 @@ mod tests {
             http: at,
             software: String::new(),
         }
-    }
-
-    #[test]
-    fn converged_looks_at_every_other_alive_member_and_no_further() {
-        let states = [MemberState::Alive, MemberState::Alive, MemberState::Suspect];
-        let members: Vec<_> = (1..).map(member).zip(states).collect();
-        let me = NodeId::from_u128(1);
-        let fresh = Duration::from_secs(30);
-        let received = Clock::system().instant().into_std();
-        let shows = |fingerprint| {
-            let report = Report { fingerprint, records: 0, syncing: false, now: Timestamp::ZERO };
-            let report = Some(HeldReport { report, at: Timestamp::ZERO, received });
-            let known = PeerStatus { report, ..PeerStatus::default() };
-            BTreeMap::from([(NodeId::from_u128(2), known)])
-        };
-        let after = |age: Duration, members: &[_], peers: &BTreeMap<_, _>| {
-            Judge { me, own: [1; 32], now: received + age, fresh }.converged(members, peers)
-        };
-        let check = |peers: &BTreeMap<_, _>| after(fresh, &members, peers);
-        assert_eq!(check(&shows([1; 32])), Some(true), "the suspect one does not count");
-        assert_eq!(check(&shows([2; 32])), Some(false));
-        assert_eq!(check(&BTreeMap::new()), None, "a member that never reported may hold anything");
-        assert_eq!(after(fresh, &members[..1], &BTreeMap::new()), Some(true));
-        let late = fresh + Duration::from_millis(1);
-        assert_eq!(after(late, &members, &shows([1; 32])), None, "what was equal is so no longer");
-        assert_eq!(after(late, &members, &shows([2; 32])), Some(false), "it differed at least");
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! and their forms are described in [`operation`]. The templates are the only values of the metric
 //! label `route`: clients that invent paths cannot add more.
 
+mod agreement;
 mod cas;
 mod cluster;
 mod health;
 mod history;
+mod join;
 mod kv;
+mod members;
 mod metrics;
 mod misroutes;
 mod mode;
@@ -34,7 +37,7 @@ use super::answer::error::Error;
 use super::state::App;
 
 /// All resources.
-pub(crate) static RESOURCES: [&Resource; 13] = [
+pub(crate) static RESOURCES: [&Resource; 15] = [
     &kv::RESOURCE,
     &cas::RESOURCE,
     &txn::RESOURCE,
@@ -44,6 +47,8 @@ pub(crate) static RESOURCES: [&Resource; 13] = [
     &cluster::RESOURCE,
     &sync::RESOURCE,
     &mode::RESOURCE,
+    &members::RESOURCE,
+    &join::RESOURCE,
     &health::LIVE_RESOURCE,
     &health::READY_RESOURCE,
     &health::READABLE_RESOURCE,

@@ -92,11 +92,11 @@ const ROUTES: &[Mistake] = &[
     ),
     (
         "GET",
-        "/cluster/members",
+        "/cluster/member",
         "",
         "",
         "no_such_route",
-        "nothing is served at `/cluster/members`; did you mean `/cluster`?",
+        "nothing is served at `/cluster/member`; did you mean `/cluster`?",
     ),
     (
         "GET",
@@ -114,7 +114,8 @@ const ROUTES: &[Mistake] = &[
         "no_such_route",
         "nothing is served at `/`; the routes are `/kv/{key}`, `/cas/{key}`, `/txn`, \
          `/scan/{prefix}`, `/history/{key}`, `/superseded/{prefix}`, `/cluster`, `/cluster/sync`, \
-         `/cluster/mode`, `/health/live`, `/health/ready`, `/health/readable`, `/metrics`",
+         `/cluster/mode`, `/cluster/members/{id}`, `/cluster/join`, `/health/live`, \
+         `/health/ready`, `/health/readable`, `/metrics`",
     ),
     (
         "POST",

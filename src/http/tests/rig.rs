@@ -66,6 +66,7 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
         peers: watch::channel(BTreeMap::new()).1,
         sync: mpsc::channel(1).0,
         syncing: watch::channel(false).1,
+        may_join: watch::channel(false).0,
         outlook: crate::http::Outlook::default(),
     };
     Arc::new(App::new(state))

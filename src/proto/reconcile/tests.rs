@@ -90,6 +90,7 @@ impl Map {
             records: root.count,
             syncing: false,
             now: Timestamp::ZERO,
+            holds_through: None,
         }
     }
 
@@ -195,6 +196,7 @@ fn session_among(
                 let tally = initiator.tally();
                 return Traffic { bytes, rounds: tally.rounds, tally };
             }
+            Step::Surplus(_) => unreachable!("this side gives"),
             Step::Send(request) => request,
         };
         assert!(initiator.tally().rounds < 10_000, "the session does not end");
@@ -445,6 +447,7 @@ fn a_side_that_takes_no_records_gives_all_of_its_own_and_the_session_does_not_en
                 some.apply(records);
                 continue;
             }
+            Ok(Step::Surplus(_)) => panic!("this side gives"),
             Ok(Step::Done(_)) => panic!("the responder lacks records"),
             Err(error) => break error,
         };

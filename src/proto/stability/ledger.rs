@@ -33,6 +33,15 @@ pub struct LastTold {
     pub stable: Stable,
 }
 
+/// How records came from another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// This node pushed them, in this life of its process.
+    Pushed(NodeId, Start),
+    /// A session with this node brought them, which began in this life of the ledger.
+    Session(NodeId, Life),
+}
+
 /// What a node keeps of stability.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ledger {
@@ -96,6 +105,13 @@ impl Ledger {
         ledger
     }
 
+    /// Founds a set, with this node as its only member. What began before ends.
+    pub fn found(&mut self, founding: Founding, lone: bool) {
+        let life = self.next_life();
+        *self = Self { life, ..Self::founder(self.id, self.start, founding, lone) };
+        assert!(self.counted, "who founds a set counts in it");
+    }
+
     /// Opens a new life of the process on what the disk holds. The caller stores the ledger before
     /// the node talks. Claims begin anew from the floor.
     #[must_use]
@@ -111,6 +127,19 @@ impl Ledger {
             self.earn_anew();
         }
         self
+    }
+
+    /// Whether this node was counted once, and is to be counted anew before it serves.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        self.set.is_some() && !self.counted
+    }
+
+    /// Whether nobody is left who could count this node: it was in no set, or all that were in it
+    /// are gone.
+    #[must_use]
+    pub fn is_of_no_set(&self) -> bool {
+        !self.counted && self.set.as_ref().is_none_or(|set| set.members().next().is_none())
     }
 
     pub(super) fn next_life(&mut self) -> Life {
@@ -131,6 +160,15 @@ impl Ledger {
     pub fn goes_on(&self, from: NodeId, life: Life) -> bool {
         let gone = |set: &DurableSet| [self.id, from].iter().any(|id| set.gone.contains_key(id));
         self.life == life && !self.set.as_ref().is_some_and(gone)
+    }
+
+    /// Whether records that came as `bearer` says may be merged. Ask in the same transaction.
+    #[must_use]
+    pub fn takes(&self, bearer: Bearer) -> bool {
+        match bearer {
+            Bearer::Pushed(from, start) => self.takes_from(from, start),
+            Bearer::Session(from, life) => self.goes_on(from, life),
+        }
     }
 
     /// The name of the durable set, for a counted node.
@@ -213,11 +251,14 @@ impl Ledger {
         }
     }
 
-    /// Enters a member as gone, by an operator's word or because it left.
-    pub fn remove(&mut self, id: NodeId, why: WhyGone) {
-        if self.set.as_mut().is_some_and(|set| set.remove(id, why)) {
+    /// Enters a member as gone, by an operator's word or because it left. Answers whether that is
+    /// new, or another reason counts now.
+    pub fn remove(&mut self, id: NodeId, why: WhyGone) -> bool {
+        let changed = self.set.as_mut().is_some_and(|set| set.remove(id, why));
+        if changed {
             self.earn_anew();
         }
+        changed
     }
 
     /// Why this node counts no more, if it knows.

@@ -26,7 +26,7 @@ pub mod opening;
 pub mod session;
 pub mod set;
 
-pub use ledger::{AfterPersist, Ledger, Life};
+pub use ledger::{AfterPersist, Bearer, Ledger, Life};
 pub use newcomer::{Follow, Offer};
 pub use opening::{Anew, Introduction, Judgement, NoOpening};
 pub use session::{Bar, Claim, LastWord, SessionBegin, StableTold};

@@ -92,6 +92,7 @@ impl Ledger {
         let entry = Joined { start, start_point: offer.point, entered_by: Some(by) };
         let known = set.joined.entry(id).or_insert(entry);
         *known = entry.max(*known);
+        assert!(set.is_member(id), "a newcomer is a member once it is entered");
         let entered = set.clone();
         self.earn_anew();
         self.lone = false;

@@ -153,7 +153,12 @@ impl Ledger {
         // an empty node belonged to no set, and goes with any
         let apart = self.set.as_ref().zip(them.set.as_ref());
         if apart.is_some_and(|(mine, theirs)| mine.founding != theirs.founding) {
-            return Judgement::Refuse(NoOpening::OtherSet);
+            return match (self.counted, them.counted) {
+                // of its own set, nobody who counts may be left
+                (false, true) => Judgement::BeginAnew(Anew::Apart { keeps_id: true }),
+                (true, false) => Judgement::Serve,
+                _ => Judgement::Refuse(NoOpening::OtherSet),
+            };
         }
         // either side may know of the other, or be the last to know of itself
         let why = |id| {
@@ -162,15 +167,18 @@ impl Ledger {
         };
         if let Some(why) = why(self.id) {
             return match why {
-                WhyGone::SetBack if self.counted => Judgement::BeginAnew(Anew::SetBack),
-                WhyGone::BegunAnew if self.counted => Judgement::BeginAnew(Anew::NotCounted),
-                _ => Judgement::Refuse(NoOpening::Removed(why)),
+                WhyGone::SetBack => Judgement::BeginAnew(Anew::SetBack),
+                WhyGone::BegunAnew => Judgement::BeginAnew(Anew::NotCounted),
+                WhyGone::Forgotten | WhyGone::Left => Judgement::Refuse(NoOpening::Removed(why)),
             };
         }
         if let Some(why) = why(them.id) {
             return Judgement::Refuse(NoOpening::Gone(why));
         }
         if !self.counted && !them.counted {
+            for (id, why) in them.set.iter().flat_map(|set| &set.gone) {
+                self.remove(*id, *why);
+            }
             if self.follows {
                 self.next_life();
             }
@@ -189,7 +197,8 @@ impl Ledger {
         if rank(mine) > rank(theirs) {
             return Judgement::Serve;
         }
-        let keeps_id = self.lone && mine.members().eq([self.id]);
+        // nobody else ever was in its set
+        let keeps_id = mine.joined.keys().eq([&self.id]);
         Judgement::BeginAnew(Anew::Apart { keeps_id })
     }
 
@@ -238,5 +247,6 @@ impl Ledger {
         let id = if keeps_id { self.id } else { fresh };
         let (life, set) = (self.next_life(), self.set.take());
         *self = Self { set, life, ..Self::empty(id, self.start) };
+        assert!(!self.counted, "who begins anew counts no more");
     }
 }

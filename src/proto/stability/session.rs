@@ -129,6 +129,15 @@ impl Ledger {
         Some(AfterPersist(StableTold { id: self.id, set, stable, told: self.told }))
     }
 
+    /// What this node told last, as it may be told again: `None` when there is something new to
+    /// tell, or it is not counted.
+    #[must_use]
+    pub fn word(&self) -> Option<StableTold> {
+        let (set, stable) = (self.set_name()?, self.stable());
+        let told = StableTold { id: self.id, set, stable, told: self.told };
+        (stable <= self.told).then_some(told)
+    }
+
     /// Hears a member's stable, which must come from the member itself. Words may be repeated, be
     /// late and overtake each other: one for another set than the present is passed over, as sets
     /// only grow and no name returns; of those for the present set the greatest counts, as what a

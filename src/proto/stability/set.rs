@@ -171,6 +171,7 @@ impl DurableSet {
         let known = self.gone.get(&id).copied();
         let why = known.map_or(why, |known| why.min(known));
         self.gone.insert(id, why);
+        assert!(!self.is_member(id), "one that is gone is no member");
         known != Some(why)
     }
 }

@@ -26,30 +26,30 @@ pub const BOOTSTRAPPED: &str = "bootstrapped";
 pub const MEMBERS: &str = "members";
 /// Meta entry: the watermark of the expiry clock.
 pub const WATERMARK: &str = "judged";
+/// Meta entry: records were set aside, which changes in the feed may still name.
+pub const SET_ASIDE: &str = "set_aside";
+/// Meta entry: the ids that this node had before it began anew.
+pub const FORMER_IDS: &str = "former_ids";
 /// Meta entry: the [`Ledger`](crate::proto::stability::Ledger).
 pub const STABILITY: &str = "stability";
 /// Meta entry: how many bytes the remembered requests take.
 pub const REQUESTS_BYTES: &str = "requests_bytes";
-/// Meta entry: wall time minus the steady time that requests are remembered by, in microseconds.
+/// Meta entry: wall time minus the steady time of remembered requests, in microseconds.
 pub const REQUESTS_DISTANCE: &str = "requests_distance";
 /// Meta entry: which reports of superseded writes there are, and what they take.
 pub const REPORTS: &str = "superseded";
 /// Meta entry: the epoch of the feed.
 pub const FEED_EPOCH: &str = "feed_epoch";
 
-/// The format byte of an entry of `records` and `history`.
+/// The format bytes: of records, of meta entries and requests, of changes without reports or with.
 const RECORD_V2: u8 = 2;
-/// The format byte of meta entries and remembered requests.
 const META_V1: u8 = 1;
-/// The format byte of an entry of `feed` without reports, and with some.
 const FEED_V1: u8 = 1;
 const FEED_V2: u8 = 2;
 
-/// Bounds what decoding a header, a meta entry or an entry of the feed may allocate. None is
-/// larger.
-const DECODE_BYTES_MAX: usize = 1 << 20;
-/// Bounds what decoding a remembered request may allocate: the contents of an answer, and headers.
+/// Bounds what decoding may allocate: of a remembered request, and of everything else.
 const REQUEST_BYTES_MAX: usize = 256 << 20;
+const DECODE_BYTES_MAX: usize = 1 << 20;
 
 /// Where the value of a record lies.
 #[derive(Clone, Debug, PartialEq, Eq)]

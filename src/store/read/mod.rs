@@ -10,14 +10,29 @@ pub(super) mod large;
 mod scan;
 mod superseded;
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::disk::engine::Family;
 use super::disk::layout::{self, Body, Stored};
 use super::{Entry, ReadError, Shared, Store, missing_value};
-use crate::model::{Header, Key, Record};
+use crate::model::{Header, Key, Record, Timestamp};
 
 impl Store {
+    /// Whether it holds a record with a timestamp at or below `end`, dead or alive. May read all.
+    ///
+    /// # Errors
+    /// When storage fails or a record is damaged.
+    pub fn holds_up_to(&self, end: Timestamp) -> Result<bool, ReadError> {
+        let mut found = false;
+        digest::visit_headers(self.shared.engine.as_ref(), &[], None, |_, summary| {
+            found = summary.header.version.timestamp <= end;
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
+    }
+
     /// The live value of `key` with its bytes. A value kept apart from its header is read on a
     /// thread that may block.
     ///

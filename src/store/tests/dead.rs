@@ -197,6 +197,7 @@ fn at(micros: u64) -> Floor {
 async fn what_the_floor_passes_leaves_with_all_that_was_kept_of_it() {
     on_both(|opened, clock| async move {
         let store = &opened.store;
+        store.found(false).await.unwrap();
         store.write(put("live", b"1")).await.unwrap();
         let live = store.fingerprint();
         for body in [&[1_u8; 100][..], b"2", &[3; 100]] {
@@ -281,6 +282,7 @@ async fn the_floor_rises_in_bounded_steps_that_leave_no_instant_in_part() {
 async fn what_arrives_at_or_below_the_floor_is_refused_whether_its_key_is_held_or_not() {
     on_both(|opened, _| async move {
         let store = &opened.store;
+        store.found(false).await.unwrap();
         let held = foreign(START - 9, 1, Some(b"held"));
         store.apply(vec![(key("held"), held.clone())]).await.unwrap();
         store.adopt_floor(at(START)).await.unwrap();

@@ -20,6 +20,7 @@ use super::disk::memory::Memory;
 use super::disk::rocks::Rocks;
 use super::*;
 use crate::clock::Fixed;
+use crate::model::Record;
 use crate::model::{
     Condition, Content, ContentType, Expected, Header, Seen, Timestamp, Version, json,
 };

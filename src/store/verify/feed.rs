@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use super::meta::MetaEntries;
 use super::{Check, problem_of};
 use crate::model::Key;
+use crate::proto::stability::Floor;
 use crate::proto::stability::floor::may_go;
-use crate::proto::stability::{Floor, Ledger};
 use crate::store::ReadError;
 use crate::store::disk::engine::{EngineError, Family};
 use crate::store::disk::layout::{self, Body, Stored};
@@ -20,12 +21,9 @@ const FOLLOWERS: &str = "whoever follows the changes of this node must read the 
 type LatestChanges = HashMap<u64, u64>;
 
 impl Check<'_> {
-    /// Verifies the window; `begin` is the first position of the feed's epoch.
-    pub(super) fn feed(
-        &mut self,
-        ledger: Option<&Ledger>,
-        begin: Option<u64>,
-    ) -> Result<(), EngineError> {
+    /// Verifies the window; against the single values.
+    pub(super) fn feed(&mut self, meta: &MetaEntries) -> Result<(), EngineError> {
+        let begin = meta.epoch;
         let mut latest = LatestChanges::new();
         let mut next: Option<u64> = None;
         self.each_block(|check, first, entries| {
@@ -53,11 +51,13 @@ impl Check<'_> {
             let problem = format!("the epoch begins at {begin}, behind the last change");
             self.found(Family::Feed, "", problem, FOLLOWERS);
         }
-        let floor = ledger.map_or(Floor::default(), |ledger| ledger.floor);
+        let floor = meta.ledger.as_ref().map_or(Floor::default(), |ledger| ledger.floor);
         self.each_block(|check, _, entries| {
             for entry in entries.unwrap_or_default() {
-                if latest.get(&hash(&entry.key)) == Some(&entry.position) {
-                    check.latest_change(&entry, floor)?;
+                // what was changed in an earlier epoch may have been set aside at its end
+                let counts = begin.is_none_or(|begin| entry.position >= begin);
+                if counts && latest.get(&hash(&entry.key)) == Some(&entry.position) {
+                    check.latest_change(&entry, floor, meta.has_set_aside)?;
                 }
             }
             Ok(())
@@ -83,12 +83,17 @@ impl Check<'_> {
     }
 
     /// Verifies that the latest change of a key in the window is what the key has now.
-    fn latest_change(&mut self, entry: &FeedEntry, floor: Floor) -> Result<(), EngineError> {
+    fn latest_change(
+        &mut self,
+        entry: &FeedEntry,
+        floor: Floor,
+        has_set_aside: bool,
+    ) -> Result<(), EngineError> {
         let FeedEntry { key, header, cause, position, .. } = entry;
         let raw = self.engine.get(Family::Records, key.as_bytes())?;
         let problem = match raw.map(|raw| Stored::decode_for(key.as_bytes(), &raw)) {
-            // it was collected
-            None if may_go(header, floor) => return Ok(()),
+            // it was collected, or set aside
+            None if has_set_aside || may_go(header, floor) => return Ok(()),
             None => "is of a record that is not there",
             Some(Ok(stored)) if stored.header != *header => "is not what the key has now",
             Some(Ok(stored)) if *cause == Cause::Expiry && stored.body != Body::Swept => {

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{Check, RESTORE, problem_of};
-use crate::model::{Member, Timestamp};
+use crate::model::{Member, NodeId, Timestamp};
 use crate::proto::stability::Ledger;
 use crate::store::disk::engine::Family;
 use crate::store::disk::identity::Identity;
@@ -20,6 +20,8 @@ pub(super) struct MetaEntries {
     pub reports: Reports,
     /// The first position of the feed's epoch.
     pub epoch: Option<u64>,
+    /// Whether records were ever set aside.
+    pub has_set_aside: bool,
 }
 
 impl Check<'_> {
@@ -40,6 +42,7 @@ impl Check<'_> {
         let _: Option<()> = self.entry(layout::BOOTSTRAPPED);
         let _: Option<Vec<Member>> = self.entry(layout::MEMBERS);
         let _: Option<Timestamp> = self.entry(layout::WATERMARK);
+        let _: Option<Vec<NodeId>> = self.entry(layout::FORMER_IDS);
         let _: Option<NodeMode> = self.entry(mode::MODE);
         let _: Option<i64> = self.entry(layout::REQUESTS_DISTANCE);
         let epoch: Option<(u64, u64, Option<String>)> = self.entry(layout::FEED_EPOCH);
@@ -49,6 +52,7 @@ impl Check<'_> {
             requests_bytes: self.entry(layout::REQUESTS_BYTES).unwrap_or_default(),
             reports: self.entry(layout::REPORTS).unwrap_or_default(),
             epoch: epoch.map(|(_, begin, _)| begin),
+            has_set_aside: self.entry::<()>(layout::SET_ASIDE).is_some(),
         }
     }
 

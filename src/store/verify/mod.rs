@@ -119,7 +119,7 @@ pub fn verify(
         (Family::Expiry, check.expiry()),
         (Family::Dead, check.dead()),
         (Family::Requests, check.requests(meta.requests_bytes)),
-        (Family::Feed, check.feed(meta.ledger.as_ref(), meta.epoch)),
+        (Family::Feed, check.feed(&meta)),
         (Family::Superseded, check.reports(meta.reports)),
     ] {
         if let Err(error) = pass {
@@ -127,6 +127,7 @@ pub fn verify(
             check.found(family, "", problem, RESTORE);
         }
     }
+    assert!(check.indexes_dead || check.floor == Floor::default(), "an old format has a floor");
     (check.tell)(VerifyNews::Progress(check.read));
     Ok(check.done)
 }

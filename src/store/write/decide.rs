@@ -73,7 +73,7 @@ pub(super) fn write(
             RememberedAnswer::Txn(_) | RememberedAnswer::PartOfTxn => Err(WriteError::OtherRequest),
         };
     }
-    view.shared.admit_write(write)?;
+    view.admit_write(write)?;
     let current = view.current(key).map_err(WriteError::Failed)?;
     if let Some(id) = id {
         if write.conditions.iter().any(|condition| condition.expects(id.uuid())) {
@@ -119,7 +119,7 @@ pub(super) fn txn(
     {
         return Ok((Some(requests::replay(view, txn, answer)?), effects));
     }
-    view.shared.admit_txn(txn)?;
+    view.admit_txn(txn)?;
     if let Some(id) = id
         && txn.compare.iter().any(|(_, condition)| condition.expects(id.uuid()))
     {

@@ -16,7 +16,7 @@ use crate::store::{Causal, NodeMode};
 pub(in crate::store) enum Effect {
     /// The entry of `key` becomes `stored`.
     PutRecord { key: Key, stored: Box<Stored> },
-    /// The entry of `key` leaves, as the floor has passed it.
+    /// The entry of `key` leaves: the floor has passed it, or it was set aside.
     DropRecord { key: Key },
     /// A value is written apart from the record of this hash.
     PutValue { key: Key, hash: RecordHash, body: Bytes },
@@ -53,6 +53,8 @@ pub(in crate::store) enum Effect {
     SetReports(Reports),
     /// A meta entry is written.
     PutMeta { name: &'static str, value: Vec<u8> },
+    /// A meta entry goes.
+    DropMeta { name: &'static str },
     /// The mode of the node changes.
     SetMode(NodeMode),
     /// The floor rises.

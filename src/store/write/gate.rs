@@ -5,6 +5,7 @@
 //! so no state of the node may refuse it.
 
 use super::job::Job;
+use super::view::View;
 use crate::store::{Change, NodeMode, Operation, Shared, Store, Txn, Write, WriteError};
 
 impl Store {
@@ -18,7 +19,7 @@ impl Store {
     }
 }
 
-impl Shared {
+impl View<'_> {
     /// Refuses a client's write that the store does not take now.
     pub(super) fn admit_write(&self, write: &Write) -> Result<(), WriteError> {
         self.admit(std::iter::once(&write.change))
@@ -35,18 +36,24 @@ impl Shared {
     }
 
     fn admit<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Result<(), WriteError> {
+        if self.begins_anew {
+            // it would be of an origin that counts no more
+            return Err(WriteError::ShuttingDown);
+        }
         let mut changes = changes.peekable();
-        if self.mode.get() == NodeMode::ReadOnly && changes.peek().is_some() {
+        if self.shared.mode.get() == NodeMode::ReadOnly && changes.peek().is_some() {
             return Err(WriteError::ReadOnly);
         }
-        match self.disk.low() {
+        match self.shared.disk.low() {
             Some(low) if changes.any(|change| !matches!(change, Change::Delete)) => {
                 Err(WriteError::StorageFull(low.to_string()))
             }
             _ => Ok(()),
         }
     }
+}
 
+impl Shared {
     /// Refuses records from peers while merges are paused.
     pub(super) fn admit_merge(&self) -> Result<(), WriteError> {
         self.disk.low().map_or(Ok(()), |low| Err(WriteError::StorageFull(low.to_string())))

@@ -13,8 +13,9 @@ use super::effects::{Effect, Effects};
 use super::job::LedgerChange;
 use super::reports::Reports;
 use super::view::{CurrentEntry, Entries, Leaf, View};
-use crate::model::{Key, Timestamp};
-use crate::proto::stability::{Floor, Ledger};
+use crate::model::record::RecordHash;
+use crate::model::{Key, NodeId, Timestamp};
+use crate::proto::stability::{Bearer, Floor, Ledger};
 use crate::store::disk::engine::{EngineError, Family, Opened, Transaction};
 use crate::store::disk::layout::{self, Stored};
 use crate::store::expiry::SteadyReading;
@@ -79,6 +80,16 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// The id in the ledger, as the group has changed it so far.
+    pub fn ledger_id(&self) -> NodeId {
+        self.read_ledger(|ledger| ledger.id)
+    }
+
+    /// Whether records may be merged that came so.
+    pub fn takes(&self, bearer: Bearer) -> bool {
+        self.read_ledger(|ledger| ledger.takes(bearer))
+    }
+
     /// Reads the ledger, as the group has changed it so far.
     pub fn read_ledger<T>(&self, read: impl FnOnce(&Ledger) -> T) -> T {
         match &self.follows.ledger {
@@ -99,7 +110,11 @@ impl<'a> Group<'a> {
         decide: impl FnOnce(&mut View<'_>) -> Result<(T, Effects), WriteError>,
     ) -> Result<T, WriteError> {
         let (requests_bytes, reports) = (self.requests_bytes(), self.reports());
-        let (point, floor) = self.read_ledger(|ledger| (ledger.point.0, ledger.floor));
+        let (point, floor, begins_anew) = self.read_ledger(|ledger| {
+            // a newcomer takes all that its source holds
+            let floor = if ledger.counted { ledger.floor } else { Floor::default() };
+            (ledger.point.0, floor, ledger.begins_anew())
+        });
         let mut view = View {
             shared: self.shared,
             transaction: self.transaction.as_mut(),
@@ -112,6 +127,7 @@ impl<'a> Group<'a> {
             reports,
             point: point.max(floor.0),
             floor,
+            begins_anew,
         };
         let (answer, effects) = decide(&mut view)?;
         for effect in effects {
@@ -139,15 +155,17 @@ impl<'a> Group<'a> {
         self.follows.reports.unwrap_or_else(|| self.shared.reports())
     }
 
+    fn put_value(&mut self, key: &Key, hash: &RecordHash, body: &[u8]) -> Result<(), WriteError> {
+        self.put(Family::Values, &layout::blob_key(key, hash), body)
+    }
+
     /// Makes one effect a part of the transaction. After an error nothing of the group may be
     /// committed, since a decision may be in it in part.
     fn apply(&mut self, effect: Effect) -> Result<(), WriteError> {
         match effect {
             Effect::PutRecord { key, stored } => self.put_record(&key, *stored),
             Effect::DropRecord { key } => self.drop_record(&key),
-            Effect::PutValue { key, hash, body } => {
-                self.put(Family::Values, &layout::blob_key(&key, &hash), &body)
-            }
+            Effect::PutValue { key, hash, body } => self.put_value(&key, &hash, &body),
             Effect::DropValue { key, hash } => {
                 self.delete(Family::Values, &layout::blob_key(&key, &hash))
             }
@@ -193,6 +211,7 @@ impl<'a> Group<'a> {
                 self.put(Family::Meta, mode::MODE.as_bytes(), &layout::encode_meta(&mode))
             }
             Effect::PutMeta { name, value } => self.put(Family::Meta, name.as_bytes(), &value),
+            Effect::DropMeta { name } => self.delete(Family::Meta, name.as_bytes()),
             Effect::RaiseFloor(floor) => {
                 self.edit_ledger(|ledger| ledger.raise_floor(floor));
                 Ok(())

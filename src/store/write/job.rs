@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use super::compare::Comparisons;
 use super::durable::CommitError;
 use super::requests::RequestId;
-use crate::model::{Key, Record, Timestamp};
-use crate::proto::stability::{Floor, Ledger};
+use crate::model::{Header, Key, Record, Timestamp};
+use crate::proto::stability::{Bearer, Floor, Ledger};
+use crate::store::identity::Identity;
 use crate::store::{Applied, Collected, NodeMode, Swept, Txn, TxnDone, Write, WriteError, Written};
 use crate::telemetry::Metrics;
 
@@ -65,6 +66,8 @@ pub enum Job {
     Apply {
         /// The records.
         records: Vec<(Key, Record)>,
+        /// How they came; `None` where stability has no say.
+        bearer: Option<Bearer>,
         /// Where the answer goes.
         reply: Reply<Applied>,
     },
@@ -72,6 +75,22 @@ pub enum Job {
     Ledger {
         /// The change.
         change: LedgerChange,
+        /// Where the answer goes.
+        reply: Reply<()>,
+    },
+    /// Removes records that were set aside.
+    SetAside {
+        /// The keys, and the headers that they must have.
+        records: Vec<(Key, Header)>,
+        /// Where the answer goes.
+        reply: Reply<()>,
+    },
+    /// Begins anew under another identity.
+    Anew {
+        /// The change of the ledger.
+        change: LedgerChange,
+        /// The identity from the next opening on.
+        identity: Identity,
         /// Where the answer goes.
         reply: Reply<()>,
     },
@@ -126,6 +145,8 @@ impl Job {
             Self::Apply { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::AdvanceWatermark { reply }
             | Self::Ledger { reply, .. }
+            | Self::SetAside { reply, .. }
+            | Self::Anew { reply, .. }
             | Self::SetMode { reply, .. }
             | Self::Meta { reply, .. } => reply.send(Err(why)).map_err(drop),
         };

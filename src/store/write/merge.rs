@@ -1,14 +1,40 @@
 //! Deciding on records that come from a peer.
 
 use super::effects::Effects;
+use super::job::Job;
 use super::replace::Replacement;
 use super::superseded;
 use super::view::View;
 use crate::model::{Key, Record, Timestamp};
+use crate::proto::stability::Bearer;
 use crate::proto::stability::floor::{self, Arrival};
-use crate::store::WriteError;
 use crate::store::disk::layout::Marks;
 use crate::store::feed::Cause;
+use crate::store::{Applied, Store, WriteError};
+
+impl Store {
+    /// Merges records from a peer, which must be whole ([`Record::is_whole`]) or swept
+    /// ([`Record::is_swept`]). When this returns `Ok`, each is durable, has lost against what is,
+    /// or is counted among those that were not taken ([`Applied`]).
+    ///
+    /// # Errors
+    /// When the node is stopping or storage failed; some may then have been merged.
+    pub async fn apply(&self, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
+        self.submit(|reply| Job::Apply { records, bearer: None, reply }).await
+    }
+
+    /// As [`Self::apply`], as far as the ledger takes what comes so.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn apply_from(
+        &self,
+        bearer: Bearer,
+        records: Vec<(Key, Record)>,
+    ) -> Result<Applied, WriteError> {
+        self.submit(|reply| Job::Apply { records, bearer: Some(bearer), reply }).await
+    }
+}
 
 /// What becomes of a record that comes from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! before, [`recovery`] takes over after storage has failed, and [`gate`] says what is taken while
 //! the disk has little room.
 
+mod aside;
 pub(super) mod collect;
 mod compare;
 mod decide;

@@ -11,7 +11,7 @@ use super::effects::{Effect, Effects};
 use super::reports::{Reports, StoredReport};
 use super::view::{CurrentEntry, View};
 use crate::model::seen::Knew;
-use crate::model::{Header, Key, NodeId, Timestamp};
+use crate::model::{Header, Key};
 use crate::store::disk::layout::{self, Body, Stored};
 use crate::store::feed::Cause;
 use crate::store::{Causal, ReadError};
@@ -21,7 +21,7 @@ use crate::store::{Causal, ReadError};
 const DROPPED_MAX: u64 = 256;
 
 /// Reports that `current` is superseded if `winner`, which a peer sent and which takes its place,
-/// did not know it; marks it as such, for its history.
+/// did not know it.
 pub(super) fn decide(
     view: &mut View<'_>,
     key: &Key,
@@ -29,8 +29,37 @@ pub(super) fn decide(
     winner: &Header,
     effects: &mut Effects,
 ) -> Result<(), ReadError> {
+    match causal(view, &current.stored, winner) {
+        Some(causal) => report(view, key, current, Some(winner), causal, effects),
+        None => Ok(()),
+    }
+}
+
+/// Reports that `current` is set aside, if it is a write of this node: whether the cluster knew of
+/// it, nobody can tell.
+pub(super) fn set_aside(
+    view: &mut View<'_>,
+    key: &Key,
+    current: &mut CurrentEntry,
+    effects: &mut Effects,
+) -> Result<(), ReadError> {
+    if is_lost(view, &current.stored) {
+        report(view, key, current, None, Causal::Unknown, effects)
+    } else {
+        Ok(())
+    }
+}
+
+/// Adds the report, and marks the write as superseded, for its history.
+fn report(
+    view: &mut View<'_>,
+    key: &Key,
+    current: &mut CurrentEntry,
+    winner: Option<&Header>,
+    causal: Causal,
+    effects: &mut Effects,
+) -> Result<(), ReadError> {
     let stored = &mut current.stored;
-    let Some(causal) = causal(view.node(), view.now, stored, winner) else { return Ok(()) };
     let value = kept_value(view, key, stored)?;
     let report = StoredReport {
         key: key.clone(),
@@ -38,7 +67,7 @@ pub(super) fn decide(
         causal,
         in_txn: stored.marks.in_txn,
         lost: stored.header.clone(),
-        winner: Some(winner.clone()),
+        winner: winner.cloned(),
         has_value: value.is_some(),
     };
     let (mut reports, number) = (view.reports, view.reports.next);
@@ -54,14 +83,20 @@ pub(super) fn decide(
     Ok(())
 }
 
-/// Whether the write of `stored` on `node` is lost when `winner` takes its place, and what the two
-/// have to do with each other.
-fn causal(node: NodeId, now: Timestamp, stored: &Stored, winner: &Header) -> Option<Causal> {
+/// Whether a write is lost when something takes its place that did not know it: it is this node's
+/// own, under any of its ids, and has not expired.
+fn is_lost(view: &View<'_>, stored: &Stored) -> bool {
+    let has_expired = stored.body == Body::Swept || stored.expired_at(view.now).is_some();
+    view.is_own(stored.header.origin) && !has_expired
+}
+
+/// Whether the write of `stored` is lost when `winner` takes its place, and what the two have to do
+/// with each other.
+fn causal(view: &View<'_>, stored: &Stored, winner: &Header) -> Option<Causal> {
     let lost = &stored.header;
-    let has_expired = stored.body == Body::Swept || stored.expired_at(now).is_some();
     // one request that was sent to two nodes is one write
     let is_same = lost.version.uuid == winner.version.uuid && lost.content == winner.content;
-    if lost.origin != node || has_expired || is_same {
+    if is_same || !is_lost(view, stored) {
         return None;
     }
     match winner.seen.knew(lost.origin, lost.version.timestamp) {

@@ -78,6 +78,8 @@ pub(in crate::store) struct View<'g> {
     /// The confirmed point, or the floor where that is greater: no write gets a timestamp at or
     /// below it.
     pub(super) point: Timestamp,
+    /// Whether this node begins anew, and so takes no writes of clients.
+    pub(super) begins_anew: bool,
     /// Nothing changes any more at or below it.
     pub(super) floor: Floor,
 }
@@ -151,6 +153,11 @@ impl View<'_> {
     /// This node, which is the origin of what its clients write.
     pub(super) fn node(&self) -> NodeId {
         self.shared.node()
+    }
+
+    /// Whether `origin` is this node, under its id or one that it had before it began anew.
+    pub(super) fn is_own(&self, origin: NodeId) -> bool {
+        origin == self.node() || self.shared.former_ids.contains(&origin)
     }
 
     pub(super) fn joined_at(&self) -> Timestamp {

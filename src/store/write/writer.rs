@@ -17,7 +17,7 @@ use super::group::Group;
 use super::job::{Answer, Decided, Job};
 use super::merge::{self, Reception};
 use super::requests::EarlyForgetting;
-use super::{Rules, collect, decide};
+use super::{Rules, aside, collect, decide, ledger};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
 use crate::store::state::{LOOK_AFTER_BYTES, LOOK_EVERY};
@@ -224,8 +224,12 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
         Job::Collect { to, since, reply } => {
             Decided::Collect(Answer { reply, result: collect::collect(group, shared, to, since) })
         }
-        Job::Apply { records, reply } => {
-            let result = shared.admit_merge().and_then(|()| merge_all(group, records));
+        Job::Apply { records, bearer, reply } => {
+            let ended = Applied { ended: true, ..Applied::default() };
+            let result = shared.admit_merge().and_then(|()| match bearer {
+                Some(bearer) if !group.takes(bearer) => Ok(ended),
+                _ => merge_all(group, records),
+            });
             Decided::Apply(Answer { reply, result })
         }
         Job::AdvanceWatermark { reply } => {
@@ -235,6 +239,22 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
         Job::Ledger { change, reply } => {
             group.change_ledger(change);
             Decided::Meta(Answer { reply, result: Ok(()) })
+        }
+        Job::SetAside { records, reply } => {
+            let mut each = records.iter();
+            let result =
+                each.try_for_each(|(key, at)| group.run(|view| aside::decide(view, key, at)));
+            Decided::Meta(Answer { reply, result })
+        }
+        Job::Anew { change, identity, reply } => {
+            group.change_ledger(change);
+            // another job may have begun anew before this one
+            let result = if group.ledger_id() == identity.node {
+                group.run(|view| Ok(((), ledger::change_identity(view, identity))))
+            } else {
+                Ok(())
+            };
+            Decided::Meta(Answer { reply, result })
         }
         Job::SetMode { mode, reply } => {
             let result = group.run(|_| Ok(((), Effects::of(Effect::SetMode(mode)))));

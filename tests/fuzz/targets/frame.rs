@@ -10,8 +10,10 @@ use bytes::Bytes;
 use kvs::model::{Header, Member, NodeId, Timestamp};
 use kvs::peer::{Counters, FRAME_BYTES_MAX, Hello, Stream};
 use kvs::proto::digest::Sum;
+use kvs::proto::stability::{Founding, LastWord, Ledger, Start};
 use kvs::proto::wire::{
-    self, Child, CutRange, Given, Mode, Push, Range, Request, Response, Wanted, WireRecord,
+    self, Ask, Child, CutRange, Given, Mode, Push, Range, Request, Response, SessionAnswer, Wanted,
+    WireRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -142,10 +144,12 @@ fn decode_all(frame: &[u8], unpacked: usize) {
     if let Some(Push::Records(records)) = decode::<Push>(frame, unpacked) {
         records.into_iter().for_each(check);
     }
-    if let Some(Request::Give(records)) = decode::<Request>(frame, unpacked) {
+    if let Some(Ask::Compare(Request::Give(records))) = decode::<Ask>(frame, unpacked) {
         records.into_iter().for_each(check);
     }
-    if let Some(Response::Given(given)) = decode::<Response>(frame, unpacked) {
+    if let Some(SessionAnswer::Compared(Response::Given(given))) =
+        decode::<SessionAnswer>(frame, unpacked)
+    {
         given.into_iter().flat_map(|given| given.records).for_each(check);
     }
 }
@@ -239,6 +243,46 @@ fn responses() -> Vec<Response> {
     ]
 }
 
+/// A realistic ledger, of a node that has met another one.
+fn ledger() -> Ledger {
+    let at = |micros| Timestamp::saturating(micros);
+    let start = Start { at: at(5), random: 6 };
+    let founding = Founding { at: at(5), id: Uuid::from_u128(8) };
+    let mut ledger = Ledger::founder(NodeId::from_u128(7), start, founding, false);
+    let offer = ledger.offer().expect("it is counted").ledger_is_durable();
+    drop(ledger.enter(NodeId::from_u128(9), start, &offer));
+    ledger
+}
+
+fn asks() -> Vec<Ask> {
+    let mut ledger = ledger();
+    let introduction = ledger.introduce(Timestamp::saturating(9));
+    let begin = ledger.begin(true, Timestamp::saturating(9)).expect("it is counted");
+    let own = [
+        Ask::Open(introduction),
+        Ask::Tell(begin.ledger_is_durable()),
+        Ask::Close(LastWord { set: ledger.set_name() }),
+        Ask::Follow,
+        Ask::Count,
+    ];
+    own.into_iter().chain(requests().into_iter().map(Ask::Compare)).collect()
+}
+
+fn answers() -> Vec<SessionAnswer> {
+    let mut ledger = ledger();
+    let introduction = ledger.introduce(Timestamp::saturating(9));
+    let begin = ledger.begin(true, Timestamp::saturating(9)).expect("it is counted");
+    let offer = ledger.offer().expect("it is counted");
+    let own = [
+        SessionAnswer::Opened(introduction),
+        SessionAnswer::Told(begin.ledger_is_durable()),
+        SessionAnswer::Closed(LastWord { set: ledger.set_name() }),
+        SessionAnswer::Offered(offer.ledger_is_durable()),
+        SessionAnswer::Counted(ledger.set.clone().expect("it is counted")),
+    ];
+    own.into_iter().chain(responses().into_iter().map(SessionAnswer::Compared)).collect()
+}
+
 /// A realistic member.
 pub fn member() -> Member {
     let at = |port| ([10, 0, 0, 1], port).into();
@@ -255,11 +299,17 @@ pub fn member() -> Member {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    let pushes =
-        [Push::Records(vec![record::sample(b"{}")]), Push::Report(super::session::report(2))];
+    let mut ledger = ledger();
+    let stable = ledger.tell().expect("it is counted").ledger_is_durable();
+    let pushes = [
+        Push::Records(vec![record::sample(b"{}")]),
+        Push::Report(super::session::report(2)),
+        Push::Hello(ledger.introduce(Timestamp::saturating(9))),
+        Push::Stable(stable),
+    ];
     let mut frames: Vec<Vec<u8>> = pushes.iter().map(wire::encode).collect();
-    frames.extend(requests().iter().map(wire::encode));
-    frames.extend(responses().iter().map(wire::encode));
+    frames.extend(asks().iter().map(wire::encode));
+    frames.extend(answers().iter().map(wire::encode));
     let packed = Push::Records(vec![record::sample(&[7; 2000]); 3]);
     let mut seeds: Vec<_> = frames.iter().map(|frame| [&[PACKED], &frame[2..]].concat()).collect();
     frames.push(wire::encode(&packed));
@@ -273,11 +323,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let repeated = |head: &[u8], unit: &[u8]| {
         Pen::default().byte(REPEATED).bytes(head).bytes(unit).number(3, 700).done()
     };
-    seeds.push(repeated(&[1, 1, 1, 0xfb, 0xbc, 2], &[9; 8]));
+    seeds.push(repeated(&[0, 1, 1, 1, 0xfb, 0xbc, 2], &[9; 8]));
     seeds.push(repeated(&[0, 0xfb, 0xbc, 2], &wire::encode(&record::sample(b"{}"))[2..]));
     // Long lists of items of two or three bytes: ranges, cut ranges, wanted and given ones.
     let many = |variant: u8, unit: &[u8]| {
-        let head = [variant, 0xfc, 0xff, 0xff, 0xff, 0];
+        let head = [0, variant, 0xfc, 0xff, 0xff, 0xff, 0];
         Pen::default().byte(REPEATED).bytes(&head).bytes(unit).number(3, 0xff_ffff).done()
     };
     seeds.extend([many(1, &[0, 0, 1]), many(1, &[1, 0]), many(2, &[0, 0, 0, 0])]);

@@ -147,6 +147,7 @@ impl Node {
             peers: watch::channel(BTreeMap::new()).1,
             sync: mpsc::channel(1).0,
             syncing: watch::channel(false).1,
+            may_join: watch::channel(false).0,
             outlook: Outlook::default(),
         };
         let router = kvs::http::router(state);

@@ -145,7 +145,8 @@ impl Side {
 }
 
 pub fn report(records: u64) -> Report {
-    Report { fingerprint: [7; 32], records, syncing: false, now: Timestamp::saturating(5) }
+    let now = Timestamp::saturating(5);
+    Report { fingerprint: [7; 32], records, syncing: false, now, holds_through: None }
 }
 
 fn key(number: usize) -> Key {
@@ -234,6 +235,7 @@ impl Session<'_> {
                     self.initiator.apply(records).await;
                     continue;
                 }
+                Ok(Step::Surplus(_)) => unreachable!("this side gives"),
                 Ok(Step::Done(_)) => return End::Done,
                 Ok(Step::Send(request)) => request,
                 Err(error) => return refused(&error),

@@ -8,7 +8,8 @@ use kvs::model::member::Report;
 use kvs::model::{Content, ContentType, Header, Key, NodeId, Seen, Timestamp, Version};
 use kvs::proto::digest::Sum;
 use kvs::proto::wire::{
-    self, Child, CutRange, Given, Mode, Push, Range, Request, Response, Wanted, WireRecord,
+    self, Child, CutRange, Given, Mode, Push, Range, Request, Response, SessionAnswer, Wanted,
+    WireRecord,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
@@ -406,6 +407,7 @@ fn report() -> Report {
         records: 1,
         syncing: false,
         now: kvs::clock::Clock::system().now(),
+        holds_through: None,
     }
 }
 
@@ -464,7 +466,8 @@ async fn a_session_ends_when_a_member_lies() {
         let mut root = Sum::default();
         root.count = 1000;
         if matches!(request, Request::Begin { .. }) {
-            return Some(wire::encode(&Response::Begun { report: report(), root }));
+            let begun = Response::Begun { report: report(), root };
+            return Some(wire::encode(&SessionAnswer::Compared(begun)));
         }
         let mut forged = record("forged/lie", b"good");
         forged.body = b"evil"[..].into();
@@ -483,7 +486,7 @@ async fn a_session_ends_when_a_member_lies() {
             7 => Response::Failed("\u{1b}[31m\nno".repeat(1000)),
             _ => return Some(noise(3000, 1).to_vec()),
         };
-        Some(wire::encode(&lie))
+        Some(wire::encode(&SessionAnswer::Compared(lie)))
     };
     let before = refused(node, "malformed").await;
     let liar = Impostor::join(site, "n9", node, lies).await;

@@ -225,6 +225,10 @@ impl Audit {
             return true;
         };
         let latest = began.plus(self.rules.clock_drift_max);
+        // no write is stamped at or below a point, wherever the clock was set since it was taken
+        if self.points.get(&attempt.asked.slot).is_some_and(|point| point.next() > latest) {
+            return true;
+        }
         let held = attempt.before.values().chain(after.values()).flatten();
         held.map(|header| header.version.timestamp.next()).any(|next| next > latest)
     }

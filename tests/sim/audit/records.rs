@@ -188,8 +188,9 @@ impl Audit {
             return;
         }
         self.check_lifetime(attempt, key, header, &parents);
-        // nor which record was replaced.
-        if header.parent.is_some_and(|parent| self.retries.is_shared(parent)) {
+        // nor which record was replaced. (What replaces nothing may do so again once that is dead
+        // and gone; the replay of the disk checks it.)
+        if header.parent.is_none_or(|parent| self.retries.is_shared(parent)) {
             return;
         }
         let place = (key.clone(), header.parent, attempt.asked.slot, attempt.disk);

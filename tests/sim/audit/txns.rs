@@ -317,7 +317,7 @@ impl Audit {
         let torn = self.txns.torn.remove(&slot).unwrap_or_default();
         let asked = self.txns.asked.get(&slot).into_iter().flatten();
         for attempt in torn.iter().chain(asked).filter_map(|number| self.attempts.get(number)) {
-            self.check_seen_whole(attempt, held);
+            self.check_seen_whole(slot, attempt, held);
         }
     }
 
@@ -328,14 +328,15 @@ impl Audit {
         let here = |attempt: &&Attempt| {
             attempt.is_txn() && attempt.asked.slot == slot && attempt.disk == self.disk(slot)
         };
-        open.filter(here).for_each(|attempt| self.check_seen_whole(attempt, held));
+        open.filter(here).for_each(|attempt| self.check_seen_whole(slot, attempt, held));
     }
 
-    fn check_seen_whole(&self, attempt: &Attempt, held: &BTreeMap<Key, Header>) {
+    fn check_seen_whole(&self, slot: usize, attempt: &Attempt, held: &BTreeMap<Key, Header>) {
         let version = |key: &Key| held.get(key).map(|header| header.version);
         let is_there = |(key, piece): (&Key, &Version)| version(key) == Some(*piece);
         if attempt.pieces.iter().any(is_there) {
-            self.check_whole(attempt, |key| Some(version(key)));
+            // what it deleted may have gone since
+            self.check_whole(attempt, |key| Some(version(key).max(self.gone(slot, key))));
         }
     }
 

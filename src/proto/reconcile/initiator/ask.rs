@@ -21,6 +21,12 @@ impl Initiator {
                 Task::Give(_) | Task::GiveAllBut(..) if self.paused.is_some() => {}
                 Task::Cut(..) => return Ok(Some(self.ask_cut(task))),
                 Task::Want { .. } => return Ok(Some(self.ask_want(task))),
+                Task::Give(keys) if !self.gives => {
+                    self.surplus = Self::held_alone(replica, keys)?;
+                    if !self.surplus.is_empty() {
+                        return Ok(None);
+                    }
+                }
                 Task::Give(keys) => {
                     if let Some(request) = self.give(replica, keys)? {
                         return Ok(Some(request));
@@ -97,6 +103,21 @@ impl Initiator {
         }
         self.tally.records_sent += records.len() as u64;
         Ok((!records.is_empty()).then_some(Request::Give(records)))
+    }
+
+    /// Those of `keys` at which this side holds something that the responder did not send.
+    fn held_alone<R: Replica>(
+        replica: &R,
+        keys: Vec<(Key, Option<ShortId>)>,
+    ) -> Fallible<Vec<Key>, R> {
+        let mut alone = Vec::new();
+        for (key, theirs) in keys {
+            let record = replica.record(&key).map_err(SessionError::Store)?;
+            if record.is_some_and(|record| theirs != Some(replica.id(&key, &record))) {
+                alone.push(key);
+            }
+        }
+        Ok(alone)
     }
 
     /// Turns the first records of a range into a task to give them; the rest stays a task.

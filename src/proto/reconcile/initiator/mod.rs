@@ -25,6 +25,9 @@ pub enum Step {
     Send(Request),
     /// Merge these, then poll again.
     Apply(Vec<(Key, Record)>),
+    /// This side holds records at these keys that the responder does not hold, and gives none:
+    /// decide what becomes of them, then poll again. Only in a session that receives.
+    Surplus(Vec<Key>),
     /// The session is done. The report is what the responder has now.
     Done(Report),
 }
@@ -80,6 +83,10 @@ pub struct Initiator {
     peer: Option<Report>,
     /// Why the responder takes no records, once it said so. The session then only receives.
     paused: Option<String>,
+    /// Whether it gives records at all.
+    gives: bool,
+    /// What a session that only receives found to be held by this side alone.
+    surplus: Vec<Key>,
 }
 
 type Fallible<T, R> = Result<T, SessionError<<R as Replica>::Error>>;
@@ -102,7 +109,18 @@ impl Initiator {
             tally: Tally::default(),
             peer: None,
             paused: None,
+            gives: true,
+            surplus: Vec::new(),
         }
+    }
+
+    /// A session that receives and gives nothing, as that of a node which is not counted yet.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn receiving(limits: SessionLimits) -> Self {
+        Self { gives: false, ..Self::new(limits) }
     }
 
     /// What the session has done so far; after an error too.
@@ -141,7 +159,11 @@ impl Initiator {
             Phase::Beginning => Request::Begin { report, root: replica.root() },
             Phase::Ending => Request::End(report),
             Phase::Working => {
-                if let Some(request) = self.next_request(replica)? {
+                let request = self.next_request(replica)?;
+                if !self.surplus.is_empty() {
+                    return Ok(Step::Surplus(std::mem::take(&mut self.surplus)));
+                }
+                if let Some(request) = request {
                     request
                 } else if let Some(why) = &self.paused {
                     // not ended: the responder lacks what it did not take
@@ -340,7 +362,9 @@ impl Initiator {
     /// # Panics
     /// When an invariant does not hold: a bug.
     pub fn check_invariants(&self) {
-        let Self { limits, tasks, asked, to_apply, phase, waiting, tally, peer, paused } = self;
+        let Self { limits, tasks, asked, to_apply, phase, waiting, tally, peer, paused, .. } = self;
+        assert!(self.gives || tally.records_sent == 0, "a session that receives gave records");
+        assert!(self.surplus.is_empty(), "a surplus is handed out at once");
         limits.check_invariants();
         let begins = matches!(phase, Phase::Beginning);
         assert_eq!(peer.is_none(), begins, "the responder reports as the session begins");

@@ -1,0 +1,62 @@
+//! Removing records that were set aside, whole: the record, its value, its revisions and all that
+//! indexes know of it.
+
+use super::effects::{Effect, Effects};
+use super::job::Job;
+use super::replace;
+use super::superseded;
+use super::view::View;
+use crate::model::{Header, Key};
+use crate::proto::stability::floor;
+use crate::store::disk::layout::{self, Body};
+use crate::store::{ReadError, Store, WriteError};
+
+impl Store {
+    /// Removes the records that these keys have, where they are still the ones with these headers.
+    /// The caller has kept them elsewhere: this is for what a node sets aside when it begins anew.
+    ///
+    /// # Errors
+    /// When the node is stopping or storage failed.
+    pub async fn set_aside(&self, records: Vec<(Key, Header)>) -> Result<(), WriteError> {
+        self.submit(|reply| Job::SetAside { records, reply }).await
+    }
+}
+
+/// Removes what `key` has, if it is still the record with this header.
+pub(super) fn decide(
+    view: &mut View<'_>,
+    key: &Key,
+    header: &Header,
+) -> Result<((), Effects), WriteError> {
+    let mut effects = Effects::default();
+    remove(view, key, header, &mut effects).map_err(WriteError::Failed)?;
+    effects.push(Effect::PutMeta { name: layout::SET_ASIDE, value: layout::encode_meta(&()) });
+    Ok(((), effects))
+}
+
+fn remove(
+    view: &mut View<'_>,
+    key: &Key,
+    header: &Header,
+    effects: &mut Effects,
+) -> Result<(), ReadError> {
+    let Some(mut current) = view.current(key)?.filter(|current| current.stored.header == *header)
+    else {
+        return Ok(());
+    };
+    superseded::set_aside(view, key, &mut current, effects)?;
+    let stored = current.stored;
+    if let Some(at) = stored.header.expires_at.filter(|_| stored.body != Body::Swept) {
+        effects.push(Effect::DropExpiry { at, key: key.clone() });
+    }
+    if let Some(at) = floor::goes_at(&stored.header) {
+        effects.push(Effect::DropDead { at, key: key.clone() });
+    }
+    replace::drop_value(key, &stored, effects);
+    let (first, next) = stored.revisions;
+    for number in first..next {
+        replace::drop_revision(view, key, number, effects)?;
+    }
+    effects.push(Effect::DropRecord { key: key.clone() });
+    Ok(())
+}
