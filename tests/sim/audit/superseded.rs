@@ -45,7 +45,7 @@ pub struct Replay {
     /// Its floor, and the founding of its set.
     floor: Floor,
     founding: Option<Founding>,
-    /// Whether it went over to a set that was founded apart.
+    /// Whether it went over to a set that was founded apart, or has to do so.
     has_gone_over: bool,
     /// The greatest version of each key that its floor has passed.
     gone: BTreeMap<Key, Version>,
@@ -75,6 +75,8 @@ impl Replay {
         let latest = commit.now.max(commit.latest.min(commit.now.plus(drift_max)));
         if let Some(ledger) = commit.ledger {
             self.floor = ledger.floor;
+            // where all have forgotten each other, nobody is left who knows what had gone
+            self.has_gone_over |= ledger.set.is_some() && ledger.is_of_no_set();
             let founding = ledger.set.map(|set| set.founding);
             let before = self.founding;
             self.founding = founding.or(before);
