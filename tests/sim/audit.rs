@@ -149,6 +149,8 @@ pub struct Audit {
     /// What each node met on its present disk.
     replays: BTreeMap<usize, superseded::Replay>,
     pasts: BTreeMap<usize, superseded::Past>,
+    /// What the copies had met that took the place of disks.
+    bases: BTreeMap<usize, superseded::Replay>,
     /// The latest known points of the nodes.
     points: BTreeMap<usize, Timestamp>,
     /// The greatest version of each key that the floor of some node has passed.
@@ -181,6 +183,7 @@ impl Audit {
             txns: txns::Txns::default(),
             replays: BTreeMap::new(),
             pasts: BTreeMap::new(),
+            bases: BTreeMap::new(),
             points: BTreeMap::new(),
             collected: BTreeMap::new(),
             disks_lost: BTreeMap::new(),
@@ -302,6 +305,8 @@ impl Audit {
         self.expiry.disk_lost(slot);
         self.txns.disk_lost(slot);
         self.replays.remove(&slot);
+        // the commits of a copy are known from there on only
+        self.replays.extend(self.bases.get(&slot).map(|base| (slot, base.clone())));
         self.greatest = std::mem::take(&mut self.greatest)
             .into_iter()
             .filter_map(|(key, greatest)| {

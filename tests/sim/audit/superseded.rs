@@ -242,10 +242,13 @@ impl Audit {
     /// The node at `slot`, whose disk is lost, comes back as another one.
     pub fn emptied(&mut self, slot: usize) {
         self.pasts.remove(&slot);
+        self.bases.remove(&slot);
+        self.replays.remove(&slot);
     }
 
     /// The disk of the node at `slot`, which is lost, is a copy now.
     pub fn set_back(&mut self, slot: usize, replay: Replay) {
+        self.bases.insert(slot, replay.clone());
         self.replays.insert(slot, replay);
     }
 
