@@ -12,8 +12,8 @@ use crate::store::{ReadError, WriteError};
 
 /// Why a node of a set that was founded apart does not join by itself.
 const APART: &str = "this node stands apart: its data was written while the cluster of the peer \
-                     had already settled what was written then; `kvs join --own rewrite` joins it \
-                     and writes its data anew, `--own set_aside` keeps it in a file";
+                     had already settled what was written then; `kvs join --own set_aside` joins \
+                     it and keeps that data in a file";
 
 /// Why a node could not begin anew.
 #[derive(Debug, thiserror::Error)]

@@ -80,12 +80,13 @@ fn check(state: &State, id: NodeId) -> Result<(), Error> {
     let members = state.members.borrow();
     let known = members.iter().find(|(member, _)| member.id == id);
     if id == state.me.id {
-        return Err(Error::MemberAlive("this is the node itself; `kvs leave` takes it out".into()));
+        return Err(Error::MemberAlive(
+            "this is the node itself; stop it, and forget it at another member".into(),
+        ));
     }
     if let Some((member, MemberState::Alive)) = known {
         return Err(Error::MemberAlive(format!(
-            "{} is alive, and would go on with an id that all others refuse; stop it first, or \
-             let it leave in order",
+            "{} is alive, and would go on with an id that all others refuse; stop it first",
             member.name
         )));
     }
