@@ -32,9 +32,8 @@ pub(super) fn waits_for_data(config: &Config, store: &Store) -> Result<bool, Nod
         error: error.into(),
     };
     let ledger = store.ledger();
-    let begins_anew = ledger.set.is_some() && !ledger.counted;
     let is_new = ledger.set.is_none() && !store.is_bootstrapped().map_err(damaged)?;
-    Ok(begins_anew || (is_new && !config.gossip.seeds.is_empty()))
+    Ok(ledger.begins_anew() || (is_new && !config.gossip.seeds.is_empty()))
 }
 
 /// The views of a node without a cluster: one member, no peers, and empty answers to sync requests.

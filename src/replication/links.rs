@@ -30,6 +30,14 @@ pub(super) struct PeerTask {
     pub(super) task: tokio::task::AbortHandle,
 }
 
+impl PeerTask {
+    /// Orders a session.
+    fn order(&self) {
+        // a full queue: sessions with this peer are due anyway
+        let _ = self.orders.try_send(Order { answer: None });
+    }
+}
+
 /// The tasks of replication.
 pub(super) struct PeerLinks {
     /// One task per reachable peer.
@@ -171,17 +179,13 @@ impl PeerLinks {
     /// Orders a session with one peer.
     pub(super) fn order(&self, id: NodeId) {
         if let Some(running) = self.running.get(&id) {
-            // a full queue: sessions with this peer are due anyway
-            let _ = running.orders.try_send(Order { answer: None });
+            running.order();
         }
     }
 
     /// Orders a session with every peer.
     pub(super) fn order_all(&self) {
-        for running in self.running.values() {
-            // a full queue: sessions with this peer are due anyway
-            let _ = running.orders.try_send(Order { answer: None });
-        }
+        self.running.values().for_each(PeerTask::order);
     }
 
     /// Decides whether this node has waited for its first data long enough, and is the one to found
@@ -238,8 +242,7 @@ impl PeerLinks {
         }
         let at = self.rng.random_range(0..self.running.len());
         if let Some(running) = self.running.values().nth(at) {
-            // a full queue: sessions with this peer are due anyway
-            let _ = running.orders.try_send(Order { answer: None });
+            running.order();
         }
     }
 

@@ -5,8 +5,10 @@
 //! they reach the store and the wire.
 
 use super::context::Context;
+use crate::model::{NodeId, Timestamp};
 use crate::proto::stability::{
-    Anew, Claim, Introduction, Judgement, LastWord, NoOpening, SessionBegin, WhyGone,
+    AfterPersist, Anew, Claim, Introduction, Judgement, LastWord, Ledger, NoOpening, SessionBegin,
+    WhyGone,
 };
 use crate::store::{ReadError, WriteError};
 
@@ -41,16 +43,22 @@ impl Context {
 
     /// Judges what a peer says of itself; the judgement is durable.
     pub(super) async fn judge(&self, them: &Introduction) -> Result<Judgement, WriteError> {
-        let drift = self.settings.clock_drift_max;
-        // most openings change nothing, and need no turn of the writer
-        let mut ledger = (*self.store.ledger()).clone();
-        let before = ledger.clone();
-        let judgement = ledger.judge(them, self.clock.now(), drift);
-        if ledger == before {
-            return Ok(judgement);
+        let (them, drift) = (them.clone(), self.settings.clock_drift_max);
+        self.change_ledger_if_news(move |ledger, now| ledger.judge(&them, now, drift)).await
+    }
+
+    /// Changes the ledger; a change that is none needs no turn of the writer, and most are none.
+    pub(super) async fn change_ledger_if_news<T: Send + 'static>(
+        &self,
+        change: impl Fn(&mut Ledger, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let known = self.store.ledger();
+        let mut ledger = (*known).clone();
+        let answer = change(&mut ledger, self.clock.now());
+        if ledger == *known {
+            return Ok(answer);
         }
-        let them = them.clone();
-        self.store.change_ledger(move |ledger, now| ledger.judge(&them, now, drift)).await
+        self.store.change_ledger(change).await
     }
 
     /// Unites the durable sets and begins the comparison of two counted nodes; `None` when the set
@@ -65,7 +73,7 @@ impl Context {
         let Some(floor) = floor else { return Ok(None) };
         self.store.adopt_floor(floor).await?;
         let begin = self.store.change_ledger(move |ledger, now| ledger.begin(claims, now)).await?;
-        Ok(begin.map(crate::proto::stability::AfterPersist::ledger_is_durable))
+        Ok(begin.map(AfterPersist::ledger_is_durable))
     }
 
     /// Begins anew, as far as this node does so by itself; the text says why not.
@@ -96,7 +104,7 @@ impl Context {
 
     /// Claims what a finished comparison proves.
     pub(super) async fn finish(&self, claim: Claim, word: LastWord) -> Result<(), WriteError> {
-        let finish = move |ledger: &mut crate::proto::stability::Ledger, _| {
+        let finish = move |ledger: &mut Ledger, _| {
             ledger.finish(&claim, word);
             // told with the next report
             _ = ledger.tell();
@@ -106,7 +114,7 @@ impl Context {
 }
 
 /// Checks the bounds of what a peer says of itself.
-pub(super) fn check(them: &Introduction, from: crate::model::NodeId) -> Result<(), String> {
+pub(super) fn check(them: &Introduction, from: NodeId) -> Result<(), String> {
     let joined = them.set.as_ref().map_or(0, |set| set.joined.len().max(set.gone.len()));
     if them.id != from {
         return Err(format!("it introduces itself as {}, and is {from}", them.id));

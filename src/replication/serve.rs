@@ -168,12 +168,7 @@ async fn hear(context: &Context, from: &Member, word: StableTold) -> Result<(), 
     if word.id != from.id {
         return Err(out_of_turn());
     }
-    let known = context.store.ledger();
-    let mut ledger = (*known).clone();
-    ledger.hear(&word);
-    if ledger != *known {
-        context.store.change_ledger(move |ledger, _| ledger.hear(&word)).await?;
-    }
+    context.change_ledger_if_news(move |ledger, _| ledger.hear(&word)).await?;
     Ok(())
 }
 

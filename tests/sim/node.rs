@@ -359,8 +359,7 @@ impl Parts<'_> {
         let (has_seeds, ledger) = (!seeds.is_empty(), store.ledger());
         let bootstrapped = store.is_bootstrapped().expect("the disk can be read");
         let is_new = ledger.set.is_none() && !bootstrapped && has_seeds;
-        let begins_anew = ledger.set.is_some() && !ledger.counted;
-        let (syncing_sender, syncing) = watch::channel(is_new || begins_anew);
+        let (syncing_sender, syncing) = watch::channel(is_new || ledger.begins_anew());
         let (members_sender, members) = watch::channel(vec![(me.clone(), MemberState::Alive)]);
         let (syncing_members_sender, syncing_members) = watch::channel(BTreeSet::new());
         let known = store.members().expect("the disk can be read");

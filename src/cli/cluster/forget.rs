@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::ask;
+use super::{ask, tell};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
@@ -61,9 +61,8 @@ pub async fn forget(
 /// See [`Client::send`] and [`Client::body`].
 pub async fn join(client: &Client, arguments: &Join, out: &mut Output<'_>) -> Result<(), CliError> {
     let Own::SetAside = arguments.own;
-    let text = serde_json::json!({ "own": "set_aside" }).to_string();
-    let request = client.request(Method::POST, "/cluster/join").body(text);
-    let body = client.body(client.send(request).await?).await?;
+    let own = serde_json::json!({ "own": "set_aside" });
+    let body = tell(client, Method::POST, "/cluster/join", &own).await?;
     if out.is_json() {
         return out.json(&body);
     }

@@ -152,6 +152,17 @@ async fn ask(client: &Client, method: Method, path: &str) -> Result<Vec<u8>, Cli
     client.body(client.send_within(request, client::WORK_MAX).await?).await
 }
 
+/// Sends a JSON body and gives the answer's.
+async fn tell(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<Vec<u8>, CliError> {
+    let request = client.request(method, path).body(body.to_string());
+    client.body(client.send(request).await?).await
+}
+
 /// Prints the state of the node and its cluster. Succeeds even if the cluster has not converged.
 ///
 /// # Errors

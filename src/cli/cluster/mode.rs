@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::ask;
+use super::{ask, tell};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
@@ -49,9 +49,7 @@ pub async fn mode(
                 ModeWord::Normal => "normal",
                 ModeWord::ReadOnly => "read_only",
             };
-            let text = serde_json::json!({ "mode": word }).to_string();
-            let request = client.request(Method::PUT, PATH).body(text);
-            client.body(client.send(request).await?).await?
+            tell(client, Method::PUT, PATH, &serde_json::json!({ "mode": word })).await?
         }
     };
     let shown: ModeShown = client.parse(&body)?;

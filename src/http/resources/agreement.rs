@@ -25,10 +25,8 @@ impl Judge {
         members: &[(Member, MemberState)],
         peers: &BTreeMap<NodeId, PeerStatus>,
     ) -> Option<bool> {
-        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
-        let others = alive.map(|(member, _)| member.id).filter(|id| *id != self.me);
         let mut converged = Some(true);
-        for id in others {
+        for id in self.others(members) {
             let held = peers.get(&id).and_then(|status| status.report);
             match held {
                 Some(held) if held.report.fingerprint != self.own => return Some(false),
@@ -47,15 +45,18 @@ impl Judge {
         ledger: &Ledger,
         now: Timestamp,
     ) -> Option<u64> {
-        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
-        let others: Vec<_> =
-            alive.map(|(member, _)| member.id).filter(|id| *id != self.me).collect();
-        let mut least = ledger.holds_through(others.iter().copied())?.min(now);
-        for id in others {
+        let mut least = ledger.holds_through(self.others(members))?.min(now);
+        for id in self.others(members) {
             let held = peers.get(&id).and_then(|status| status.report)?;
             least = least.min(held.report.holds_through?);
         }
         Some(least.micros())
+    }
+
+    /// The other alive members.
+    fn others(&self, members: &[(Member, MemberState)]) -> impl Iterator<Item = NodeId> {
+        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
+        alive.map(|(member, _)| member.id).filter(|id| *id != self.me)
     }
 
     fn is_fresh(&self, held: &HeldReport) -> bool {
@@ -67,21 +68,8 @@ impl Judge {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::http::tests::rig::member;
     use crate::model::member::Report;
-
-    fn member(id: u128) -> Member {
-        let at = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        Member {
-            id: NodeId::from_u128(id),
-            name: format!("n{id}"),
-            joined_at: Timestamp::ZERO,
-            started_at: Timestamp::ZERO,
-            gossip: at,
-            peer: at,
-            http: at,
-            software: String::new(),
-        }
-    }
 
     #[test]
     fn converged_looks_at_every_other_alive_member_and_no_further() {

@@ -354,20 +354,7 @@ impl StorageBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn member(id: u128) -> Member {
-        let at = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        Member {
-            id: NodeId::from_u128(id),
-            name: format!("n{id}"),
-            joined_at: Timestamp::ZERO,
-            started_at: Timestamp::ZERO,
-            gossip: at,
-            peer: at,
-            http: at,
-            software: String::new(),
-        }
-    }
+    use crate::http::tests::rig::member;
 
     #[test]
     fn this_node_is_always_a_member_and_ids_ascend() {

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::resources::{self, operation::ApiOperation};
 use crate::http::state::{App, State};
-use crate::model::{Member, Timestamp};
+use crate::model::{Member, NodeId, Timestamp};
 use crate::store::engine::Engine;
 use crate::store::{Settings, Store};
 use crate::telemetry::Metrics;
@@ -45,16 +45,7 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
     // the thread ends with the last handle of the store
     std::thread::spawn(move || writer.run_blocking());
     let at = config.http.listen;
-    let me = Member {
-        id: store.identity().node,
-        name: "n1".to_owned(),
-        joined_at: Timestamp::ZERO,
-        started_at: Timestamp::ZERO,
-        gossip: at,
-        peer: at,
-        http: at,
-        software: String::new(),
-    };
+    let me = Member { id: store.identity().node, gossip: at, peer: at, http: at, ..member(1) };
     let state = State {
         store,
         config: Arc::new(config),
@@ -70,6 +61,21 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
         outlook: crate::http::Outlook::default(),
     };
     Arc::new(App::new(state))
+}
+
+/// A member with this id and the name that belongs to it.
+pub(crate) fn member(id: u128) -> Member {
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    Member {
+        id: NodeId::from_u128(id),
+        name: format!("n{id}"),
+        joined_at: Timestamp::ZERO,
+        started_at: Timestamp::ZERO,
+        gossip: at,
+        peer: at,
+        http: at,
+        software: String::new(),
+    }
 }
 
 /// Sends one request through the routes. Fails if the answer is an error that the operation does

@@ -75,8 +75,7 @@ impl Ledger {
             let began = set.joined.get(&id).map_or(proven, |entry| entry.start.at);
             (proven < before).then_some(WaitedFor { id, since: proven.max(began.min(before)) })
         };
-        let have = |id| self.have.get(&id).map_or(self.floor.0, |point| point.0);
-        let silent: Vec<_> = others().filter_map(|id| late(id, have(id))).collect();
+        let silent: Vec<_> = others().filter_map(|id| late(id, self.holds_of(id))).collect();
         if !silent.is_empty() {
             return silent;
         }
@@ -94,7 +93,7 @@ impl Ledger {
     #[must_use]
     pub fn holds_through(&self, others: impl IntoIterator<Item = NodeId>) -> Option<Timestamp> {
         self.set.as_ref().filter(|_| self.counted)?;
-        let have = |id| self.have.get(&id).map_or(self.floor.0, |point| point.0);
-        Some(others.into_iter().map(have).min().unwrap_or(Timestamp::MAX))
+        let holds = others.into_iter().map(|id| self.holds_of(id));
+        Some(holds.min().unwrap_or(Timestamp::MAX))
     }
 }

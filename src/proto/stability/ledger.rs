@@ -196,8 +196,12 @@ impl Ledger {
         let Some(set) = self.set.as_ref().filter(|_| self.counted) else {
             return Stable::default();
         };
-        let have = |id| self.have.get(&id).map_or(self.floor.0, |point| point.0);
-        Stable(set.members().map(have).min().unwrap_or_default())
+        Stable(set.members().map(|id| self.holds_of(id)).min().unwrap_or_default())
+    }
+
+    /// Up to where it holds all writes of the member `id`.
+    pub(super) fn holds_of(&self, id: NodeId) -> Timestamp {
+        self.have.get(&id).map_or(self.floor.0, |point| point.0)
     }
 
     /// Learns from another copy of the same set. Whoever started on a disk that is older than what

@@ -7,8 +7,7 @@ use super::replace;
 use super::superseded;
 use super::view::View;
 use crate::model::{Header, Key};
-use crate::proto::stability::floor;
-use crate::store::disk::layout::{self, Body};
+use crate::store::disk::layout;
 use crate::store::{ReadError, Store, WriteError};
 
 impl Store {
@@ -45,18 +44,6 @@ fn remove(
         return Ok(());
     };
     superseded::set_aside(view, key, &mut current, effects)?;
-    let stored = current.stored;
-    if let Some(at) = stored.header.expires_at.filter(|_| stored.body != Body::Swept) {
-        effects.push(Effect::DropExpiry { at, key: key.clone() });
-    }
-    if let Some(at) = floor::goes_at(&stored.header) {
-        effects.push(Effect::DropDead { at, key: key.clone() });
-    }
-    replace::drop_value(key, &stored, effects);
-    let (first, next) = stored.revisions;
-    for number in first..next {
-        replace::drop_revision(view, key, number, effects)?;
-    }
-    effects.push(Effect::DropRecord { key: key.clone() });
+    replace::drop_record(view, key, &current.stored, effects)?;
     Ok(())
 }

@@ -151,24 +151,16 @@ fn drop_record(
     key: &Key,
     effects: &mut Effects,
 ) -> Result<Option<u64>, ReadError> {
-    effects.push(Effect::DropDead { at, key: key.clone() });
-    let Some(current) = view.current(key)? else { return Ok(None) };
-    let stored = current.stored;
-    if floor::goes_at(&stored.header) != Some(at) {
+    let current = view.current(key)?.map(|current| current.stored);
+    let Some(stored) = current.filter(|stored| floor::goes_at(&stored.header) == Some(at)) else {
+        effects.push(Effect::DropDead { at, key: key.clone() });
         return Ok(None);
-    }
-    if let Some(at) = stored.header.expires_at.filter(|_| stored.body != Body::Swept) {
+    };
+    if stored.header.expires_at.is_some() && stored.body != Body::Swept {
         // no sweep has told readers of the feed that it expired
         effects.announce(key, &stored.header, Cause::Expiry, None);
-        effects.push(Effect::DropExpiry { at, key: key.clone() });
     }
-    replace::drop_value(key, &stored, effects);
-    let (first, next) = stored.revisions;
-    for number in first..next {
-        replace::drop_revision(view, key, number, effects)?;
-    }
-    effects.push(Effect::DropRecord { key: key.clone() });
-    Ok(Some(1 + next - first))
+    replace::drop_record(view, key, &stored, effects).map(Some)
 }
 
 impl Shared {

@@ -84,12 +84,7 @@ fn keep_revision(
     let depth = view.rules.history_depth;
     let (mut first, mut next) = stored.revisions;
     assert!(first <= next, "revisions of {key} are numbered from {first} to {next}");
-    if let Some(at) = stored.header.expires_at.filter(|_| stored.body != Body::Swept) {
-        effects.push(Effect::DropExpiry { at, key: key.clone() });
-    }
-    if let Some(at) = floor::goes_at(&stored.header) {
-        effects.push(Effect::DropDead { at, key: key.clone() });
-    }
+    drop_entries(key, &stored, effects);
     if depth == 0 {
         drop_value(key, &stored, effects);
     } else {
@@ -101,6 +96,34 @@ fn keep_revision(
         first += 1;
     }
     Ok((first, next))
+}
+
+/// Drops what the indexes know of the current record.
+fn drop_entries(key: &Key, stored: &Stored, effects: &mut Effects) {
+    if let Some(at) = stored.header.expires_at.filter(|_| stored.body != Body::Swept) {
+        effects.push(Effect::DropExpiry { at, key: key.clone() });
+    }
+    if let Some(at) = floor::goes_at(&stored.header) {
+        effects.push(Effect::DropDead { at, key: key.clone() });
+    }
+}
+
+/// Drops the current record `stored` of `key` whole: with its value, its earlier revisions and all
+/// that indexes know of it. Gives how many records these are together.
+pub(super) fn drop_record(
+    view: &mut View<'_>,
+    key: &Key,
+    stored: &Stored,
+    effects: &mut Effects,
+) -> Result<u64, ReadError> {
+    drop_entries(key, stored, effects);
+    drop_value(key, stored, effects);
+    let (first, next) = stored.revisions;
+    for number in first..next {
+        drop_revision(view, key, number, effects)?;
+    }
+    effects.push(Effect::DropRecord { key: key.clone() });
+    Ok(1 + next - first)
 }
 
 /// Drops an earlier record, and its value where that lies apart.
