@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::config::listen_advice;
+use crate::model::Member;
 use crate::peer::StartError;
 use crate::proto::secret::SecretError;
 use crate::store::WriteError;
@@ -47,6 +48,19 @@ pub enum NodeError {
     /// The peer endpoint cannot start.
     #[error(transparent)]
     Peer(#[from] StartError),
+    /// Another process runs on a copy of the data directory, under the same id.
+    #[error(
+        "node.data_dir {data_dir} is a copy of that of {} at {}, which runs as the same node ({}): \
+         one of the two must not run; empty this directory to let this node join as a new member, \
+         or stop the other process first",
+        .double.name, .double.peer, .double.id
+    )]
+    Copied {
+        /// The other process.
+        double: Box<Member>,
+        /// The configured path.
+        data_dir: String,
+    },
     /// Binding a configured address failed.
     #[error("{key}: cannot listen on {address}: {error}; {} {key}", listen_advice(error))]
     Listen {
@@ -85,6 +99,16 @@ fn secret_advice(error: &std::io::Error) -> &'static str {
 }
 
 impl NodeError {
+    /// Whether something listens on a configured address.
+    pub(super) fn is_taken(&self) -> bool {
+        match self {
+            Self::Listen { error, .. } | Self::Peer(StartError::Socket { error, .. }) => {
+                error.kind() == std::io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
+
     /// The exit status of the process: 2 if the node did not start, 1 if it failed in operation.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -5,6 +5,7 @@
 //! any part stops all of them. Knows every part and contains the logic of none.
 
 mod aside;
+mod copied;
 mod error;
 pub mod members;
 mod mode;
@@ -18,6 +19,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -29,7 +31,7 @@ use crate::gossip::Gossip;
 use crate::http;
 use crate::model::member::CertificateLife;
 use crate::model::{Member, MemberState, Timestamp};
-use crate::peer::Endpoint;
+use crate::peer::{Bound, Endpoint, Incoming};
 use crate::replication::{self, Replication};
 use crate::store::identity::{Identity, OpenError};
 use crate::store::rocks::{Rocks, RocksSettings};
@@ -101,8 +103,7 @@ async fn live(
     door: Option<std::net::TcpListener>,
 ) -> Result<LifeEnd, NodeError> {
     let (clock, metrics) = (Clock::system(), Metrics::new());
-    let sockets =
-        if config.clustering_enabled { Some(bind_cluster(config, &clock).await?) } else { None };
+    let sockets = bind_cluster(config, &clock, is_first).await?;
     let (listener, door) = open_http(config, door).await?;
     let (store, writer) = open_store(config, data_files_max, &clock, &metrics, sockets.as_ref())?;
     let identity = store.identity();
@@ -114,7 +115,7 @@ async fn live(
     let mut parts = store_parts(&store);
     let cluster_id = sockets.as_ref().map(|sockets| sockets.secret.cluster_id());
     let views = if let Some(sockets) = sockets {
-        start_cluster(config, &clock, &metrics, &store, &me, sockets, &mut parts)?
+        start_cluster(config, &clock, &metrics, &store, &me, sockets, &mut parts).await?
     } else {
         // alone, its data is complete, and stays so if it joins a cluster later
         store.set_bootstrapped().await.map_err(NodeError::FirstWrite)?;
@@ -254,7 +255,7 @@ fn store_parts(store: &Store) -> Vec<RunningPart> {
 }
 
 /// Starts gossip, the peer endpoint and replication.
-fn start_cluster(
+async fn start_cluster(
     config: &Config,
     clock: &Clock,
     metrics: &Arc<Metrics>,
@@ -271,9 +272,7 @@ fn start_cluster(
     let (waits_for_sender, waits_for) = watch::channel(String::new());
     let (sync, requests) = mpsc::channel(SYNC_REQUESTS_MAX);
     let may_join = watch::channel(false).0;
-    let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
     let (kept, known) = (members_sender.clone(), members::known(store));
-    let cluster_id = sockets.secret.cluster_id();
     let gossip = Gossip {
         socket: Box::new(sockets.gossip),
         me: me.clone(),
@@ -288,14 +287,8 @@ fn start_cluster(
         seeds: seeds_sender,
     };
     let certificates = sockets.peer.certificates().map(|c| (c.shown(), c.reload()));
-    let endpoint = Arc::new(Endpoint::new(
-        sockets.peer,
-        me.clone(),
-        cluster_id,
-        clock.clone(),
-        metrics.clone(),
-        incoming_sender,
-    )?);
+    let data_dir = &config.node.data_dir;
+    let (endpoint, incoming) = open_endpoint(sockets.peer, &gossip, data_dir).await?;
     let replication = Replication {
         store: store.clone(),
         dialer: endpoint.clone(),
@@ -323,6 +316,27 @@ fn start_cluster(
     let mut views = Views { members, peers, sync, syncing, may_join, outlook, _members: kept };
     start_watching(config, clock, me, certificates, &mut views, parts)?;
     Ok(views)
+}
+
+/// Opens the endpoint for peers, and the streams that they open, unless this node's data directory
+/// is a copy of that of a process that runs.
+async fn open_endpoint(
+    bound: Bound,
+    gossip: &Gossip,
+    data_dir: &Path,
+) -> Result<(Arc<Endpoint>, mpsc::Receiver<Incoming>), NodeError> {
+    let (sender, incoming) = mpsc::channel(INCOMING_MAX);
+    let endpoint = Endpoint::new(
+        bound,
+        gossip.me.clone(),
+        gossip.secret.cluster_id(),
+        gossip.clock.clone(),
+        gossip.metrics.clone(),
+        sender,
+        gossip.members.subscribe(),
+    )?;
+    copied::refuse(&endpoint, &gossip.me, &gossip.known, data_dir).await?;
+    Ok((Arc::new(endpoint), incoming))
 }
 
 /// Starts the parts that tell people of the cluster, and the reload of its certificates.

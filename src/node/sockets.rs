@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -12,6 +13,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::peer::Bound;
 use crate::proto::secret::Secret;
+
+/// How long the sockets of an earlier life of the process may take to close.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// The pause between two attempts to bind.
+const BIND_AGAIN: Duration = Duration::from_millis(20);
 
 /// The secret and the bound sockets of a clustered node. Made before the store opens, so that a
 /// taken address or a bad file leaves the data directory untouched.
@@ -43,10 +49,29 @@ pub fn read_secret(config: &Config) -> Result<Secret, NodeError> {
     Ok(secret)
 }
 
+/// Binds the addresses for gossip and peers, unless clustering is off. In a later life of the
+/// process it waits until the life before has let go of them: QUIC keeps its socket until its last
+/// connection has drained.
 pub(super) async fn bind_cluster(
     config: &Config,
     clock: &Clock,
-) -> Result<ClusterSockets, NodeError> {
+    is_first: bool,
+) -> Result<Option<ClusterSockets>, NodeError> {
+    if !config.clustering_enabled {
+        return Ok(None);
+    }
+    let deadline = clock.instant() + if is_first { Duration::ZERO } else { DRAIN_MAX };
+    loop {
+        match bind(config, clock).await {
+            Err(error) if error.is_taken() && clock.instant() < deadline => {
+                tokio::time::sleep(BIND_AGAIN).await;
+            }
+            bound => return bound.map(Some),
+        }
+    }
+}
+
+async fn bind(config: &Config, clock: &Clock) -> Result<ClusterSockets, NodeError> {
     let secret = read_secret(config)?;
     let address = config.gossip.listen;
     let gossip = UdpSocket::bind(address).await.map_err(|error| NodeError::Listen {

@@ -14,7 +14,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::certificate;
 use super::connections::EndpointShared;
-use super::framing::{Counters, HELLO_BYTES_MAX, LENGTH_BYTES, Receiver, Stream};
+use super::framing::{Counters, HELLO_BYTES_MAX, LENGTH_BYTES, Receiver, Sender, Stream};
 use super::hello::Hello;
 use super::link::{Incoming, StreamKind};
 use super::refusal::{Failure, Reason, Refusal, printable};
@@ -60,12 +60,13 @@ pub(super) async fn serve(
         }
         Err(Failure::Refused(refusal)) => {
             shared.refusals.note(address, &refusal);
-            let code = VarInt::from_u32(refusal.reason.code());
-            connection.close(code, refusal.detail.as_bytes());
+            refusal.close(&connection);
         }
         Err(Failure::RefusedByPeer(why) | Failure::Lost(why)) => {
             tracing::debug!("{address} left before this node answered its hello: {why}");
         }
+        // only a dialed peer can say so
+        Err(Failure::Copy(_)) => {}
     }
 }
 
@@ -114,8 +115,23 @@ async fn greet(shared: &EndpointShared, connection: &Connection) -> Result<Membe
     let (writer, reader) = opened.map_err(|e| Failure::Lost(printable(&e.to_string())))?;
     let counters = Counters::new(&shared.metrics, "hello");
     let (mut sender, receiver) = Stream::new(reader, writer, &counters).split();
+    let greeted = answer(shared, connection, &mut sender, receiver).await;
+    if let Err(Failure::Refused(refusal)) = &greeted {
+        // before the stream ends: the peer would see that end first, and not why
+        refusal.close(connection);
+    }
+    greeted
+}
+
+async fn answer(
+    shared: &EndpointShared,
+    connection: &Connection,
+    sender: &mut Sender,
+    receiver: Receiver,
+) -> Result<Member, Failure> {
     let hello = read_hello(receiver).await?;
     hello.check(&shared.own, &certified_names(connection))?;
+    hello.check_double(&shared.members.borrow())?;
     sender.put(&shared.own_bytes).await?;
     sender.finish().await.map_err(|e| Failure::Lost(e.to_string()))?;
     Ok(hello.member)

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::{Connection, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::hello::Hello;
 use super::link::Incoming;
 use super::refusal::Refusals;
 use crate::clock::Clock;
+use crate::model::{Member, MemberState};
 use crate::telemetry::Metrics;
 
 /// Accepted connections per certificate. One more closes the oldest, which a crashed node may have
@@ -32,6 +33,8 @@ pub(super) struct EndpointShared {
     pub(super) refusals: Refusals,
     pub(super) incoming: mpsc::Sender<Incoming>,
     pub(super) open: OpenConnections,
+    /// The members and their states, from gossip.
+    pub(super) members: watch::Receiver<Vec<(Member, MemberState)>>,
 }
 
 /// The accepted connections by the hash of their certificate, oldest first. No queue is empty.

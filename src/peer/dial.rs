@@ -17,7 +17,7 @@ use super::endpoint::Endpoint;
 use super::error::PeerError;
 use super::framing::{Counters, Stream};
 use super::link::{Dialer, Link, StreamKind};
-use super::refusal::{Failure, Reason, Refusal, printable};
+use super::refusal::{Failure, Reason, Refusal, decode_double, printable};
 use crate::model::Member;
 use crate::telemetry::Metrics;
 
@@ -45,6 +45,7 @@ impl Dialer for Endpoint {
                     self.shared.refusals.note(*peer, &refusal);
                     PeerError::Refused(format!("{name} at {peer}: {}", refusal.detail))
                 }
+                Failure::Copy(double) => PeerError::Copy(double),
                 Failure::RefusedByPeer(why) => {
                     PeerError::Refused(format!("by {name} at {peer}: {why}"))
                 }
@@ -69,8 +70,7 @@ impl Endpoint {
             }
             Err(failure) => {
                 if let Failure::Refused(refusal) = &failure {
-                    let code = VarInt::from_u32(refusal.reason.code());
-                    connection.close(code, refusal.detail.as_bytes());
+                    refusal.close(&connection);
                 }
                 Err(failure)
             }
@@ -124,6 +124,10 @@ fn failure_of(error: &ConnectionError, to: &Member) -> Failure {
             ))
         }
         ConnectionError::ApplicationClosed(e) if e.error_code != CLOSED_IN_ORDER => {
+            let is_copy = e.error_code == VarInt::from_u32(Reason::Copy.code());
+            if let Some(double) = decode_double(&e.reason).filter(|_| is_copy) {
+                return Failure::Copy(Box::new(double));
+            }
             let said = String::from_utf8_lossy(&e.reason);
             Failure::RefusedByPeer(printable(&said))
         }

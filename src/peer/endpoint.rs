@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ use super::renewal::Certificates;
 use super::tls::{self, Loaded, Tls};
 use crate::clock::Clock;
 use crate::config;
-use crate::model::Member;
+use crate::model::{Member, MemberState};
 use crate::telemetry::Metrics;
 
 /// Handshakes under way, from the first packet to the hello. Further attempts are dropped; an
@@ -119,7 +119,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint on `bound` for the node `me`, which carries the advertised addresses. Streams
-    /// that peers open go to `incoming`. Call it inside a tokio runtime.
+    /// that peers open go to `incoming`; `members` shows who is up. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When the runtime rejects the socket, or peers would reject `me`.
@@ -130,6 +130,7 @@ impl Endpoint {
         clock: Clock,
         metrics: Arc<Metrics>,
         incoming: mpsc::Sender<Incoming>,
+        members: watch::Receiver<Vec<(Member, MemberState)>>,
     ) -> Result<Self, StartError> {
         let own = Hello::new(cluster_id, me);
         let own_bytes = own.encode().map_err(StartError::Identity)?;
@@ -140,7 +141,8 @@ impl Endpoint {
             .map_err(|error| StartError::Socket { listen, error })?;
         let refusals = Refusals::new(metrics.clone(), clock.clone());
         let open = OpenConnections::default();
-        let shared = EndpointShared { own, own_bytes, clock, metrics, refusals, incoming, open };
+        let shared =
+            EndpointShared { own, own_bytes, clock, metrics, refusals, incoming, open, members };
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let client = Mutex::new(bound.tls.client);
         let certificates = Mutex::new(bound.certificates);

@@ -45,33 +45,45 @@ struct Node {
     me: Member,
     incoming: mpsc::Receiver<Incoming>,
     metrics: Arc<Metrics>,
+    /// Receives the members that this node sees.
+    shown: watch::Sender<Vec<(Member, MemberState)>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Node {
     fn start(tls: Tls, name: &str, id: u128, cluster: u128) -> Self {
-        let bound = Bound::with_tls(tls, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let me = Member {
             id: NodeId::from_u128(id),
             name: name.into(),
             joined_at: Timestamp::saturating(1),
             started_at: Timestamp::ZERO,
-            gossip: bound.local_addr(),
-            peer: bound.local_addr(),
-            http: bound.local_addr(),
+            gossip: nowhere,
+            peer: nowhere,
+            http: nowhere,
             software: "test".into(),
         };
+        Self::start_as(tls, me, cluster)
+    }
+
+    /// A node like `me`, at addresses of its own.
+    fn start_as(tls: Tls, me: Member, cluster: u128) -> Self {
+        let bound = Bound::with_tls(tls, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let own = bound.local_addr();
+        let me = Member { gossip: own, peer: own, http: own, ..me };
         let metrics = Metrics::new();
         let (sender, incoming) = mpsc::channel(16);
+        let (shown, members) = watch::channel(Vec::new());
         let cluster = Uuid::from_u128(cluster);
         let (clock, own) = (Clock::system(), me.clone());
-        let new = Endpoint::new(bound, own, cluster, clock, metrics.clone(), sender).unwrap();
+        let new =
+            Endpoint::new(bound, own, cluster, clock, metrics.clone(), sender, members).unwrap();
         let (endpoint, stop) = (Arc::new(new), CancellationToken::new());
         let (running, stopped) = (endpoint.clone(), stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { running.run(stopped).await });
-        Self { endpoint, me, incoming, metrics, stop, tasks }
+        Self { endpoint, me, incoming, metrics, shown, stop, tasks }
     }
 
     /// A node of cluster 1, certified by `ca`.
@@ -271,10 +283,6 @@ async fn a_peer_with_another_name_or_another_id_is_refused() {
     assert!(why.contains("n9") && why.contains("n3"), "{why}");
     n1.counted("name", 1).await;
 
-    let copy = Node::good(&ca, "n3", 1);
-    assert!(copy.refused(&n1.me).await.contains("copy"));
-    n1.counted("name", 2).await;
-
     // first a name that the certificate lacks, then another node's id
     let why = n2.refused(&Member { name: "n7".into(), ..n1.me.clone() }).await;
     assert!(why.contains("n7"), "{why}");
@@ -282,6 +290,43 @@ async fn a_peer_with_another_name_or_another_id_is_refused() {
     let why = n2.refused(&Member { id: NodeId::from_u128(7), ..n1.me.clone() }).await;
     assert!(why.contains("peer.advertise"), "{why}");
     n2.counted("name", 1).await;
+    n1.serves(&n2).await;
+}
+
+/// The process that answers the dial, or that the answer names.
+async fn double(from: &Node, to: &Node) -> Option<NodeId> {
+    match from.dial(&to.me).await {
+        Err(PeerError::Copy(double)) => {
+            assert_ne!(double.peer, from.me.peer);
+            Some(double.id)
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_process_under_the_id_of_another_is_refused_by_that_one_and_by_who_sees_it_up() {
+    let (ca, mut n1, n2) = pair();
+    let mut copy = Node::good(&ca, "n3", 1);
+    assert_eq!(double(&copy, &n1).await, Some(n1.me.id));
+    n1.counted("copy", 1).await;
+    // n2 sees nobody, then the one as another process that started before, and at last as itself
+    assert_eq!(double(&copy, &n2).await, None);
+    let started_at = |micros| Member { started_at: Timestamp::saturating(micros), ..n1.me.clone() };
+    copy = Node::start_as(ca.tls("n3", &ca), Member { name: "n3".into(), ..started_at(2) }, 1);
+    for (member, state, is_refused) in [
+        (started_at(1), MemberState::Alive, true),
+        (started_at(1), MemberState::Suspect, true),
+        (started_at(1), MemberState::Down, false),
+        (started_at(1), MemberState::Left, false),
+        (started_at(3), MemberState::Alive, false),
+        (copy.me.clone(), MemberState::Alive, false),
+    ] {
+        n2.shown.send_replace(vec![(member, state)]);
+        assert_eq!(double(&copy, &n2).await.is_some(), is_refused, "{state:?}");
+    }
+    n2.counted("copy", 2).await;
     n1.serves(&n2).await;
 }
 

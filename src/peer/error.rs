@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::Member;
+
 /// Why a peer or a stream cannot be used. No store has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
@@ -12,6 +14,9 @@ pub enum PeerError {
     /// only after somebody has corrected that.
     #[error("refused: {0}")]
     Refused(String),
+    /// The peer knows another process that runs under this node's id.
+    #[error("refused: {} at {} runs under the id of this node, {}", .0.name, .0.peer, .0.id)]
+    Copy(Box<Member>),
     /// The peer broke the protocol. Drop the stream.
     #[error("malformed: {0}")]
     Malformed(String),

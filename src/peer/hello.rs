@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::certificate;
 use super::framing::HELLO_BYTES_MAX;
 use super::refusal::{Reason, Refusal};
-use crate::model::Member;
+use crate::model::{Member, MemberState};
 
 /// The encoding of the bytes after the first.
 const FORMAT: u8 = 1;
@@ -103,14 +103,22 @@ impl Hello {
             return Err(Refusal::new(Reason::Name, detail));
         }
         if self.member.id == own.member.id {
-            let detail = format!(
-                "{name:?} has this node's id {}: one data directory is a copy of the other; empty \
-                 one of the two and restart that node",
-                own.member.id,
-            );
-            return Err(Refusal::new(Reason::Name, detail));
+            return Err(Refusal::copy(own.member.clone(), copied(&self.member, &own.member)));
         }
         Ok(())
+    }
+
+    /// Checks that nobody among `members` is up under the peer's id at another address, who started
+    /// before it: one data directory is a copy of the other. The peer finds out whether that
+    /// process answers; it may have ended, and this node does not know yet.
+    pub(super) fn check_double(&self, members: &[(Member, MemberState)]) -> Result<(), Refusal> {
+        let me = &self.member;
+        let double = members.iter().find(|(member, state)| {
+            let is_other = member.peer != me.peer && member.started_at < me.started_at;
+            member.id == me.id && state.is_up() && is_other
+        });
+        let Some((double, _)) = double else { return Ok(()) };
+        Err(Refusal::copy(double.clone(), copied(me, double)))
     }
 
     /// Checks that the node that answered is the member that was dialed.
@@ -125,6 +133,14 @@ impl Hello {
         );
         Err(Refusal::new(Reason::Name, detail))
     }
+}
+
+fn copied(peer: &Member, double: &Member) -> String {
+    format!(
+        "{:?} at {} and {:?} at {} have one id, {}: the data directory of one is a copy of the \
+         other's; the process that started later refuses to run",
+        peer.name, peer.peer, double.name, double.peer, peer.id
+    )
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn a_peer_is_checked_by_cluster_then_name_then_id() {
     assert_eq!(judge(other(0x0a0c, "n2", 7)), Err(Reason::Cluster));
     assert_eq!(judge(other(0x0a0b, "n3", 7)), Err(Reason::Name));
     assert_eq!(judge(other(0x0a0b, "a.example", 7)), Err(Reason::Name));
-    assert_eq!(judge(other(0x0a0b, "n2", 0x0102)), Err(Reason::Name));
+    assert_eq!(judge(other(0x0a0b, "n2", 0x0102)), Err(Reason::Copy));
 
     let dialed = other(0x0a0b, "n2", 7).member;
     assert!(other(0x0a0b, "n2", 7).check_dialed(&dialed).is_ok());

@@ -1,15 +1,19 @@
 //! Refusals: why a peer is turned away. Counts every one and logs at a bounded rate.
 //!
-//! Promises that a flood of garbage fills neither the log nor the memory. Must not know quinn.
+//! Promises that a flood of garbage fills neither the log nor the memory. Must not know what a
+//! connection carries.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use quinn::{Connection, VarInt};
 use tokio::time::Instant;
 
 use super::error::FrameError;
+use super::framing::HELLO_BYTES_MAX;
 use crate::clock::Clock;
+use crate::model::Member;
 use crate::telemetry::Metrics;
 
 /// Refusals logged per [`LOG_SPAN`]; further ones are only counted.
@@ -33,6 +37,8 @@ pub(super) enum Reason {
     Oversized,
     /// The peer missed a deadline.
     Timeout,
+    /// Another process runs under the peer's id: one data directory is a copy of the other.
+    Copy,
 }
 
 impl Reason {
@@ -44,6 +50,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::Oversized => "oversized",
             Self::Timeout => "timeout",
+            Self::Copy => "copy",
         }
     }
 
@@ -56,6 +63,7 @@ impl Reason {
             Self::Malformed => 4,
             Self::Oversized => 5,
             Self::Timeout => 6,
+            Self::Copy => 7,
         }
     }
 }
@@ -66,11 +74,25 @@ impl Reason {
 pub struct Refusal {
     pub(super) reason: Reason,
     pub(super) detail: String,
+    /// For [`Reason::Copy`], the process that runs under the peer's id.
+    double: Option<Box<Member>>,
 }
 
 impl Refusal {
     pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), double: None }
+    }
+
+    /// Refuses a peer under whose id `double` runs.
+    pub(super) fn copy(double: Member, detail: String) -> Self {
+        Self { reason: Reason::Copy, detail, double: Some(Box::new(double)) }
+    }
+
+    /// Closes the connection for this reason, and tells the peer why.
+    pub(super) fn close(&self, connection: &Connection) {
+        let said = self.double.as_ref().and_then(|double| encode_double(double).ok());
+        let said = said.as_deref().unwrap_or(self.detail.as_bytes());
+        connection.close(VarInt::from_u32(self.reason.code()), said);
     }
 }
 
@@ -81,6 +103,8 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The peer refuses this node, for this reason.
     RefusedByPeer(String),
+    /// The peer refuses this node, because it knows this process under the same id.
+    Copy(Box<Member>),
     /// The connection broke, or the peer cannot be reached.
     Lost(String),
 }
@@ -100,6 +124,21 @@ impl From<FrameError> for Failure {
             _ => Self::Lost(error.to_string()),
         }
     }
+}
+
+fn encoding() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<HELLO_BYTES_MAX>()
+}
+
+/// A member as the reason for which a connection is closed carries it.
+pub(super) fn encode_double(double: &Member) -> Result<Vec<u8>, bincode::error::EncodeError> {
+    bincode::serde::encode_to_vec(double, encoding())
+}
+
+/// The member in the reason for which the peer closed the connection; `None` when it is none.
+pub(super) fn decode_double(bytes: &[u8]) -> Option<Member> {
+    let (double, _) = bincode::serde::decode_from_slice::<Member, _>(bytes, encoding()).ok()?;
+    double.check().is_ok().then_some(double)
 }
 
 /// Makes a peer's text fit for a log line or an error: bounded, without control characters.
@@ -148,7 +187,7 @@ impl Refusals {
 
     /// Counts a refusal of the peer at `address`, and logs it unless too many were logged lately.
     pub(super) fn note(&self, address: SocketAddr, refusal: &Refusal) {
-        let Refusal { reason, detail } = refusal;
+        let Refusal { reason, detail, .. } = refusal;
         self.metrics.peer_refused.get_or_create(&[("reason", reason.label())]).inc();
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let (admitted, silenced) = window.admit(self.clock.instant());

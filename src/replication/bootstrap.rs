@@ -20,6 +20,10 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How often it says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
+/// What to do where members hold a node up.
+const WAY_OUT: &str = "correct what keeps this node from them, or let it serve without their data \
+                       (sync.serve_alone = true)";
+
 /// Another member that is up, as the rule sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
@@ -110,12 +114,21 @@ impl Bootstrap {
             let reached = obstacles.iter().filter(|member| member.reach == Reach::Reached);
             ask = reached.map(|member| member.id).collect();
         }
-        let words: Vec<_> = obstacles.iter().map(|member| member.in_words()).collect();
-        let say = is_due(self.said_at, SAY_EVERY) && !words.is_empty();
+        let mut words: Vec<_> = obstacles.iter().map(|member| member.in_words()).collect();
+        if !words.is_empty() {
+            words.push(WAY_OUT.to_owned());
+        }
+        Advice { ask, ..self.waits_for(now, words.join("; ")) }
+    }
+
+    /// Advises to wait for this, in words.
+    pub(super) fn waits_for(&mut self, now: Instant, what: String) -> Advice {
+        let is_due = now.saturating_duration_since(self.said_at) >= SAY_EVERY;
+        let say = is_due && !what.is_empty();
         if say {
             self.said_at = now;
         }
-        Advice { serve: false, ask, waits_for: words.join("; "), say }
+        Advice { waits_for: what, say, ..Advice::default() }
     }
 }
 
@@ -152,7 +165,7 @@ mod tests {
         let advice = after(WAIT * 100, false, std::slice::from_ref(&silent));
         assert!(!advice.serve && advice.say && advice.ask.is_empty());
         let words = "n1 at 10.0.0.1:7947 does not answer: no answer within 5 s";
-        assert_eq!(advice.waits_for, words);
+        assert_eq!(advice.waits_for, format!("{words}; {WAY_OUT}"));
         assert!(
             after(WAIT, true, std::slice::from_ref(&silent)).serve,
             "sync.serve_alone ends that"

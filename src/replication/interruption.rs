@@ -67,7 +67,7 @@ impl Interruption {
     pub(super) fn not_dialed(&mut self, error: &PeerError) {
         let reason = match error {
             PeerError::Unreachable(_) => "unreachable",
-            PeerError::Refused(_) => "refused",
+            PeerError::Refused(_) | PeerError::Copy(_) => "refused",
             PeerError::Malformed(_) => "malformed",
         };
         self.count(reason);

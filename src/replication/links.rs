@@ -215,7 +215,10 @@ impl PeerLinks {
         };
         let candidates: Vec<_> = self.running.iter().map(candidate).collect();
         assert!(candidates.iter().all(|member| member.id != self.me.id), "a node waits for itself");
-        let advice = rule.look(self.context.clock.instant(), &candidates);
+        let mut advice = rule.look(self.context.clock.instant(), &candidates);
+        if let Some(members) = self.members_awaited().filter(|_| advice.serve) {
+            advice = rule.waits_for(self.context.clock.instant(), members);
+        }
         if advice.serve {
             return true;
         }
@@ -229,6 +232,25 @@ impl PeerLinks {
             changed
         });
         false
+    }
+
+    /// The members that this node waits for to be counted anew, in words: it founds no set while
+    /// there are some, because they hold what it has to follow.
+    fn members_awaited(&self) -> Option<String> {
+        let ledger = self.context.store.ledger();
+        let set = ledger.set.as_ref().filter(|_| ledger.begins_anew())?;
+        let known = self.context.members.borrow();
+        let named = |id: NodeId| match known.iter().find(|(member, _)| member.id == id) {
+            Some((member, _)) => format!("{} ({id})", member.name),
+            None => id.to_string(),
+        };
+        let awaited: Vec<_> = set.members().map(named).collect();
+        let text = format!(
+            "this node begins anew and follows one of these members, and none of them answers: \
+             {}; start one of them, or run `kvs forget ID` here for each of them if all are lost",
+            awaited.join(", ")
+        );
+        (!awaited.is_empty()).then_some(text)
     }
 
     pub(super) fn serve(&mut self, incoming: Incoming) {

@@ -282,6 +282,10 @@ impl World {
         while !self.all_agree() {
             self.check_panics();
             self.start_anew();
+            if healed.elapsed() > AGREE / 2 {
+                // nodes that begin anew can wait for members whose disks are lost
+                self.forget_the_lost().await;
+            }
             if healed.elapsed() > AGREE {
                 let what = format!("the nodes do not agree:\n{}", self.describe());
                 lock(&self.audit).violated(None, &what);
@@ -348,8 +352,7 @@ impl World {
         let ids: BTreeSet<_> = self.up().map(|up| up.store.ledger().id).collect();
         for up in self.up() {
             let ledger = up.store.ledger();
-            let members =
-                ledger.set.iter().filter(|_| ledger.counted).flat_map(|set| set.members());
+            let members = ledger.set.iter().flat_map(|set| set.members());
             let lost: Vec<_> = members.filter(|id| !ids.contains(id)).collect();
             for id in lost {
                 // one that stops or cannot write is asked again

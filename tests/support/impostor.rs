@@ -56,8 +56,9 @@ impl Impostor {
         // a node compares with members of its durable set alone
         let said = Peer::connect_as(site, me.clone(), seed).await.counted().await.clone();
         let (streams, mut incoming) = mpsc::channel(16);
+        let alone = watch::channel(Vec::new()).1;
         let (m, id) = (metrics.clone(), secret.cluster_id());
-        let endpoint = Endpoint::new(bound, me.clone(), id, clock.clone(), m, streams);
+        let endpoint = Endpoint::new(bound, me.clone(), id, clock.clone(), m, streams, alone);
         let endpoint = endpoint.expect("an endpoint");
         let gossip = Gossip {
             socket: Box::new(socket),

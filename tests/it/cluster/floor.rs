@@ -87,6 +87,8 @@ async fn a_member_that_is_away_holds_the_dead_until_it_is_forgotten_and_joins_an
         ensure(named && view["tombstones"] == 1, || view.to_string())
     })
     .await;
+    // one that is alive can still catch up
+    first.shows(&id, "down").await;
     let status = kvs(["status", "--url", first.client.url()]).expect(0).text();
     let command = format!("kvs forget {id}");
     assert!(status.contains("floor waits for") && status.contains(&command), "{status}");

@@ -269,40 +269,6 @@ async fn concurrent_writes_to_one_key_end_equal_everywhere_and_the_greatest_wins
     }
 }
 
-#[tokio::test]
-async fn a_directory_that_is_served_twice_becomes_two_members() {
-    let mut cluster = Site::clustered().cluster(2).await;
-    cluster.nodes[0].client.put("/kv/a", "x").await.expect(201);
-    cluster.converged().await;
-    cluster.nodes[1].stop().await;
-    let copy = cluster.site.place("n3", &[&cluster.nodes[0]]);
-    let (from, to) = (cluster.nodes[1].place.data_dir().join("db"), copy.data_dir().join("db"));
-    fs::create_dir_all(&to).expect("a directory");
-    for file in fs::read_dir(from).expect("the original") {
-        let file = file.expect("a file");
-        fs::copy(file.path(), to.join(file.file_name())).expect("copied");
-    }
-    cluster.replace(1, Node::restart).await;
-    let copy = copy.start().await;
-    assert_eq!(copy.id, cluster.nodes[1].id);
-    // whoever it meets knows a later life of that id: both copies begin anew, each under its own
-    for node in [&copy, &cluster.nodes[1]] {
-        node.logs(&["WARN", "begins anew", "set back"]).await;
-        eventually(SOON, "it serves again", async || {
-            let status = node.client.get("/health/ready").await.status;
-            ensure(status == 200, || status.to_string())
-        })
-        .await;
-    }
-    // no write is lost
-    copy.client.put("/kv/copy", "x").await.expect(201);
-    cluster.nodes[1].client.put("/kv/original", "x").await.expect(201);
-    cluster.converged().await;
-    for key in ["a", "original", "copy"] {
-        cluster.nodes[0].client.get(&format!("/kv/{key}")).await.expect(200);
-    }
-}
-
 /// Every node has the same uuids, headers and bytes, so every export is the same.
 #[tokio::test]
 async fn after_kills_and_pauses_all_nodes_show_the_same_records() {

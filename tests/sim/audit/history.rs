@@ -78,7 +78,9 @@ impl Audit {
         let listed = |version| revisions.iter().any(|r| r.header.version == version);
         for version in held.into_iter().flatten() {
             let is_younger = oldest.is_none_or(|oldest| *version > oldest.header.version);
-            if is_younger && gone < Some(*version) && !listed(*version) {
+            // it can be seen for a moment more after the node said so
+            let is_aside = self.is_set_aside(slot, key, *version);
+            if is_younger && gone < Some(*version) && !is_aside && !listed(*version) {
                 let what = format!("the history of node {slot} leaves out {version:?}");
                 self.violated(Some(key), &what);
             }
