@@ -137,6 +137,8 @@ enum Command {
     /// A node keeps its mode over restarts. In `read_only` it answers reads, and receives what the
     /// other members write.
     Mode(cluster::ModeArguments),
+    /// Take a node out of its cluster for good, and end it: no write of it is lost
+    Leave(cluster::Leave),
     /// Forget a member that is gone for good: dead records wait for it no longer
     Forget(cluster::Forget),
     /// Let this node join a cluster that was founded apart from it, or that has forgotten it
@@ -248,6 +250,7 @@ fn dispatch(arguments: Arguments, out: &mut Output<'_>) -> Result<(), CliError> 
         Command::Members(_) => block_on(cluster::members(&open()?, out)),
         Command::Sync(_) => block_on(cluster::sync(&open()?, out)),
         Command::Mode(command) => block_on(cluster::mode(&open()?, &command, out)),
+        Command::Leave(command) => block_on(cluster::leave(&open()?, &command, out)),
         Command::Forget(command) => block_on(cluster::forget(&open()?, &command, out)),
         Command::Join(command) => block_on(cluster::join(&open()?, &command, out)),
         Command::Import(command) => {

@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub(crate) use answer::envelope::write_record_line;
 pub(crate) use server::crowd::SURPLUS_MAX;
 pub use server::listener::serve;
-pub use state::{Outlook, State};
+pub use state::{LeaveRequest, Outlook, State};
 
 /// The resources as a service, for requests that are made inside this process. The parts that
 /// [`serve`] adds to every answer are missing: node and request ids, counts, the catch of panics.

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LimitsConfig};
 use crate::model::member::{CertificateLife, PeerStatus, SeedAnswer, SyncReport};
 use crate::model::{Member, MemberState, NodeId};
-use crate::store::Store;
+use crate::store::{Store, WriteError};
 use crate::telemetry::Metrics;
 
 /// How many times its size a JSON body takes while it is parsed, besides the body itself.
@@ -70,8 +70,18 @@ pub struct State {
     pub syncing: watch::Receiver<bool>,
     /// The operator's word that this node may join a cluster that was founded apart from it.
     pub may_join: watch::Sender<bool>,
+    /// Lets this node leave the cluster.
+    pub leave: mpsc::Sender<LeaveRequest>,
     /// What else the API shows of the cluster.
     pub outlook: Outlook,
+}
+
+/// A request to leave the cluster. If it succeeds, the node ends after the answer.
+pub struct LeaveRequest {
+    /// Leave although no other member holds all writes of this node.
+    pub force: bool,
+    /// Receives the outcome: the text says why no other member holds them.
+    pub answer: oneshot::Sender<Result<Result<(), String>, WriteError>>,
 }
 
 /// What the parts of the node report about its place in the cluster.

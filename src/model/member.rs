@@ -218,6 +218,9 @@ pub struct PeerStatus {
     pub error: Option<String>,
     /// When the latest session with the peer ended, on either side's initiative.
     pub last_sync_at: Option<Timestamp>,
+    /// Up to which point of this node it told, at the begin of the latest session, that it holds
+    /// all that this node held.
+    pub holds_of_this: Option<Timestamp>,
     /// Whether its cluster was founded apart from this node's, and this node does not join it by
     /// itself.
     pub is_apart: bool,

@@ -7,6 +7,7 @@
 mod aside;
 mod copied;
 mod error;
+mod leaving;
 pub mod members;
 mod mode;
 mod news;
@@ -135,6 +136,7 @@ async fn live(
         sync: views.sync,
         syncing: views.syncing,
         may_join: views.may_join,
+        leave: views.leave,
         outlook: views.outlook,
     };
     start(&mut parts, "the HTTP front end", |stop| http::serve(listener, state, stop));
@@ -144,6 +146,7 @@ async fn live(
     let ended = tokio::select! {
         biased;
         () = signals.stop() => Ok(false),
+        () = views.left.notified() => Ok(false),
         () = store.begun_anew() => Ok(true),
         _ = &mut writer => Err(NodeError::Ended(WRITER)),
         name = first_ended(&mut parts) => Err(NodeError::Ended(name)),
@@ -307,13 +310,15 @@ async fn start_cluster(
         syncing_members,
         waits_for: waits_for_sender,
     };
-    let (store, seen) = (store.clone(), members.clone());
+    let (held, seen) = (store.clone(), members.clone());
     start(parts, GOSSIP, |stop| gossip.run(stop));
     start(parts, "the peer endpoint", |stop| async move { endpoint.run(stop).await });
     start(parts, "replication", |stop| replication.run(stop));
-    start(parts, "the member table", |stop| members::persist(store, known, seen, stop));
+    start(parts, "the member table", |stop| members::persist(held, known, seen, stop));
     let outlook = http::Outlook { waits_for, seeds, ..http::Outlook::default() };
-    let mut views = Views { members, peers, sync, syncing, may_join, outlook, _members: kept };
+    let (leave, left) = leaving::start(store, &sync, &peers, clock, parts);
+    let mut views =
+        Views { members, peers, sync, syncing, may_join, leave, left, outlook, _members: kept };
     start_watching(config, clock, me, certificates, &mut views, parts)?;
     Ok(views)
 }

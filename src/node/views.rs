@@ -1,12 +1,13 @@
 //! What the HTTP front end sees of the cluster, and of a node without one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{NodeError, SYNC_REQUESTS_MAX};
 use crate::config::Config;
-use crate::http::Outlook;
+use crate::http::{LeaveRequest, Outlook};
 use crate::model::member::{PeerStatus, SyncReport};
 use crate::model::{Member, MemberState, NodeId};
 use crate::replication::SyncRequest;
@@ -19,6 +20,9 @@ pub(super) struct Views {
     pub(super) sync: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<SyncReport>>>,
     pub(super) syncing: watch::Receiver<bool>,
     pub(super) may_join: watch::Sender<bool>,
+    pub(super) leave: mpsc::Sender<LeaveRequest>,
+    /// Hears that this node has left the cluster.
+    pub(super) left: Arc<Notify>,
     pub(super) outlook: Outlook,
     /// Keeps `members` open for the other parts once gossip has ended, which ends first.
     pub(super) _members: watch::Sender<Vec<(Member, MemberState)>>,
@@ -52,6 +56,8 @@ pub(super) fn alone(me: &Member) -> Views {
         sync,
         syncing: watch::channel(false).1,
         may_join: watch::channel(false).0,
+        leave: mpsc::channel(1).0,
+        left: Arc::default(),
         outlook: Outlook::default(),
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::opening::because;
+use crate::proto::stability::{Anew, WhyGone};
 use crate::store::Store;
 
 /// The pause after the store first failed to persist that this process has begun. It doubles, up to
@@ -35,6 +37,20 @@ pub(super) async fn advance_alone(store: &Store) {
     let alone = store.change_ledger(|ledger, now| _ = ledger.alone(now)).await;
     if let Err(error) = alone {
         tracing::debug!(%error, "the point of a lone node does not move");
+    }
+}
+
+/// Begins this process's life among others. A node that had left begins anew, and its process then
+/// opens the store again.
+pub(super) async fn begin_among_others(context: &Context, founds: Option<bool>) {
+    begin_life(&context.store, founds).await;
+    if context.store.ledger().gone() != Some(WhyGone::Left) {
+        return;
+    }
+    tracing::warn!("this node begins anew as a new member: {}", because(Anew::Left));
+    while let Err(error) = context.store.begin_anew(Anew::Left, context.introduce()).await {
+        tracing::warn!(%error, "cannot store that this node begins anew; trying again");
+        tokio::time::sleep(PERSIST_AGAIN).await;
     }
 }
 

@@ -11,6 +11,7 @@ mod ended;
 mod intake;
 mod interruption;
 mod lag;
+mod leave;
 mod life;
 mod link;
 mod links;
@@ -38,6 +39,7 @@ pub use aside::Aside;
 use bootstrap::Bootstrap;
 use context::Context;
 use intake::Intake;
+pub use leave::{LeaveError, Leaving};
 pub use life::live_alone;
 use links::{PeerLinks, log_panic};
 use status::Status;
@@ -112,7 +114,7 @@ impl Replication {
         let context = self.context(due);
         let mut links = PeerLinks::new(self.me.clone(), context.clone());
         let founds = (!context.status.is_syncing()).then_some(self.has_seeds);
-        let life = life::begin_life(&self.store, founds);
+        let life = life::begin_among_others(&context, founds);
         if stop.run_until_cancelled(life).await.is_none() {
             return;
         }

@@ -99,6 +99,8 @@ impl Context {
 
     /// Keeps what the peer told at its begin.
     pub(super) async fn hear_begin(&self, theirs: SessionBegin) -> Result<Claim, WriteError> {
+        let own = self.store.identity().node;
+        self.status.holds_of_this(theirs.id, theirs.have.get(&own).map(|point| point.0));
         self.store.change_ledger(move |ledger, _| ledger.hear_begin(theirs)).await
     }
 
@@ -149,11 +151,12 @@ pub(super) fn in_words(why: NoOpening) -> String {
 }
 
 /// Why a node begins anew, for people.
-fn because(why: Anew) -> &'static str {
+pub(super) fn because(why: Anew) -> &'static str {
     match why {
         Anew::NotCounted => "the others went on without it",
         Anew::SetBack => "its disk was set back to an earlier state",
         Anew::Unknown => "none of the members that knew it is left",
+        Anew::Left => "it had left the cluster",
         Anew::Apart { .. } => "it was founded apart from the cluster that it met",
     }
 }

@@ -105,6 +105,11 @@ impl Status {
         }
     }
 
+    /// Records up to which point the peer `id` told that it holds what this node held.
+    pub(super) fn holds_of_this(&self, id: NodeId, point: Option<Timestamp>) {
+        self.change(id, |status| status.holds_of_this = point);
+    }
+
     /// Records that the peer `id` answers sessions.
     pub(super) fn works(&self, id: NodeId) {
         self.change(id, |status| status.error = None);

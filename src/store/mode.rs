@@ -28,12 +28,15 @@ pub enum NodeMode {
 /// The mode that is durable, where each decision reads it.
 pub(super) struct ModeState {
     read_only: AtomicBool,
+    /// Whether it takes no writes of clients until the process ends, or until it is set back.
+    leaving: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl ModeState {
     pub(super) fn open(engine: &dyn Engine, metrics: Arc<Metrics>) -> Result<Self, ReadError> {
-        let state = Self { read_only: AtomicBool::new(false), metrics };
+        let state =
+            Self { read_only: AtomicBool::new(false), leaving: AtomicBool::new(false), metrics };
         state.load(engine)?;
         Ok(state)
     }
@@ -48,6 +51,11 @@ impl ModeState {
 
     pub(super) fn get(&self) -> NodeMode {
         if self.read_only.load(Ordering::Relaxed) { NodeMode::ReadOnly } else { NodeMode::Normal }
+    }
+
+    /// Whether the node leaves the cluster.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Follows what is durable. Logs each change.
@@ -69,6 +77,18 @@ impl Store {
     #[must_use]
     pub fn mode(&self) -> NodeMode {
         self.shared.mode.get()
+    }
+
+    /// Takes no writes of clients from now on. One that is being decided may still be taken:
+    /// whatever goes through the writer after this call follows it. Answers whether that is new.
+    #[must_use]
+    pub fn stop_writes(&self) -> bool {
+        !self.shared.mode.leaving.swap(true, Ordering::Relaxed)
+    }
+
+    /// Takes writes of clients again.
+    pub fn resume_writes(&self) {
+        self.shared.mode.leaving.store(false, Ordering::Relaxed);
     }
 
     /// Takes the mode of the configuration where none was ever kept: at the first start.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use kvs::clock::Clock;
 use kvs::model::{Key, Version};
 use kvs::proto::stability::WhyGone;
+use kvs::replication::Leaving;
 use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::client::lock;
 use crate::disk::Disk;
 use crate::network::Way;
-use crate::node::address;
+use crate::node::{Up, address};
 use crate::plan::Event;
 use crate::world::World;
 
@@ -48,7 +50,7 @@ impl World {
         self.decided += 1;
     }
 
-    fn plan_after(&mut self, pause: Duration, action: Action) {
+    pub fn plan_after(&mut self, pause: Duration, action: Action) {
         self.plan_at(Instant::now() + pause, action);
     }
 
@@ -105,6 +107,7 @@ impl World {
             Event::Forgotten { by, whom } => {
                 ("forgotten", here(by) && self.nodes[whom].id.is_some())
             }
+            Event::Left { at, .. } => ("left", self.nodes[at].up.as_ref().is_some_and(Up::serves)),
             Event::CommitFails { at, .. } => ("commit fails", here(at)),
             Event::ChangeFails { at, .. } => ("change fails", here(at)),
             Event::Unreadable { at, .. } => ("unreadable", here(at)),
@@ -161,6 +164,7 @@ impl World {
             Event::Copied { at } => self.copy(at),
             Event::SetBack { at, absent } => self.set_back(at, absent),
             Event::Forgotten { by, whom } => self.forget(by, whom),
+            Event::Left { at, absent } => self.leave(at, absent),
             Event::CommitFails { at, applied } => self.nodes[at].disk.fail_commit(applied),
             Event::ChangeFails { at, after } => self.nodes[at].disk.fail_change(after),
             Event::Unreadable { at, lasting } => {
@@ -256,6 +260,19 @@ impl World {
             // one that cannot write does not forget
             up.spawn(async move { drop(store.remove_member(id, WhyGone::Forgotten).await) });
         }
+    }
+
+    /// Lets the node at `slot` leave, if it can.
+    fn leave(&mut self, slot: usize, absent: Duration) {
+        let clock = Clock::from_source(self.nodes[slot].clock.clone());
+        let Some(up) = self.nodes[slot].up.as_mut() else { return };
+        let (store, sync, peers) = (up.store.clone(), up.sync.clone(), up.peers.clone());
+        let (leaving, left) = (Leaving { store, sync, peers, clock }, up.left.clone());
+        up.spawn(async move {
+            if leaving.leave(false).await.is_ok() {
+                *left.lock().expect("one thread") = Some(absent);
+            }
+        });
     }
 
     fn disk_lost(&mut self, slot: usize) {

@@ -13,7 +13,7 @@ use kvs::model::member::PeerStatus;
 use kvs::model::{Key, Member, MemberState, NodeId, Record, Version};
 use kvs::node::members;
 use kvs::proto::secret::Secret;
-use kvs::replication::{Aside, Replication};
+use kvs::replication::{Aside, Replication, SyncRequest};
 use kvs::store::engine::Engine;
 use kvs::store::identity::Identity;
 use kvs::store::identity::OpenError;
@@ -68,6 +68,10 @@ pub struct Up {
     pub full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
     /// What it knows of each peer.
     pub peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
+    /// Asks for sessions with all peers.
+    pub sync: mpsc::Sender<SyncRequest>,
+    /// Set when the node has left, to how long it is absent.
+    pub left: Arc<Mutex<Option<Duration>>>,
     /// What the serving nodes held when this node began to wait.
     pub sources: Vec<Source>,
     pub clients: JoinSet<()>,
@@ -112,6 +116,11 @@ impl Up {
     /// Whether the writer has ended by itself, which it must not do.
     pub fn has_ended(&self) -> bool {
         self.writer.is_finished()
+    }
+
+    /// Whether it waits for no data.
+    pub fn serves(&self) -> bool {
+        !*self.syncing.borrow()
     }
 
     /// Whether the digest must agree with the records now.
@@ -189,7 +198,7 @@ impl Node {
             (metrics.clone(), Arc::new(SetAside { slot: self.slot, audit }));
         let may_join = self.may_join.subscribe();
         let parts = Parts { store: &store, me, clock, metrics: metrics_shared, aside, may_join };
-        let Views { syncing, members, full, peers } = parts.spawn(common, &stop, &mut tasks);
+        let Views { syncing, members, full, peers, sync } = parts.spawn(common, &stop, &mut tasks);
         self.up = Some(Up {
             store,
             identity,
@@ -198,6 +207,8 @@ impl Node {
             members,
             full,
             peers,
+            sync,
+            left: Arc::default(),
             sources: Vec::new(),
             clients: JoinSet::new(),
             no_more: CancellationToken::new(),
@@ -325,6 +336,8 @@ struct Views {
     full: Arc<Mutex<Option<BTreeSet<NodeId>>>>,
     /// What it knows of each peer.
     peers: watch::Receiver<BTreeMap<NodeId, PeerStatus>>,
+    /// Asks for sessions with all peers.
+    sync: mpsc::Sender<SyncRequest>,
 }
 
 impl Views {
@@ -376,6 +389,7 @@ impl Parts<'_> {
             syncing_members: syncing_members_sender,
             seeds: watch::channel(Vec::new()).0,
         };
+        let (sync, requests) = mpsc::channel(1);
         let replication = Replication {
             store: store.clone(),
             dialer: common.network.dialer(me.clone()),
@@ -386,7 +400,7 @@ impl Parts<'_> {
             clock,
             metrics,
             peers,
-            requests: mpsc::channel(1).1,
+            requests,
             aside,
             may_join,
             has_seeds,
@@ -402,6 +416,6 @@ impl Parts<'_> {
         let full = Arc::default();
         let (waits, noted) = (syncing.clone(), Arc::clone(&full));
         tasks.spawn(Views::note_end(me, waits, members.clone(), syncing_members, noted));
-        Views { syncing, members, full, peers: peers_seen }
+        Views { syncing, members, full, peers: peers_seen, sync }
     }
 }

@@ -122,6 +122,8 @@ pub enum Event {
     SetBack { at: usize, absent: Duration },
     /// An operator lets `by` forget `whom` for good, wherever that one is.
     Forgotten { by: usize, whom: usize },
+    /// A node leaves the cluster in order, if others hold its writes, and is started again later.
+    Left { at: usize, absent: Duration },
     /// The next commit fails; with `applied` it takes place all the same.
     CommitFails { at: usize, applied: bool },
     /// One change within a transaction fails, after `after` others.
@@ -238,6 +240,12 @@ impl Plan {
             let whom = (by + rng.random_range(1..self.nodes)) % self.nodes;
             let at = Duration::from_millis(rng.random_range(0..millis));
             events.push((at, Event::Forgotten { by, whom }));
+        }
+        if rng.random_bool(0.4) {
+            let at = rng.random_range(0..self.nodes);
+            let absent = Duration::from_millis(rng.random_range(10..5_000));
+            let when = Duration::from_millis(rng.random_range(0..millis));
+            events.push((when, Event::Left { at, absent }));
         }
         events
     }

@@ -219,9 +219,21 @@ impl World {
         }
     }
 
-    /// Starts the processes again that begin anew under another id.
+    /// Ends the processes of nodes that have left, and starts those again that begin anew under
+    /// another id.
     fn start_anew(&mut self) {
         for slot in 0..self.plan.nodes {
+            let left = |up: &Up| up.left.lock().expect("one thread").take();
+            if let Some(absent) = self.nodes[slot].up.as_ref().and_then(left) {
+                self.take_down(slot);
+                self.report(format!("node {slot} has left"));
+                *self.faults.entry("left in order").or_default() += 1;
+                if Instant::now() < self.start + self.plan.lasting {
+                    self.plan_after(absent, Action::Start(slot));
+                } else {
+                    self.start_with(slot, 0);
+                }
+            }
             let begun = |up: &Up| up.store.has_other_identity();
             if self.nodes[slot].up.as_ref().is_some_and(begun) {
                 let clients = self.nodes[slot].up.as_ref().map_or(0, |up| up.clients.len());

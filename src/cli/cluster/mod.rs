@@ -4,6 +4,7 @@
 //! as unknown, so that it works with newer and older nodes too.
 
 mod forget;
+mod leave;
 mod mode;
 mod sync;
 mod troubles;
@@ -21,6 +22,7 @@ use super::output::{Grid, Output, printable, size};
 use super::words::span;
 use crate::model::Timestamp;
 pub use forget::{Forget, Join, forget, join};
+pub use leave::{Leave, leave};
 pub use mode::{ModeArguments, mode};
 pub use sync::{Sync, sync};
 

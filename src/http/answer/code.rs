@@ -85,6 +85,8 @@ codes! {
         "The uuid already names another request or version, or the expected one.";
     MemberAlive = "member_alive", CONFLICT, None, "Member alive",
         "The member runs, so it cannot be forgotten.";
+    NotReplicated = "not_replicated", CONFLICT, None, "Not replicated",
+        "No other member holds all writes of this node, so it does not leave.";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, None, "Precondition failed",
         "A condition does not hold; `current` shows the live value.";
     ValueTooLarge = "value_too_large", PAYLOAD_TOO_LARGE, None, "Value too large",

@@ -55,6 +55,9 @@ pub(crate) enum Error {
     MemberNotFound(Uuid),
     /// The member runs; the text says what to do.
     MemberAlive(String),
+    /// No other member holds all writes of this node, which therefore does not leave; the text
+    /// says why.
+    NotReplicated(String),
     /// No resource has the path; the text says which one was probably meant.
     NoSuchRoute(String),
     /// The resource does not have the method; the text says which it has.
@@ -199,6 +202,7 @@ impl Error {
             Self::RevisionNotFound(_) => Code::RevisionNotFound,
             Self::MemberNotFound(_) => Code::MemberNotFound,
             Self::MemberAlive(_) => Code::MemberAlive,
+            Self::NotReplicated(_) => Code::NotReplicated,
             Self::NoSuchRoute(_) => Code::NoSuchRoute,
             Self::MethodNotAllowed(_) => Code::MethodNotAllowed,
             Self::Misdirected(_) => Code::Misdirected,

@@ -103,6 +103,7 @@ impl Error {
             Self::NoSuchRoute(detail)
             | Self::MethodNotAllowed(detail)
             | Self::MemberAlive(detail) => detail.into(),
+            Self::NotReplicated(why) => not_replicated(why).into(),
             Self::Misdirected(host) => misdirected(host).into(),
             Self::RequestTimeout => TOO_SLOW.into(),
             Self::PreconditionFailed { current, form } => {
@@ -189,6 +190,13 @@ fn no_member(id: Uuid) -> String {
     format!("no member has the id {id}; `kvs members -o wide` lists the ids")
 }
 
+fn not_replicated(why: &str) -> String {
+    format!(
+        "no other member is known to hold all writes of this node ({why}), so it does not leave; \
+         try again when one is up, or leave without them: `{{\"force\":true}}`, `kvs leave --force`"
+    )
+}
+
 fn misdirected(host: &str) -> String {
     format!(
         "this node listens on a loopback address, and the Host of the request, `{host}`, is \
@@ -198,10 +206,7 @@ fn misdirected(host: &str) -> String {
 
 /// What a node that waits for its first data lacks, and what to do.
 fn waits_for(members: &str) -> String {
-    format!(
-        "this node waits for its first data: {members}; try again, correct what keeps it from \
-         them, or let it serve without their data (sync.serve_alone = true)"
-    )
+    format!("this node waits for its first data: {members}; try again")
 }
 
 impl Unavailable {

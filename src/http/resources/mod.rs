@@ -11,6 +11,7 @@ mod health;
 mod history;
 mod join;
 mod kv;
+mod leave;
 mod members;
 mod metrics;
 mod misroutes;
@@ -37,7 +38,7 @@ use super::answer::error::Error;
 use super::state::App;
 
 /// All resources.
-pub(crate) static RESOURCES: [&Resource; 15] = [
+pub(crate) static RESOURCES: [&Resource; 16] = [
     &kv::RESOURCE,
     &cas::RESOURCE,
     &txn::RESOURCE,
@@ -49,6 +50,7 @@ pub(crate) static RESOURCES: [&Resource; 15] = [
     &mode::RESOURCE,
     &members::RESOURCE,
     &join::RESOURCE,
+    &leave::RESOURCE,
     &health::LIVE_RESOURCE,
     &health::READY_RESOURCE,
     &health::READABLE_RESOURCE,

@@ -114,8 +114,8 @@ const ROUTES: &[Mistake] = &[
         "no_such_route",
         "nothing is served at `/`; the routes are `/kv/{key}`, `/cas/{key}`, `/txn`, \
          `/scan/{prefix}`, `/history/{key}`, `/superseded/{prefix}`, `/cluster`, `/cluster/sync`, \
-         `/cluster/mode`, `/cluster/members/{id}`, `/cluster/join`, `/health/live`, \
-         `/health/ready`, `/health/readable`, `/metrics`",
+         `/cluster/mode`, `/cluster/members/{id}`, `/cluster/join`, `/cluster/leave`, \
+         `/health/live`, `/health/ready`, `/health/readable`, `/metrics`",
     ),
     (
         "POST",

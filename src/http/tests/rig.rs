@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::resources::{self, operation::ApiOperation};
-use crate::http::state::{App, State};
+use crate::http::state::{App, LeaveRequest, State};
 use crate::model::{Member, NodeId, Timestamp};
 use crate::store::engine::Engine;
 use crate::store::{Settings, Store};
@@ -44,6 +44,13 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
     let (store, writer) = Store::open(engine, clock.clone(), metrics.clone(), &settings).unwrap();
     // the thread ends with the last handle of the store
     std::thread::spawn(move || writer.run_blocking());
+    let (leave, mut requests) = mpsc::channel::<LeaveRequest>(1);
+    // a node that may leave at any time
+    std::thread::spawn(move || {
+        while let Some(request) = requests.blocking_recv() {
+            let _ = request.answer.send(Ok(Ok(())));
+        }
+    });
     let at = config.http.listen;
     let me = Member { id: store.identity().node, gossip: at, peer: at, http: at, ..member(1) };
     let state = State {
@@ -58,6 +65,7 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
         sync: mpsc::channel(1).0,
         syncing: watch::channel(false).1,
         may_join: watch::channel(false).0,
+        leave,
         outlook: crate::http::Outlook::default(),
     };
     Arc::new(App::new(state))

@@ -323,7 +323,9 @@ impl Ledger {
         self.next_floor().map(AfterPersist)
     }
 
-    pub(super) fn confirm(&mut self, now: Timestamp) -> Point {
+    /// Confirms a point; `now` is the wall clock, and everything that the node holds is in the
+    /// digest. Store the ledger before the point is told.
+    pub fn confirm(&mut self, now: Timestamp) -> Point {
         self.point = self.point.max(Point(now));
         // a floor that was adopted may lie above the clock
         self.have.insert(self.id, Point(self.point.0.max(self.floor.0)));

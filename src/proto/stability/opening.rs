@@ -38,6 +38,8 @@ pub enum Anew {
     SetBack,
     /// Nobody who entered it is a member any more.
     Unknown,
+    /// It had left in order.
+    Left,
     /// Its set was founded apart and is the smaller one. By itself only when nothing has to be set
     /// aside; else the operator decides.
     Apart {
@@ -118,6 +120,10 @@ impl Ledger {
             return self.judge_apart(&mine, theirs);
         }
         self.learn_start(them);
+        if let Some(why) = theirs.gone.get(&them.id) {
+            // one that leaves says so itself
+            self.remove(them.id, *why);
+        }
         if let Some(why) = self.gone().or_else(|| theirs.gone.get(&self.id).copied()) {
             return match why {
                 WhyGone::SetBack => Judgement::BeginAnew(Anew::SetBack),

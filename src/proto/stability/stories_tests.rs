@@ -194,6 +194,29 @@ fn a_forgotten_node_that_returns_learns_it_and_stays_out() {
 }
 
 #[test]
+fn a_node_that_leaves_says_so_itself_and_nobody_waits_for_it() {
+    let mut world = World::new(3, 0);
+    world.write(0, Kind::Value);
+    world.meet(0, 1);
+    let own = world.nodes[0].ledger.id;
+    world.nodes[0].ledger.remove(own, WhyGone::Left);
+    world.meet(1, 0);
+    let gone = |set: &Option<DurableSet>| set.as_ref().and_then(|set| set.gone.get(&own).copied());
+    assert_eq!(gone(&world.nodes[1].ledger.set), Some(WhyGone::Left));
+    // the third node gets the write, and the news, from the second
+    world.meet(1, 2);
+    assert_eq!(gone(&world.nodes[2].ledger.set), Some(WhyGone::Left));
+    assert!(world.nodes[2].held.is_some());
+    world.now += 1;
+    world.write(1, Kind::Delete);
+    for _ in 0..3 {
+        world.meet(1, 2);
+    }
+    assert!(world.nodes[1].held.is_none() && world.nodes[2].held.is_none());
+    world.heal_and_judge();
+}
+
+#[test]
 fn clocks_that_disagree_tell_no_point_and_claim_nothing() {
     let mut world = World::new(2, 0);
     let mut word = world.nodes[0].ledger.introduce(at(world.now));

@@ -43,6 +43,13 @@ impl Store {
         self.blocking(read).await
     }
 
+    /// How many reports of superseded writes this node holds.
+    #[must_use]
+    pub fn superseded_count(&self) -> u64 {
+        let reports = self.shared.reports();
+        reports.next.saturating_sub(reports.first)
+    }
+
     /// As [`Self::superseded`], on a thread that may block.
     ///
     /// # Errors

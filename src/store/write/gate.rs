@@ -41,6 +41,9 @@ impl View<'_> {
             return Err(WriteError::ShuttingDown);
         }
         let mut changes = changes.peekable();
+        if self.shared.mode.is_leaving() && changes.peek().is_some() {
+            return Err(WriteError::ShuttingDown);
+        }
         if self.shared.mode.get() == NodeMode::ReadOnly && changes.peek().is_some() {
             return Err(WriteError::ReadOnly);
         }

@@ -4,6 +4,7 @@
 mod certificates;
 mod copies;
 mod floor;
+mod leave;
 mod life;
 mod push;
 mod sessions;
