@@ -55,7 +55,7 @@ impl Crowd {
             Ok(open) => open,
             Err(poisoned) => poisoned.into_inner(),
         };
-        let is_surplus = open.connections.len() >= self.max && !open.make_room(self.max);
+        let is_surplus = open.served().count() >= self.max && !open.make_room(self.max);
         let seen = Arc::new(ConnectionState::new(self.clock.clone(), is_surplus));
         let number = open.next;
         open.next += 1;
@@ -67,29 +67,35 @@ impl Crowd {
     /// Ends one connection that may end, as when the process has no descriptor left.
     pub(crate) fn make_room(&self) {
         if let Ok(open) = self.open.lock() {
-            open.make_room(open.connections.len());
+            open.make_room(open.served().count());
         }
     }
 }
 
 impl Open {
-    /// Ends connections so that one more fits below `max`; `false` if all of them are busy.
+    /// The connections that are not surplus.
+    fn served(&self) -> impl Iterator<Item = &Arc<ConnectionState>> {
+        self.connections.values().filter(|seen| !seen.is_surplus())
+    }
+
+    /// Ends connections so that one more fits below `max`; `false` if all of them are busy. A
+    /// surplus connection, which ends by itself after its answer, leaves no room to another.
     fn make_room(&self, max: usize) -> bool {
-        let all = || self.connections.values();
-        let leaving = all().filter(|seen| seen.activity() == Activity::Leaving).count();
-        if leaving + max > self.connections.len() {
+        let leaving = self.served().filter(|seen| seen.activity() == Activity::Leaving).count();
+        if leaving + max > self.served().count() {
             return true;
         }
         // one that is found idle may just have got a request
         for _ in 0..3 {
-            let idle = all().filter(|seen| seen.activity() == Activity::Idle);
+            let idle = self.served().filter(|seen| seen.activity() == Activity::Idle);
             match idle.min_by_key(|seen| seen.since()) {
                 Some(longest) if longest.tell() => return true,
                 Some(_) => {}
                 None => break,
             }
         }
-        let slow = all().filter(|seen| seen.has_slow_head()).min_by_key(|seen| seen.since());
+        let all = self.connections.values();
+        let slow = all.filter(|seen| seen.has_slow_head()).min_by_key(|seen| seen.since());
         if let Some(slowest) = slow {
             // makes room for the next one
             slowest.tell_in_head();
@@ -143,7 +149,12 @@ mod tests {
             seat.seen.begin();
         }
         assert!(crowd.enter().seen.is_surplus());
-        drop(seats);
+        // one that has got its answer and has not ended yet leaves no room
+        let answered = crowd.enter();
+        assert_eq!(answered.seen.activity(), Activity::Idle);
+        assert!(crowd.enter().seen.is_surplus());
+        assert_eq!(answered.seen.activity(), Activity::Idle);
+        drop((seats, answered));
         assert!(!crowd.enter().seen.is_surplus());
     }
 
