@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::LocalBoxFuture;
@@ -19,9 +18,11 @@ use tokio::sync::mpsc;
 
 use super::client::{Client, key_path};
 use super::error::CliError;
+use super::kept_versions;
 use super::note;
 use super::output::{Output, printable, size};
 use super::progress::Counter;
+use super::retry::{RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX, retry_after};
 use super::source::{self, Expired, Found, Record};
 use super::words::count;
 use super::write::Written;
@@ -34,12 +35,6 @@ const WRITES_MAX: usize = 64;
 const WRITE_BYTES_MAX: usize = 32 << 20;
 /// Records to read ahead.
 const READ_AHEAD_MAX: usize = 4;
-/// How often to retry a write when the node is busy or the connection is lost.
-const RETRIES_MAX: u32 = 6;
-/// The wait before the first retry. It doubles each time; a longer Retry-After of the node wins.
-const RETRY_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait before a retry, even if the node asks for more.
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How many skipped entries to list; the rest is only counted.
 const SKIPPED_LINES_MAX: usize = 20;
 
@@ -55,8 +50,9 @@ The name of a file tells its content type. Skipped and listed: other links, name
 
 A line needs `key`, and `data` or `data_base64`; it may have `content_type`, and `expires_at` or
 `ttl`. The versions that an export has (`uuid`, `timestamp`, `origin`) are left behind, as an import
-makes new writes. Any other member is an error. A value with `expires_at` gets the rest of its time
-to live, by the clock of this machine; one that has expired is skipped and listed.
+makes new writes; with --keep-versions they are kept, and a line needs them. Any other member is an
+error. A value with `expires_at` gets the rest of its time to live, by the clock of this machine;
+one that has expired is skipped and listed.
 
 An import stops at the first failure. What it stored stays; to go on, run it again.";
 
@@ -85,6 +81,10 @@ pub struct Import {
     /// Read and check everything and show what would be stored, but send nothing
     #[arg(long, conflicts_with = "if_absent")]
     dry_run: bool,
+    /// Store each line under the version that it had (uuid, timestamp, origin) where that wins, and
+    /// leave alone what the node has in a newer one
+    #[arg(long, conflicts_with_all = ["prefix", "private", "if_absent", "dry_run"])]
+    keep_versions: bool,
 }
 
 /// Imports everything from the source.
@@ -98,6 +98,9 @@ pub async fn import(
     clock: &Clock,
     out: &mut Output<'_>,
 ) -> Result<(), CliError> {
+    if args.keep_versions {
+        return kept_versions::import(client, &args.from, out).await;
+    }
     let (to, found) = mpsc::channel(READ_AHEAD_MAX);
     source::start(args.from.clone(), args.prefix.clone(), args.private, to)?;
     if args.dry_run {
@@ -324,14 +327,7 @@ async fn store_one(
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let retry_after = match &error {
-            CliError::Refused(refusal) if refusal.status == 503 => refusal.retry_after,
-            CliError::Unreachable { connected, .. } if *connected || reached => Some(wait),
-            // a proxy says that the node behind it does not answer now
-            CliError::Stranger { status: 502..=504, .. } if reached => Some(wait),
-            CliError::Cut { .. } => Some(wait),
-            _ => None,
-        };
+        let retry_after = retry_after(&error, reached, wait);
         let Some(retry_after) = retry_after.filter(|_| tries < RETRIES_MAX) else {
             return Err(error);
         };

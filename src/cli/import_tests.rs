@@ -22,7 +22,7 @@ fn ok(request: &Request) -> Vec<u8> {
 
 fn args(from: std::path::PathBuf, prefix: &str) -> Import {
     let prefix = Prefix::parse(prefix).unwrap();
-    Import { from, prefix, private: false, if_absent: false, dry_run: false }
+    Import { from, prefix, private: false, if_absent: false, dry_run: false, keep_versions: false }
 }
 
 fn import_text(node: &Canned, text: &str, prefix: &str) -> (String, Result<(), CliError>) {

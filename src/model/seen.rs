@@ -58,6 +58,14 @@ impl Seen {
         seen
     }
 
+    /// The list of a write of `origin` at `timestamp` of which nobody says any more what it knew:
+    /// it knew itself, and of each earlier write the answer is unknown.
+    #[must_use]
+    pub fn of_unknown_line(origin: NodeId, timestamp: Timestamp) -> Self {
+        let cut_through = timestamp.minus(std::time::Duration::from_micros(1));
+        Self { entries: vec![(origin, timestamp)], cut_through }
+    }
+
     /// Cuts off the entry with the least timestamp, except that of `keep`.
     fn cut_oldest(&mut self, keep: NodeId) {
         let oldest = self.entries.iter().filter(|(o, _)| *o != keep).map(|(o, t)| (*t, *o)).min();

@@ -12,6 +12,8 @@ use crate::http::server::limits::{Budget, Permit};
 
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
+/// The media type of lines of JSON.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// Answers with `value` as JSON.
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, Error> {

@@ -200,7 +200,8 @@ pub(crate) fn expected(raw: &RawValue, body: &Bytes) -> Result<Expected, Error> 
     })
 }
 
-fn timestamp(raw: &RawValue) -> Result<Timestamp, Error> {
+/// Reads a timestamp.
+pub(crate) fn timestamp(raw: &RawValue) -> Result<Timestamp, Error> {
     let bad = || Error::bad("`timestamp` must be a whole number of microseconds below 2^53");
     raw.get().parse().ok().and_then(|micros| Timestamp::new(micros).ok()).ok_or_else(bad)
 }

@@ -9,6 +9,7 @@ mod cas;
 mod cluster;
 mod health;
 mod history;
+mod import;
 mod join;
 mod kv;
 mod leave;
@@ -38,7 +39,7 @@ use super::answer::error::Error;
 use super::state::App;
 
 /// All resources.
-pub(crate) static RESOURCES: [&Resource; 16] = [
+pub(crate) static RESOURCES: [&Resource; 17] = [
     &kv::RESOURCE,
     &cas::RESOURCE,
     &txn::RESOURCE,
@@ -51,6 +52,7 @@ pub(crate) static RESOURCES: [&Resource; 16] = [
     &members::RESOURCE,
     &join::RESOURCE,
     &leave::RESOURCE,
+    &import::RESOURCE,
     &health::LIVE_RESOURCE,
     &health::READY_RESOURCE,
     &health::READABLE_RESOURCE,

@@ -22,7 +22,7 @@ use crate::http::answer::envelope::{ContentForm, Envelope};
 use crate::http::answer::error::Error;
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::size::{CONTENT_FACTOR, ITEM_BYTES_MAX, envelope_text_bytes};
-use crate::http::answer::text::{self, JSON};
+use crate::http::answer::text::{self, JSON, NDJSON};
 use crate::http::request::path;
 use crate::http::request::query::{EXACT, LIMIT, LIMIT_MAX, Param, Query};
 use crate::http::server::limits::Permit;
@@ -34,7 +34,6 @@ const BASE: &str = "/scan";
 const LIMIT_DEFAULT: usize = 100;
 /// The content that one step of a stream reads at once.
 const STEP_BYTES_MAX: usize = 1 << 20;
-const NDJSON: &str = "application/x-ndjson";
 
 pub(crate) static RESOURCE: Resource =
     Resource { base: BASE, template: "/scan/{prefix}", has_rest: true, operations: &[&SCAN] };

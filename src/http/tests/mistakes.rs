@@ -115,7 +115,7 @@ const ROUTES: &[Mistake] = &[
         "nothing is served at `/`; the routes are `/kv/{key}`, `/cas/{key}`, `/txn`, \
          `/scan/{prefix}`, `/history/{key}`, `/superseded/{prefix}`, `/cluster`, `/cluster/sync`, \
          `/cluster/mode`, `/cluster/members/{id}`, `/cluster/join`, `/cluster/leave`, \
-         `/health/live`, `/health/ready`, `/health/readable`, `/metrics`",
+         `/admin/import`, `/health/live`, `/health/ready`, `/health/readable`, `/metrics`",
     ),
     (
         "POST",

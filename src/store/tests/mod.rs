@@ -3,6 +3,7 @@
 
 mod dead;
 mod feed;
+mod import;
 mod ledger;
 mod lives;
 mod machine;

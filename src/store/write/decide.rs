@@ -354,7 +354,7 @@ fn replacement(
 }
 
 /// The version of a new write over `before`.
-fn next_version(
+pub(super) fn next_version(
     view: &View<'_>,
     before: Option<&Header>,
     uuid: Uuid,

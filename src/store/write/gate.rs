@@ -54,6 +54,15 @@ impl View<'_> {
             _ => Ok(()),
         }
     }
+
+    /// Refuses records of an export where a client's put would be refused.
+    pub(super) fn admit_import(&self) -> Result<(), WriteError> {
+        self.admit(std::iter::empty())?;
+        match self.shared.mode.get() {
+            NodeMode::ReadOnly => Err(WriteError::ReadOnly),
+            NodeMode::Normal => self.shared.admit_merge(),
+        }
+    }
 }
 
 impl Shared {

@@ -11,7 +11,10 @@ use super::requests::RequestId;
 use crate::model::{Header, Key, Record, Timestamp};
 use crate::proto::stability::{Bearer, Floor, Ledger};
 use crate::store::identity::Identity;
-use crate::store::{Applied, Collected, NodeMode, Swept, Txn, TxnDone, Write, WriteError, Written};
+use crate::store::{
+    Applied, Collected, Imported, ImportedRecord, NodeMode, Swept, Txn, TxnDone, Write, WriteError,
+    Written,
+};
 use crate::telemetry::Metrics;
 
 /// Where an answer goes. A receiver that is gone belongs to a client that left.
@@ -70,6 +73,13 @@ pub enum Job {
         bearer: Option<Bearer>,
         /// Where the answer goes.
         reply: Reply<Applied>,
+    },
+    /// Imports records of an export.
+    Import {
+        /// The records, under the versions that they had.
+        records: Vec<ImportedRecord>,
+        /// Where the answer goes.
+        reply: Reply<Imported>,
     },
     /// A change of the ledger.
     Ledger {
@@ -143,6 +153,7 @@ impl Job {
             Self::Sweep { reply } => reply.send(Err(why)).map_err(drop),
             Self::Collect { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::Apply { reply, .. } => reply.send(Err(why)).map_err(drop),
+            Self::Import { reply, .. } => reply.send(Err(why)).map_err(drop),
             Self::AdvanceWatermark { reply }
             | Self::Ledger { reply, .. }
             | Self::SetAside { reply, .. }
@@ -160,6 +171,7 @@ pub(super) enum Decided {
     Sweep(Answer<Swept>),
     Collect(Answer<Collected>),
     Apply(Answer<Applied>),
+    Import(Answer<Imported>),
     /// A watermark, the ledger, a mode or a meta entry, which are not counted.
     Meta(Answer<()>),
 }
@@ -186,6 +198,7 @@ impl Decided {
                 metrics.merges_below_floor.inc_by(below_floor);
                 answer.send(failure, Some(("merge", metrics)));
             }
+            Self::Import(answer) => answer.send(failure, Some(("import", metrics))),
             Self::Meta(answer) => answer.send(failure, None),
         }
     }

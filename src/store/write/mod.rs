@@ -2,13 +2,13 @@
 //!
 //! In the order in which a write passes: [`Store::write`] here submits a [`job`] to the
 //! [`writer`], which gathers jobs into a [`group`] and has each decided. A decision ([`decide`] for
-//! clients, [`merge`] for peers, `expiry::sweep` for time, [`collect`] for the floor) reads a
-//! [`view`] and returns named [`effects`]; [`replace`], [`requests`] and [`superseded`] add those
-//! of replacing a record, of remembering a request and of reporting a lost write. [`ledger`]
-//! changes what this node knows of stability. The group applies the effects in one transaction and
-//! commits it; the writer publishes what is [`durable`]. [`compare`] takes work off the writer
-//! before, [`recovery`] takes over after storage has failed, and [`gate`] says what is taken while
-//! the disk has little room.
+//! clients, [`merge`] for peers, [`import`] for exports, `expiry::sweep` for time, [`collect`] for
+//! the floor) reads a [`view`] and returns named [`effects`]; [`replace`], [`requests`] and
+//! [`superseded`] add those of replacing a record, of remembering a request and of reporting a lost
+//! write. [`ledger`] changes what this node knows of stability. The group applies the effects in
+//! one transaction and commits it; the writer publishes what is [`durable`]. [`compare`] takes work
+//! off the writer before, [`recovery`] takes over after storage has failed, and [`gate`] says what
+//! is taken while the disk has little room.
 
 mod aside;
 pub(super) mod collect;
@@ -18,6 +18,7 @@ pub(super) mod durable;
 pub(super) mod effects;
 mod gate;
 pub(super) mod group;
+mod import;
 mod indexes;
 pub(super) mod job;
 pub(super) mod ledger;

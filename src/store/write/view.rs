@@ -164,6 +164,11 @@ impl View<'_> {
         self.shared.identity.joined_at
     }
 
+    /// Whether the data belong to a cluster, or ever have.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        self.shared.identity.cluster.is_some()
+    }
+
     /// Whether there are other members, which bounds how far timestamps may lie ahead.
     pub(super) fn has_others(&self) -> bool {
         self.shared.others.load(Ordering::Relaxed)

@@ -17,11 +17,13 @@ use super::group::Group;
 use super::job::{Answer, Decided, Job};
 use super::merge::{self, Reception};
 use super::requests::EarlyForgetting;
-use super::{Rules, aside, collect, decide, ledger};
+use super::{Rules, aside, collect, decide, import, ledger};
 use crate::model::{Key, Record};
 use crate::proto::digest::Delta;
 use crate::store::state::{LOOK_AFTER_BYTES, LOOK_EVERY};
-use crate::store::{Applied, ReadError, Settings, Shared, WriteError, expiry};
+use crate::store::{
+    Applied, Imported, ImportedRecord, ReadError, Settings, Shared, WriteError, expiry,
+};
 use crate::telemetry::Metrics;
 
 /// A group takes no further job once it has read and written this many bytes (or one larger job).
@@ -232,6 +234,9 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
             });
             Decided::Apply(Answer { reply, result })
         }
+        Job::Import { records, reply } => {
+            Decided::Import(Answer { reply, result: import_all(group, records) })
+        }
         Job::AdvanceWatermark { reply } => {
             let result = group.run(|_| Ok(((), Effects::of(Effect::AdvanceWatermark))));
             Decided::Meta(Answer { reply, result })
@@ -265,6 +270,15 @@ fn decide(group: &mut Group<'_>, shared: &Shared, job: Job) -> Decided {
             Decided::Meta(Answer { reply, result })
         }
     }
+}
+
+/// Imports records of an export, each on its own.
+fn import_all(group: &mut Group<'_>, records: Vec<ImportedRecord>) -> Result<Imported, WriteError> {
+    let mut imported = Imported::default();
+    for record in records {
+        imported.count(group.run(|view| import::decide(view, record))?);
+    }
+    Ok(imported)
 }
 
 /// Merges records from a peer, each on its own.

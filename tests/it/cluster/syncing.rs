@@ -7,6 +7,7 @@ use rand::Rng;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::cli::kept_versions::exported;
 use crate::support::{SOON, Site, cluster::converged, ensure, eventually};
 
 #[tokio::test]
@@ -19,6 +20,7 @@ async fn a_node_whose_seeds_are_dead_refuses_for_a_while_and_then_serves() {
     let node = place.start().await;
     let client = &node.client;
     let swap = json!({ "expected": { "absent": true }, "data": 1 }).to_string();
+    let line = exported("a").to_string();
     for (method, path, body) in [
         (Method::GET, "/health/ready", ""),
         (Method::GET, "/kv/a", ""),
@@ -27,6 +29,7 @@ async fn a_node_whose_seeds_are_dead_refuses_for_a_while_and_then_serves() {
         (Method::DELETE, "/kv/a", ""),
         (Method::POST, "/cas/a", swap.as_str()),
         (Method::GET, "/scan", ""),
+        (Method::POST, "/admin/import", line.as_str()),
     ] {
         let answer = client.send(method, path, &[], body.to_owned()).await;
         answer.refused(503, "syncing");

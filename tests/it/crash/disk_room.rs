@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::disk_faults::SmallDisk;
+use crate::cli::kept_versions::exported;
 use crate::support::{Node, SOON, Site, ensure, eventually};
 
 /// The answers to the two questions for health: status and body.
@@ -69,6 +70,8 @@ async fn below_the_reserve_deletes_are_the_only_writes() {
     let delete = json!({"delete": {"key": "b"}});
     let txn = json!({"compare": [], "success": [delete, put], "failure": []});
     node.client.post_json("/txn", &txn).await.refused(503, "storage_full");
+    node.client.post_json("/admin/import", &exported("d")).await.refused(503, "storage_full");
+    node.client.get("/kv/d").await.refused(404, "key_not_found");
     assert_eq!(node.client.get("/kv/b").await.expect(200).text(), "b");
     node.client.delete("/kv/a").await.expect(200);
     let txn = json!({"compare": [], "success": [delete, {"get": {"key": "c"}}], "failure": []});
