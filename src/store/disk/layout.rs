@@ -1,7 +1,8 @@
 //! The bytes on the disk. No other file knows them.
 //!
 //! Every entry begins with a format byte. Decoding is bounded and answers with an error for any
-//! bytes; golden bytes in the tests keep the format from changing by accident.
+//! bytes; golden bytes in the tests keep the format from changing by accident. What lies in the
+//! meta family, and under which names, is listed in [`super::meta_entries`].
 
 use std::borrow::Cow;
 
@@ -14,42 +15,25 @@ use crate::model::record::RecordHash;
 use crate::model::{Content, Header, Key, Timestamp};
 use crate::store::ReadError;
 
+pub use super::meta_entries::*;
+
 /// The version of the disk format as a whole, stored under [`FORMAT`] in the meta family.
 pub const FORMAT_VERSION: u32 = 3;
-/// Meta entry: the format version, four bytes little endian.
-pub const FORMAT: &str = "format";
-/// Meta entry: the [`Identity`](super::identity::Identity).
-pub const IDENTITY: &str = "identity";
-/// Meta entry: present once this node has had its first data.
-pub const BOOTSTRAPPED: &str = "bootstrapped";
-/// Meta entry: the members that this node has ever met.
-pub const MEMBERS: &str = "members";
-/// Meta entry: the watermark of the expiry clock.
-pub const WATERMARK: &str = "judged";
-/// Meta entry: records were set aside, which changes in the feed may still name.
-pub const SET_ASIDE: &str = "set_aside";
-/// Meta entry: the ids that this node had before it began anew.
-pub const FORMER_IDS: &str = "former_ids";
-/// Meta entry: the [`Ledger`](crate::proto::stability::Ledger).
-pub const STABILITY: &str = "stability";
-/// Meta entry: how many bytes the remembered requests take.
-pub const REQUESTS_BYTES: &str = "requests_bytes";
-/// Meta entry: wall time minus the steady time of remembered requests, in microseconds.
-pub const REQUESTS_DISTANCE: &str = "requests_distance";
-/// Meta entry: which reports of superseded writes there are, and what they take.
-pub const REPORTS: &str = "superseded";
-/// Meta entry: the epoch of the feed.
-pub const FEED_EPOCH: &str = "feed_epoch";
 
-/// The format bytes: of records, of meta entries and requests, of changes without reports or with.
+/// The format byte of an entry of `records` and `history`.
 const RECORD_V2: u8 = 2;
+/// The format byte of meta entries and remembered requests.
 const META_V1: u8 = 1;
+/// The format byte of an entry of `feed` in which no change is reported as superseded.
 const FEED_V1: u8 = 1;
+/// The format byte of an entry of `feed` that names the reports of its superseded writes.
 const FEED_V2: u8 = 2;
 
-/// Bounds what decoding may allocate: of a remembered request, and of everything else.
-const REQUEST_BYTES_MAX: usize = 256 << 20;
+/// Bounds what decoding a header, a meta entry or an entry of the feed may allocate. None is
+/// larger.
 const DECODE_BYTES_MAX: usize = 1 << 20;
+/// Bounds what decoding a remembered request may allocate: the contents of an answer, and headers.
+const REQUEST_BYTES_MAX: usize = 256 << 20;
 
 /// Where the value of a record lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
