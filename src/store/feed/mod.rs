@@ -88,7 +88,8 @@ pub struct FeedEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedPosition {
     /// Positions of different epochs cannot be compared. An epoch ends when changes may have been
-    /// lost that a reader has seen.
+    /// lost that a reader has seen, when the node begins anew under another id, and when records
+    /// are set aside, which no change says.
     pub epoch: u64,
     /// The position of the last change that was read; zero before the first.
     pub position: u64,

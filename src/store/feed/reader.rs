@@ -13,8 +13,8 @@ use crate::store::Store;
 /// How many changes are read from the disk at a time.
 const READ_ENTRIES: usize = 1024;
 
-/// Changes that a reader can no longer get: the window has passed it, or cannot be read. It must
-/// read the records themselves.
+/// Changes that a reader can no longer get: the window has passed it, or cannot be read, or another
+/// epoch has begun. It must read the records themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missed {
     /// How many changes, at least.
@@ -100,6 +100,11 @@ impl FeedReader {
     fn take(&mut self, entry: Arc<FeedEntry>) -> Option<Arc<FeedEntry>> {
         match entry.position.cmp(&(self.position.position + 1)) {
             Ordering::Less => None,
+            // records that left without a change would else go unnoticed
+            Ordering::Equal if self.store.feed_position().epoch != self.position.epoch => {
+                self.is_behind = true;
+                None
+            }
             Ordering::Equal => Some(self.give(entry)),
             Ordering::Greater => {
                 self.is_behind = true;

@@ -34,6 +34,8 @@ pub(in crate::store) struct Window {
     epoch: u64,
     /// The first position of the epoch. Blocks before it are not served.
     begin: u64,
+    /// The boot of the machine in which the epoch began.
+    boot: Option<String>,
     /// The position of the next change.
     next: u64,
     blocks: VecDeque<Block>,
@@ -49,6 +51,8 @@ pub(in crate::store) struct WindowChange {
     pub added: Vec<(Block, Vec<u8>)>,
     /// The blocks to delete, from the oldest on.
     pub dropped: Vec<Block>,
+    /// The epoch that begins behind these changes, and its first position.
+    epoch: Option<(u64, u64)>,
 }
 
 impl Window {
@@ -61,18 +65,14 @@ impl Window {
         boot: Option<&str>,
         bytes_max: u64,
     ) -> Result<Self, ReadError> {
+        let blocks = VecDeque::new();
         let mut window =
-            Self { epoch: 0, begin: 1, next: 1, blocks: VecDeque::new(), bytes: 0, bytes_max };
-        window.load(engine)?;
-        let held: Option<(u64, u64, Option<String>)> =
-            crate::store::meta(engine, layout::FEED_EPOCH)?;
-        match held {
-            Some((epoch, begin, of)) if boot.is_none_or(|boot| of.as_deref() == Some(boot)) => {
-                (window.epoch, window.begin) = (epoch, begin);
-                Ok(window)
-            }
-            _ => window.begin_epoch(engine, clock, boot),
+            Self { epoch: 0, begin: 1, boot: None, next: 1, blocks, bytes: 0, bytes_max };
+        let is_held = window.load(engine)?;
+        if is_held && boot.is_none_or(|boot| window.boot.as_deref() == Some(boot)) {
+            return Ok(window);
         }
+        window.begin_epoch(engine, clock, boot)
     }
 
     fn begin_epoch(
@@ -82,6 +82,7 @@ impl Window {
         boot: Option<&str>,
     ) -> Result<Self, ReadError> {
         (self.epoch, self.begin) = (u64::from_be_bytes(clock.random()), self.next);
+        self.boot = boot.map(str::to_owned);
         let entry = layout::encode_meta(&(self.epoch, self.begin, boot));
         let opened = engine.opened()?;
         let mut transaction = opened.begin();
@@ -95,8 +96,9 @@ impl Window {
         self.next
     }
 
-    /// Reads which blocks there are, also after a commit whose outcome was unknown.
-    pub fn load(&mut self, engine: &dyn Engine) -> Result<(), ReadError> {
+    /// Reads which blocks there are and which epoch, also after a commit whose outcome was unknown.
+    /// Returns whether the disk names an epoch.
+    pub fn load(&mut self, engine: &dyn Engine) -> Result<bool, ReadError> {
         let (mut blocks, mut damaged) = (VecDeque::new(), Ok(()));
         engine.scan(
             Family::Feed,
@@ -120,6 +122,12 @@ impl Window {
             Some(last) => engine.get(Family::Feed, &layout::feed_key(last.first))?,
             None => None,
         };
+        let held: Option<(u64, u64, Option<String>)> =
+            crate::store::meta(engine, layout::FEED_EPOCH)?;
+        let is_held = held.is_some();
+        if let Some((epoch, begin, boot)) = held {
+            (self.epoch, self.begin, self.boot) = (epoch, begin, boot);
+        }
         self.next = match (last, value) {
             (Some(last), Some(value)) => last.first + layout::decode_feed(&value)?.0.len() as u64,
             // where everything was dropped, positions must not be given again
@@ -127,7 +135,7 @@ impl Window {
         };
         self.bytes = blocks.iter().map(|block| block.bytes).sum();
         self.blocks = blocks;
-        Ok(())
+        Ok(is_held)
     }
 
     /// Gives positions to `announcements` and decides which blocks to write and to drop.
@@ -161,6 +169,15 @@ impl Window {
         change
     }
 
+    /// Adds to `change` that a new epoch begins behind it. Returns the meta entry that says
+    /// so after a restart.
+    pub fn plan_epoch(&self, change: &mut WindowChange, clock: &Clock) -> Vec<u8> {
+        let begin = self.next + change.entries.len() as u64;
+        let epoch = u64::from_be_bytes(clock.random());
+        change.epoch = Some((epoch, begin));
+        layout::encode_meta(&(epoch, begin, &self.boot))
+    }
+
     /// Follows the commit of a group; gives its changes.
     pub fn apply(&mut self, change: WindowChange) -> Vec<FeedEntry> {
         for block in &change.dropped {
@@ -180,6 +197,10 @@ impl Window {
             assert_eq!(first.position, self.next, "positions of the feed are consecutive");
         }
         self.next += change.entries.len() as u64;
+        if let Some((epoch, begin)) = change.epoch {
+            assert_eq!(begin, self.next, "an epoch begins behind the changes of its group");
+            (self.epoch, self.begin) = (epoch, begin);
+        }
         change.entries
     }
 
@@ -207,7 +228,8 @@ impl Window {
     /// # Panics
     /// When it is not, or an invariant does not hold: a bug.
     pub fn check_invariants(&self, engine: &dyn Engine) -> Result<(), ReadError> {
-        let mut held = Self { blocks: VecDeque::new(), bytes: 0, ..*self };
+        let (blocks, boot) = (VecDeque::new(), None);
+        let mut held = Self { blocks, boot, bytes: 0, ..*self };
         held.load(engine)?;
         assert_eq!(held.blocks, self.blocks, "the window holds the blocks of the disk");
         assert_eq!((held.next, held.bytes), (self.next, self.bytes));

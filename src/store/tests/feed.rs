@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::clock::Fixed;
+use crate::proto::stability::Anew;
 use crate::store::engine::Engine;
 use crate::store::feed::{Cause, FeedEntry, FeedPosition, Missed};
 use crate::store::memory::Memory;
@@ -145,4 +146,62 @@ async fn another_boot_ends_the_epoch_where_commits_do_not_wait_for_the_disk() {
     assert_eq!(epochs[2], epochs[3], "the same boot");
     assert_ne!(epochs[3], epochs[4], "another boot");
     assert_eq!(epochs[4], epochs[5]);
+}
+
+#[tokio::test]
+async fn whoever_followed_the_feed_before_records_were_set_aside_reads_the_records_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory: Arc<dyn Engine> = Arc::new(Memory::default());
+    for engine in [memory, rocks(dir.path())] {
+        let node = open(&engine, 1 << 20, None);
+        let store = &node.store;
+        let aside = store.write(put("aside", b"1")).await.unwrap().header;
+        let kept = store.write(put("kept", b"1")).await.unwrap().header;
+        let before = store.feed_position();
+        let mut reader = store.read_feed_from_now();
+        // it is not the record that was kept elsewhere: nothing leaves the store
+        store.set_aside(vec![(key("kept"), aside.clone())]).await.unwrap();
+        assert_eq!(store.feed_position(), before);
+        store.set_aside(vec![(key("aside"), aside)]).await.unwrap();
+        let now = store.feed_position();
+        assert_ne!(now.epoch, before.epoch);
+        assert_eq!(store.read_feed(before, 9).unwrap(), None, "not a gap that nobody sees");
+        assert_eq!(store.read_feed(now, 9).unwrap(), Some(Vec::new()));
+        store.write(put("after", b"1")).await.unwrap();
+        assert!(reader.next().await.is_err());
+        store.write(put("later", b"1")).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().key, key("later"));
+        assert_eq!(keys(&store.read_feed(now, 9).unwrap().unwrap()), ["after", "later"]);
+        assert_eq!(store.history(&key("kept"), 1, 0).await.unwrap()[0].header, kept);
+        store.check_invariants(true);
+        drop(reader);
+        node.close();
+
+        let node = open(&engine, 1 << 20, None);
+        assert_eq!(keys(&node.store.read_feed(now, 9).unwrap().unwrap()), ["after", "later"]);
+        assert_eq!(node.store.read_feed(before, 9).unwrap(), None);
+        node.close();
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_begins_anew_begins_another_epoch() {
+    for sets_aside in [false, true] {
+        let engine: Arc<dyn Engine> = Arc::new(Memory::default());
+        let node = open(&engine, 1 << 20, None);
+        node.store.found(false).await.unwrap();
+        let header = node.store.write(put("a", b"1")).await.unwrap().header;
+        let them = node.store.ledger().introduce(Timestamp::saturating(START));
+        node.store.begin_anew(Anew::NotCounted, them).await.unwrap();
+        if sets_aside {
+            // nor does one go on that begins between
+            node.store.set_aside(vec![(key("a"), header)]).await.unwrap();
+        }
+        let before = node.store.feed_position();
+        node.close();
+        let node = open(&engine, 1 << 20, None);
+        assert_ne!(node.store.feed_position().epoch, before.epoch);
+        assert_eq!(node.store.read_feed(before, 9).unwrap(), None);
+        node.close();
+    }
 }

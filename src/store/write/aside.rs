@@ -1,5 +1,9 @@
 //! Removing records that were set aside, whole: the record, its value, its revisions and all that
 //! indexes know of it.
+//!
+//! No change in the feed says so. A `delete` would name a version that nobody wrote and that no
+//! node holds, and the key may have another node's value a moment later. Instead the feed begins a
+//! new epoch in the same transaction: whoever followed it before is told to read the keys anew.
 
 use super::effects::{Effect, Effects};
 use super::job::Job;
@@ -28,22 +32,25 @@ pub(super) fn decide(
     header: &Header,
 ) -> Result<((), Effects), WriteError> {
     let mut effects = Effects::default();
-    remove(view, key, header, &mut effects).map_err(WriteError::Failed)?;
-    effects.push(Effect::PutMeta { name: layout::SET_ASIDE, value: layout::encode_meta(&()) });
+    if remove(view, key, header, &mut effects).map_err(WriteError::Failed)? {
+        effects.push(Effect::PutMeta { name: layout::SET_ASIDE, value: layout::encode_meta(&()) });
+        effects.push(Effect::BeginEpoch);
+    }
     Ok(((), effects))
 }
 
+/// Returns whether it was still there.
 fn remove(
     view: &mut View<'_>,
     key: &Key,
     header: &Header,
     effects: &mut Effects,
-) -> Result<(), ReadError> {
+) -> Result<bool, ReadError> {
     let Some(mut current) = view.current(key)?.filter(|current| current.stored.header == *header)
     else {
-        return Ok(());
+        return Ok(false);
     };
     superseded::set_aside(view, key, &mut current, effects)?;
     replace::drop_record(view, key, &current.stored, effects)?;
-    Ok(())
+    Ok(true)
 }

@@ -59,6 +59,8 @@ pub(in crate::store) enum Effect {
     SetMode(NodeMode),
     /// The floor rises.
     RaiseFloor(Floor),
+    /// The feed begins a new epoch: something changed that no change in it says.
+    BeginEpoch,
     /// The feed gains a change.
     Announce(Announcement),
     /// The watermark of the expiry clock becomes the time of this group.

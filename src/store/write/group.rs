@@ -39,6 +39,7 @@ pub(in crate::store) struct Group<'a> {
     pub(super) added_dead: BTreeSet<(Floor, Key)>,
     pub(super) follows: Durable,
     advance_watermark: bool,
+    begin_epoch: bool,
     /// Whether the transaction holds a change.
     changed: bool,
     /// Why the transaction must not be committed.
@@ -60,6 +61,7 @@ impl<'a> Group<'a> {
             added_dead: BTreeSet::new(),
             follows: Durable::default(),
             advance_watermark: shared.expiry_clock.must_persist(),
+            begin_epoch: false,
             changed: false,
             spoiled: None,
         }
@@ -220,6 +222,10 @@ impl<'a> Group<'a> {
                 self.announcements.push(announcement);
                 Ok(())
             }
+            Effect::BeginEpoch => {
+                self.begin_epoch = true;
+                Ok(())
+            }
             Effect::AdvanceWatermark => {
                 self.advance_watermark = true;
                 Ok(())
@@ -371,10 +377,17 @@ impl<'a> Group<'a> {
             self.put(Family::Meta, layout::WATERMARK.as_bytes(), &value)?;
         }
         let announcements = std::mem::take(&mut self.announcements);
-        if announcements.is_empty() {
+        if announcements.is_empty() && !self.begin_epoch {
             return Ok(());
         }
-        let feed = self.shared.feed.window().plan(announcements);
+        let mut feed = self.shared.feed.window().plan(announcements);
+        if self.begin_epoch {
+            let entry = self.shared.feed.window().plan_epoch(&mut feed, &self.shared.clock);
+            // under another id the next opening does that
+            if self.ledger_id() == self.shared.node() {
+                self.put(Family::Meta, layout::FEED_EPOCH.as_bytes(), &entry)?;
+            }
+        }
         for (block, value) in &feed.added {
             self.put(Family::Feed, &layout::feed_key(block.first), value)?;
         }
