@@ -7,8 +7,9 @@
 pub(crate) mod log;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode, encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -25,6 +26,21 @@ pub type TwoLabels = [(&'static str, &'static str); 2];
 pub type PeerLabels = [(&'static str, String); 3];
 /// The labels of `http_requests`: method, route, status.
 pub type RequestLabels = [(&'static str, String); 3];
+
+/// How far the members agree at one moment. Times are in seconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Agreement {
+    /// Up to where every alive member holds all writes; `None` while one has not reported.
+    pub in_sync_through: Option<f64>,
+    /// The floor.
+    pub floor: f64,
+    /// Which members the floor waits for: the id of each, and since when.
+    pub floor_waits_for: Vec<(String, f64)>,
+    /// The members whose cluster was founded apart: id, name, and how many records each holds.
+    pub apart: Vec<(String, String, u64)>,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
 
 /// Every metric of a node.
 #[derive(Debug)]
@@ -295,12 +311,106 @@ impl Metrics {
         );
     }
 
-    /// All metrics in OpenMetrics 1.0 text.
+    /// All metrics in OpenMetrics 1.0 text, but for those of [`Agreement`].
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
         // a `String` accepts every write
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// All metrics in OpenMetrics 1.0 text.
+    #[must_use]
+    pub fn text_with(&self, agreement: &Agreement) -> String {
+        let mut text = String::new();
+        // a `String` accepts every write
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &agreement.registry()))
+            .and_then(|()| encode_eof(&mut text));
+        text
+    }
+}
+
+impl Agreement {
+    /// Its metrics. They are made for each answer, so that none stays of a member that is waited
+    /// for no more.
+    fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("kvs");
+        let r = &mut registry;
+        if let Some(through) = self.in_sync_through {
+            let gauge = Seconds::default();
+            gauge.set(through);
+            r.register(
+                "in_sync_through_timestamp_seconds",
+                "Every alive member holds all writes up to this time; missing while one has not \
+                 reported",
+                gauge,
+            );
+        }
+        let floor = Seconds::default();
+        floor.set(self.floor);
+        r.register(
+            "floor_timestamp_seconds",
+            "Dead records at or below it are gone, and nothing at or below it changes any more",
+            floor,
+        );
+        let waits_for: Family<[(&'static str, String); 1], Seconds> = Family::default();
+        for (id, since) in &self.floor_waits_for {
+            waits_for.get_or_create(&[("member", id.clone())]).set(*since);
+        }
+        r.register(
+            "floor_waits_for_timestamp_seconds",
+            "Durable members that hold the floor back: up to when all that each wrote is known",
+            waits_for,
+        );
+        let apart: Family<[(&'static str, String); 2], Gauge> = Family::default();
+        for (id, name, records) in &self.apart {
+            let gauge = apart.get_or_create(&[("member", id.clone()), ("name", name.clone())]);
+            gauge.set(i64::try_from(*records).unwrap_or(i64::MAX));
+        }
+        r.register(
+            "apart_records",
+            "Members whose cluster was founded apart from this node's, with the records that each \
+             holds",
+            apart,
+        );
+        registry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_shows_whom_the_floor_waits_for_and_nobody_else() {
+        let metrics = Metrics::new();
+        let text = metrics.text_with(&Agreement::default());
+        assert!(text.contains("\nkvs_floor_timestamp_seconds 0.0\n"), "{text}");
+        for absent in
+            ["kvs_in_sync", "kvs_floor_waits_for_timestamp_seconds{", "kvs_apart_records{"]
+        {
+            assert!(!text.contains(absent), "{text}");
+        }
+        let agreement = Agreement {
+            in_sync_through: Some(1_700_000_000.25),
+            floor: 1_699_999_999.5,
+            floor_waits_for: vec![("a1".to_owned(), 1_699_999_998.0)],
+            apart: vec![("b2".to_owned(), "n2".to_owned(), 7)],
+        };
+        let text = metrics.text_with(&agreement);
+        for line in [
+            "kvs_in_sync_through_timestamp_seconds 1700000000.25",
+            "kvs_floor_timestamp_seconds 1699999999.5",
+            r#"kvs_floor_waits_for_timestamp_seconds{member="a1"} 1699999998.0"#,
+            r#"kvs_apart_records{member="b2",name="n2"} 7"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(text.starts_with("# HELP kvs_http_requests "), "{text}");
+        assert_eq!(text.matches("# EOF\n").count(), 1);
+        assert!(text.ends_with("# EOF\n"));
+        assert!(!metrics.text().contains("kvs_floor_timestamp"), "nothing of it stays");
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Shows what gossip and replication have reported; it asks no other node.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
@@ -13,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::agreement::Judge;
+use super::agreement::{Apart, Sight};
 use super::mode::ModeName;
 use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
 use crate::http::answer::error::Error;
@@ -22,12 +21,9 @@ use crate::http::answer::text::{self, JSON};
 use crate::http::request::query::Query;
 use crate::http::state::{Ctx, Outlook, State};
 use crate::model::member::{CertificateLife, PeerStatus, SeedAnswer};
-use crate::model::{Member, MemberState, NodeId, Timestamp};
-use crate::proto::stability::{Ledger, floor::WaitedFor};
+use crate::model::{Member, MemberState, Timestamp};
+use crate::proto::stability::floor::WaitedFor;
 use crate::store::{StorageRoom, Store};
-
-/// How many `sync.interval` without a report of a member leave it unknown how it stands.
-const REPORTS_MISSED_MAX: u32 = 3;
 
 pub(crate) static RESOURCE: Resource =
     Resource { base: "/cluster", template: "/cluster", has_rest: false, operations: &[&READ] };
@@ -205,25 +201,14 @@ async fn read(ctx: Ctx, request: Request) -> Result<Response, Error> {
 }
 
 fn cluster_body(state: &State, room: &StorageRoom) -> ClusterBody {
-    let own = state.store.fingerprint();
-    let counts = state.store.counts();
-    let now = state.clock.now();
-    let ledger = state.store.ledger();
-    let is_gone = |id| ledger.set.as_ref().is_some_and(|set| set.gone.contains_key(&id));
-    let mut members = all_members(&state.members.borrow(), &state.me);
-    members.retain(|(member, state)| state.is_up() || !is_gone(member.id));
-    let peers = state.peers.borrow().clone();
-    let judge = Judge {
-        me: state.me.id,
-        own,
-        now: state.clock.instant().into_std(),
-        fresh: state.config.sync.interval.saturating_mul(REPORTS_MISSED_MAX),
-    };
-    let converged = judge.converged(&members, &peers);
+    let sight = Sight::of(state);
+    let Sight { members, peers, judge, now, .. } = &sight;
+    let (own, counts) = (judge.own, state.store.counts());
+    let converged = judge.converged(members, peers);
     let views: Vec<MemberBody> = members
         .iter()
         .map(|(member, member_state)| {
-            let durable = !is_gone(member.id);
+            let durable = !sight.is_gone(member.id);
             let view = MemberBody { durable, ..MemberBody::of(member, *member_state) };
             if member.id == state.me.id {
                 return MemberBody {
@@ -245,40 +230,23 @@ fn cluster_body(state: &State, room: &StorageRoom) -> ClusterBody {
         keys: counts.keys,
         tombstones: counts.tombstones,
         converged,
-        in_sync_through: judge.in_sync_through(&members, &peers, &ledger, now),
-        floor: ledger.floor.0.micros(),
-        floor_waits_for: waited_for(state, &ledger, now),
-        apart: apart(&members, &peers),
+        in_sync_through: sight.in_sync_through().map(Timestamp::micros),
+        floor: sight.ledger.floor.0.micros(),
+        floor_waits_for: sight.waits_for().into_iter().map(WaitedForBody::of).collect(),
+        apart: sight.apart().into_iter().map(ApartBody::of).collect(),
     }
 }
 
-fn waited_for(state: &State, ledger: &Ledger, now: Timestamp) -> Vec<WaitedForBody> {
-    let late = now.minus(state.config.sync.interval.saturating_mul(REPORTS_MISSED_MAX));
-    let body =
-        |member: WaitedFor| WaitedForBody { id: member.id.uuid(), since: member.since.rfc3339() };
-    ledger.waits_for(late).into_iter().map(body).collect()
-}
-
-fn apart(
-    members: &[(Member, MemberState)],
-    peers: &BTreeMap<NodeId, PeerStatus>,
-) -> Vec<ApartBody> {
-    let of = |(member, _): &(Member, MemberState)| {
-        let status = peers.get(&member.id).filter(|status| status.is_apart)?;
-        let keys = status.report.map_or(0, |held| held.report.records);
-        Some(ApartBody { id: member.id.uuid(), name: member.name.clone(), keys })
-    };
-    members.iter().filter_map(of).collect()
-}
-
-/// The members by ascending id, with this node even if gossip does not know it yet.
-fn all_members(known: &[(Member, MemberState)], me: &Member) -> Vec<(Member, MemberState)> {
-    let mut members = known.to_vec();
-    if !members.iter().any(|(member, _)| member.id == me.id) {
-        members.push((me.clone(), MemberState::Alive));
+impl WaitedForBody {
+    fn of(member: WaitedFor) -> Self {
+        Self { id: member.id.uuid(), since: member.since.rfc3339() }
     }
-    members.sort_by_key(|(member, _)| member.id);
-    members
+}
+
+impl ApartBody {
+    fn of(Apart { id, name, keys }: Apart) -> Self {
+        Self { id: id.uuid(), name, keys }
+    }
 }
 
 fn node_body(state: &State, member: MemberBody, room: &StorageRoom) -> NodeBody {
@@ -355,14 +323,6 @@ impl StorageBody {
 mod tests {
     use super::*;
     use crate::http::tests::rig::member;
-
-    #[test]
-    fn this_node_is_always_a_member_and_ids_ascend() {
-        let known = [(member(3), MemberState::Down), (member(1), MemberState::Alive)];
-        let ids: Vec<_> = all_members(&known, &member(2)).iter().map(|(m, _)| m.id).collect();
-        assert_eq!(ids, [1, 2, 3].map(NodeId::from_u128));
-        assert_eq!(all_members(&known, &member(1)).len(), 2);
-    }
 
     #[test]
     fn this_node_shows_its_member_and_syncing_side_by_side() {

@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use axum::routing::on;
 
+use super::agreement::Sight;
 use super::operation::{AnswerForm, ApiOperation, Example, Resource, Verb};
 use crate::http::state::Ctx;
 
@@ -35,7 +36,9 @@ static READ: ApiOperation = ApiOperation {
 
 /// Ignores parameters: some scrapers add their own.
 async fn read(ctx: Ctx) -> Response {
-    let mut response = Response::new(Body::from(ctx.0.state.metrics.text()));
+    let state = &ctx.0.state;
+    let text = state.metrics.text_with(&Sight::of(state).agreement());
+    let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
     response
 }

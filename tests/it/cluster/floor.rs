@@ -1,6 +1,8 @@
 //! Dead records go once all durable members are known to hold what came before; members that are
 //! gone are forgotten, and come back as new ones.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::command::kvs;
@@ -53,6 +55,14 @@ async fn what_is_dead_leaves_every_node_and_status_shows_how_far() {
     let view = client.cluster().await;
     assert_eq!((&view["floor_waits_for"], &view["apart"]), (&json!([]), &json!([])));
     assert!(client.metric("kvs_store_collected_total", &[]).await >= 40);
+    let metrics = client.get("/metrics").await.text();
+    for name in ["kvs_floor_timestamp_seconds", "kvs_in_sync_through_timestamp_seconds"] {
+        let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let seconds: f64 = lines.last().expect("a sample").parse().expect("a number");
+        let written = Duration::from_micros(written).as_secs_f64();
+        assert!(seconds >= written, "{name} {seconds}");
+    }
+    assert!(!metrics.contains("kvs_floor_waits_for_timestamp_seconds{"), "{metrics}");
     let status = kvs(["status", "--url", client.url()]).expect(0).text();
     assert!(status.contains("floor ") && !status.contains("floor waits for"), "{status}");
 }
@@ -92,11 +102,16 @@ async fn a_member_that_is_away_holds_the_dead_until_it_is_forgotten_and_joins_an
     let status = kvs(["status", "--url", first.client.url()]).expect(0).text();
     let command = format!("kvs forget {id}");
     assert!(status.contains("floor waits for") && status.contains(&command), "{status}");
+    let sample = format!("kvs_floor_waits_for_timestamp_seconds{{member=\"{id}\"}} ");
+    let metrics = first.client.get("/metrics").await.text();
+    assert!(metrics.contains(&sample), "{metrics}");
     forget(first, &id).await;
     for node in &cluster.nodes[..2] {
         holds_no_dead(node).await;
         let view = node.client.cluster().await;
         assert_eq!(waits(&view), Vec::<Value>::new());
+        let metrics = node.client.get("/metrics").await.text();
+        assert!(!metrics.contains(&sample), "{metrics}");
         let listed = view["members"].as_array().expect("a list");
         assert!(listed.iter().all(|member| member["id"] != id.as_str()), "{view}");
     }
