@@ -59,6 +59,7 @@ An import stops at the first failure. What it stored stays; to go on, run it aga
 /// `kvs import`
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch on the command line")]
 pub struct Import {
     /// A directory, a file that `export` wrote, or `-` for such lines on standard input
     #[arg(value_name = "DIR|FILE|-")]

@@ -33,9 +33,9 @@ async fn what_wins_keeps_its_version_and_what_loses_is_left_alone() {
         let old = START - 10 * SECOND;
         let mut ended = line("ended", old, b"x");
         ended.record.header.expires_at = Some(Timestamp::saturating(START - SECOND));
-        let mut lives = line("lives", old, &[7; 900]);
-        lives.record.header.expires_at = Some(Timestamp::saturating(START + 900 * SECOND));
-        let lines = [line("a", old, b"x"), lives, ended, line("newer", old, b"x")];
+        let mut leased = line("lives", old, &[7; 900]);
+        leased.record.header.expires_at = Some(Timestamp::saturating(START + 900 * SECOND));
+        let lines = [line("a", old, b"x"), leased, ended, line("newer", old, b"x")];
         assert_eq!(import(store, &lines).await, [2, 1, 0, 1]);
         for line in &lines[..2] {
             assert_eq!(header(store, line.key.as_str()).await, line.record.header);

@@ -178,9 +178,7 @@ impl<'a> Group<'a> {
                 self.delete(Family::History, &layout::revision_key(&key, number))
             }
             Effect::PutExpiry { at, key } => self.put_expiry(at, &key),
-            Effect::DropExpiry { at, key } => {
-                self.delete(Family::Expiry, &layout::expiry_key(at, &key))
-            }
+            Effect::DropExpiry { at, key } => self.drop_expiry(at, &key),
             Effect::PutDead { at, key } => self.put_dead(at, key),
             Effect::DropDead { at, key } => self.drop_dead(at, key),
             Effect::PutRequest { slot, accepted_at, remembered } => {

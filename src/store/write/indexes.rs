@@ -15,6 +15,10 @@ impl Group<'_> {
         self.put(Family::Expiry, &layout::expiry_key(at, key), &[])
     }
 
+    pub(super) fn drop_expiry(&mut self, at: Timestamp, key: &Key) -> Result<(), WriteError> {
+        self.delete(Family::Expiry, &layout::expiry_key(at, key))
+    }
+
     pub(super) fn put_dead(&mut self, at: Floor, key: Key) -> Result<(), WriteError> {
         self.put(Family::Dead, &layout::expiry_key(at.0, &key), &[])?;
         self.added_dead.insert((at, key));
