@@ -84,6 +84,9 @@
 //! | merge | deciding between the current record and one from a peer |
 //! | floor | the time up to which nothing changes any more; dead records leave as it passes them |
 //! | collect | raising the floor by one bounded step, and dropping the dead that it passes |
+//! | held | said of a record from a peer that lies too far ahead to be merged yet |
+//! | horizon | how far ahead records may lie that a node merges: its clock and the bound on drift |
+//! | due | said of a held record once the horizon has reached it |
 //! | sweep | freeing the bytes of expired values, and forgetting old requests |
 //! | permit | a share of a memory budget |
 //! | mode | whether a node takes writes of its clients: `normal` or `read_only` |

@@ -12,7 +12,7 @@ use super::answer::error::{Error, Unavailable};
 use super::server::limits::{BodyBudget, Budget, LARGE_BYTES_MIN, PERMIT_WAIT, Permit};
 use crate::clock::Clock;
 use crate::config::{Config, LimitsConfig};
-use crate::model::member::{CertificateLife, PeerStatus, SeedAnswer, SyncReport};
+use crate::model::member::{CertificateLife, ClockOff, PeerStatus, SeedAnswer, SyncReport};
 use crate::model::{Member, MemberState, NodeId};
 use crate::store::{Store, WriteError};
 use crate::telemetry::Metrics;
@@ -127,6 +127,17 @@ pub(crate) struct App {
 
 /// How a handler receives the [`App`].
 pub(crate) type Ctx = axum::extract::State<Arc<App>>;
+
+impl State {
+    /// How this node's clock disagrees with those of its alive peers, if it does with most.
+    pub(crate) fn clock_off(&self) -> Option<ClockOff> {
+        let (members, peers) = (self.members.borrow(), self.peers.borrow());
+        let alive = members.iter().filter(|(_, state)| *state == MemberState::Alive);
+        let others = alive.map(|(member, _)| member.id).filter(|id| *id != self.me.id);
+        let most = self.config.sync.clock_drift_max;
+        ClockOff::judge(others.map(|id| peers.get(&id)), most)
+    }
+}
 
 impl App {
     pub(crate) fn new(state: State) -> Self {

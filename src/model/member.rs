@@ -181,6 +181,9 @@ pub struct Report {
     pub now: Timestamp,
     /// Up to where it holds all writes of the members that it sees alive; `None` before it counts.
     pub holds_through: Option<Timestamp>,
+    /// How far ahead the records may lie that it merges: `now` plus its `sync.clock_drift_max`. It
+    /// holds back those beyond.
+    pub horizon: Timestamp,
 }
 
 /// A report, and when it came.
@@ -230,6 +233,9 @@ pub struct PeerStatus {
     /// When the oldest of the writes was sent that were pushed to the peer and that it has not
     /// confirmed.
     pub unconfirmed_since: Option<Instant>,
+    /// How many records this node and the peer do not share, because they lie too far ahead of the
+    /// clock of one of the two: those of the latest session, and of pushes since.
+    pub held_records: u64,
 }
 
 impl PeerStatus {
@@ -239,6 +245,55 @@ impl PeerStatus {
     pub fn lag(&self, now: Instant) -> Option<Duration> {
         let age = |since: Instant| now.saturating_duration_since(since);
         (self.reach == Reach::Reached).then(|| self.unconfirmed_since.map_or(Duration::ZERO, age))
+    }
+
+    /// How far the peer's clock is ahead of this node's, in milliseconds, where the two are further
+    /// apart than `most`.
+    #[must_use]
+    pub fn skew_beyond(&self, most: Duration) -> Option<i64> {
+        self.clock_skew_ms.filter(|ms| Duration::from_millis(ms.unsigned_abs()) > most)
+    }
+}
+
+/// A clock that disagrees with more than half of at least two alive peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockOff {
+    /// With how many of the alive peers.
+    pub disagree: usize,
+    /// How many there are.
+    pub alive: usize,
+    /// How far this node's clock is ahead of that of the nearest one of them, in milliseconds.
+    pub ahead_ms: i64,
+}
+
+impl ClockOff {
+    /// Judges the clock of this node by those of `alive`, its alive peers: more than `most` apart
+    /// is too far. `None` while it agrees with enough of them, or nobody can tell.
+    #[must_use]
+    pub fn judge<'a>(
+        alive: impl IntoIterator<Item = Option<&'a PeerStatus>>,
+        most: Duration,
+    ) -> Option<Self> {
+        let skews = alive.into_iter().map(|status| status.and_then(|s| s.skew_beyond(most)));
+        let skews: Vec<_> = skews.collect();
+        let beyond = skews.iter().flatten();
+        let nearest = beyond.clone().min_by_key(|ms| ms.unsigned_abs())?;
+        let (disagree, alive) = (beyond.count(), skews.len());
+        let is_off = alive >= 2 && disagree > alive / 2;
+        is_off.then_some(Self { disagree, alive, ahead_ms: nearest.saturating_neg() })
+    }
+}
+
+impl fmt::Display for ClockOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = if self.ahead_ms > 0 { "ahead of" } else { "behind" };
+        let seconds = self.ahead_ms.unsigned_abs() / 1000;
+        let Self { disagree, alive, .. } = self;
+        write!(
+            f,
+            "this node's clock is {seconds} s or more {way} those of {disagree} of {alive} alive \
+             peers; set it right (NTP)"
+        )
     }
 }
 
@@ -287,7 +342,7 @@ pub struct SyncReport {
 
 #[cfg(test)]
 mod tests {
-    use super::{Member, MemberError, NodeId, SocketAddr, Timestamp};
+    use super::*;
 
     fn member(name: &str, software: &str) -> Member {
         let address = SocketAddr::from(([10, 0, 0, 1], 1));
@@ -301,6 +356,27 @@ mod tests {
             http: address,
             software: software.to_owned(),
         }
+    }
+
+    #[test]
+    fn a_clock_is_off_when_it_disagrees_with_more_than_half_of_at_least_two_peers() {
+        let most = Duration::from_secs(60);
+        let off = |skews: &[Option<i64>]| {
+            let peer =
+                |ms: &Option<i64>| PeerStatus { clock_skew_ms: *ms, ..PeerStatus::default() };
+            let peers: Vec<_> = skews.iter().map(peer).collect();
+            ClockOff::judge(peers.iter().map(Some), most).map(|off| (off.disagree, off.ahead_ms))
+        };
+        let (far, farther, near) = (Some(-61_000), Some(-90_000), Some(60_000));
+        assert_eq!(off(&[far]), None, "one of two is wrong, and nobody knows which");
+        assert_eq!(off(&[far, farther]), Some((2, 61_000)));
+        assert_eq!(off(&[far, near]), None);
+        assert_eq!(off(&[far, farther, near]), Some((2, 61_000)));
+        assert_eq!(off(&[far, None, None]), None, "those that are not reached do not disagree");
+        assert_eq!(off(&[Some(61_000); 3]), Some((3, -61_000)));
+        assert!(ClockOff::judge([None, None], most).is_none());
+        let words = ClockOff { disagree: 2, alive: 3, ahead_ms: -61_000 }.to_string();
+        assert!(words.starts_with("this node's clock is 61 s or more behind those of 2 of 3"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod condition;
 pub mod duration;
+pub mod held;
 pub mod json;
 pub mod key;
 pub mod member;
@@ -16,6 +17,7 @@ pub mod timestamp;
 pub mod version;
 
 pub use condition::{Condition, Expected, Tags};
+pub use held::HeldBack;
 pub use key::{Key, KeyError, Prefix};
 pub use member::{Member, MemberError, MemberState, NodeId};
 pub use merge::{Merged, merge};

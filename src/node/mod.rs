@@ -319,7 +319,7 @@ async fn start_cluster(
     let (leave, left) = leaving::start(store, &sync, &peers, clock, parts);
     let mut views =
         Views { members, peers, sync, syncing, may_join, leave, left, outlook, _members: kept };
-    start_watching(config, clock, me, certificates, &mut views, parts)?;
+    start_watching(config, (clock, metrics), me, certificates, &mut views, parts)?;
     Ok(views)
 }
 
@@ -347,7 +347,7 @@ async fn open_endpoint(
 /// Starts the parts that tell people of the cluster, and the reload of its certificates.
 fn start_watching(
     config: &Config,
-    clock: &Clock,
+    (clock, metrics): (&Clock, &Arc<Metrics>),
     me: &Member,
     certificates: Option<(watch::Receiver<Vec<CertificateLife>>, Arc<Notify>)>,
     views: &mut Views,
@@ -358,7 +358,7 @@ fn start_watching(
         let hang_up = signals::hang_up().map_err(NodeError::System)?;
         start(parts, "the reload", |stop| signals::reload_on_hangup(hang_up, reload, stop));
     }
-    let news = News::new(config, clock, me.id, views);
+    let news = News::new(config, clock, metrics, me.id, views);
     start(parts, "the news of members", |stop| news.tell(stop));
     Ok(())
 }

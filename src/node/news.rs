@@ -5,6 +5,7 @@
 //! seconds is told of once, and a crowd in one line. Must not know how the members are found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::views::Views;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::model::member::{PeerStatus, SeedAnswer};
+use crate::model::member::{ClockOff, PeerStatus, SeedAnswer};
 use crate::model::{Member, MemberState, NodeId, Timestamp};
+use crate::telemetry::Metrics;
 
 /// How often to look for news.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -38,6 +40,7 @@ pub(super) struct News {
     clock_drift_max: Duration,
     /// How long a node may be alone before it says so.
     alone_max: Duration,
+    metrics: Arc<Metrics>,
 }
 
 /// What was told of a member.
@@ -71,10 +74,20 @@ struct Teller {
     told: BTreeMap<NodeId, ToldMember>,
     alone_since: Option<Instant>,
     alone_said_at: Option<Instant>,
+    /// Whether it was told that this node's clock disagrees with most.
+    clock_off: bool,
+    /// The skews that the metric shows, by the names of the members.
+    shown_skews: BTreeMap<String, i64>,
 }
 
 impl News {
-    pub(super) fn new(config: &Config, clock: &Clock, me: NodeId, views: &Views) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+        me: NodeId,
+        views: &Views,
+    ) -> Self {
         Self {
             me,
             members: views.members.clone(),
@@ -83,6 +96,7 @@ impl News {
             clock: clock.clone(),
             clock_drift_max: config.sync.clock_drift_max,
             alone_max: config.sync.bootstrap_wait,
+            metrics: metrics.clone(),
         }
     }
 
@@ -114,14 +128,25 @@ impl News {
 impl Teller {
     /// What has changed since the last look.
     fn look(&mut self, news: &News, now: Instant) -> Vec<NewsLine> {
-        let mut lines = Vec::new();
         let members = news.members.borrow().clone();
         let others = || members.iter().filter(|(member, _)| member.id != news.me);
+        let off = {
+            let peers = news.peers.borrow();
+            let alive = others().filter(|(_, state)| *state == MemberState::Alive);
+            let alive = alive.map(|(member, _)| peers.get(&member.id));
+            ClockOff::judge(alive, news.clock_drift_max)
+        };
+        news.metrics.clock_skewed.set(i64::from(off.is_some()));
+        let mut lines = Vec::from_iter(self.disagrees(off));
+        let mut skews = BTreeMap::new();
         for (member, state) in others() {
             let skew_ms = news.peers.borrow().get(&member.id).and_then(|peer| peer.clock_skew_ms);
             lines.extend(self.changed(member, Standing::of(*state), now));
             lines.extend(self.skewed(member, skew_ms, news.clock_drift_max));
+            let shown = skew_ms.filter(|_| state.is_up());
+            skews.extend(shown.map(|skew_ms| (member.name.clone(), skew_ms)));
         }
+        self.show_skews(&news.metrics, skews);
         let alone = !others().any(|(_, state)| state.is_up());
         lines.extend(self.alone(alone, &news.seeds.borrow(), news.alone_max, now));
         lines
@@ -164,6 +189,32 @@ impl Teller {
         (told.standing, told.started_at) = (standing, *started_at);
         (told.since, told.said_at) = (Some(now), Some(now));
         Some(line)
+    }
+
+    /// The line that tells that this node's clock has come to disagree with most, or no longer
+    /// does.
+    fn disagrees(&mut self, off: Option<ClockOff>) -> Option<NewsLine> {
+        if std::mem::replace(&mut self.clock_off, off.is_some()) == off.is_some() {
+            return None;
+        }
+        let agrees = "this node's clock no longer disagrees with those of most alive peers";
+        Some(off.map_or_else(
+            || NewsLine::Good(agrees.to_owned()),
+            |off| NewsLine::Bad(format!("not ready (clock_skewed): {off}")),
+        ))
+    }
+
+    /// Shows the skews of the members' clocks in the metric, by their names; none of those that are
+    /// not reached.
+    fn show_skews(&mut self, metrics: &Metrics, skews: BTreeMap<String, i64>) {
+        let shown = &metrics.peer_clock_skew_ms;
+        for gone in self.shown_skews.keys().filter(|name| !skews.contains_key(*name)) {
+            shown.remove(&[("peer", gone.clone())]);
+        }
+        for (name, skew_ms) in &skews {
+            shown.get_or_create(&[("peer", name.clone())]).set(*skew_ms);
+        }
+        self.shown_skews = skews;
     }
 
     fn skewed(

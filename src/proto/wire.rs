@@ -13,7 +13,7 @@ use super::digest::{ShortId, Sum};
 use super::list::list;
 use super::stability::{DurableSet, Introduction, LastWord, Offer, SessionBegin, StableTold};
 use crate::model::member::Report;
-use crate::model::{Header, Key, Record};
+use crate::model::{Header, HeldBack, Key, Record, Timestamp};
 
 /// The most bytes of a frame before compression: a record with the largest value and its header.
 pub const FRAME_BYTES_MAX: usize = 17 << 20;
@@ -77,6 +77,18 @@ pub enum CutRange {
     Ids(#[serde(deserialize_with = "list")] Vec<ShortId>),
 }
 
+/// A record that its holder leaves out of the session, because it lies beyond the horizon of the
+/// other side, which would hold it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// The key of the record.
+    pub key: Key,
+    /// The timestamp of its version.
+    pub timestamp: Timestamp,
+    /// The least horizon at which the other side merges it.
+    pub due: Timestamp,
+}
+
 /// A range whose records the responder shall send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
@@ -87,6 +99,10 @@ pub struct Wanted {
     pub ids: Vec<ShortId>,
     /// Which records of the range to send.
     pub mode: Mode,
+    /// Records of the range that the initiator leaves out: the responder's older ones of the same
+    /// keys need not be sent, since they would lose.
+    #[serde(deserialize_with = "list")]
+    pub withheld: Vec<Withheld>,
 }
 
 /// Which records of a range to send.
@@ -111,6 +127,9 @@ pub struct Given {
     /// [`Mode::Only`] none before the range is at its end.
     #[serde(deserialize_with = "list")]
     pub unknown: Vec<u32>,
+    /// Those of the wanted records that the responder leaves out.
+    #[serde(deserialize_with = "list")]
+    pub withheld: Vec<Withheld>,
     /// The key at which a full frame ended the response; ask again for the range from there.
     pub resume: Option<Bytes>,
 }
@@ -132,7 +151,12 @@ pub enum Request {
     /// Sends records that the responder lacks.
     Give(#[serde(deserialize_with = "list")] Vec<WireRecord>),
     /// Ends the session.
-    End(Report),
+    End {
+        /// The initiator's report about its store.
+        report: Report,
+        /// The records that one of the sides holds back from the other's, as the session found.
+        held: HeldBack,
+    },
 }
 
 /// A message of the responder of a session: one to each request, in their order.
@@ -149,8 +173,8 @@ pub enum Response {
     Pieces(#[serde(deserialize_with = "list")] Vec<CutRange>),
     /// To [`Request::Want`], one for each range, in their order; fewer when the frame was full.
     Given(#[serde(deserialize_with = "list")] Vec<Given>),
-    /// To [`Request::Give`]: all records are durable.
-    Taken,
+    /// To [`Request::Give`]: all records are durable, but for those that the responder holds back.
+    Taken(HeldBack),
     /// To [`Request::End`].
     Ended(Report),
     /// To any request: the responder cannot go on, and why, for people.
@@ -216,7 +240,7 @@ pub enum Push {
 pub enum PushAnswer {
     /// Its records are durable.
     Durable,
-    /// None of its records were taken; a session is to bring them.
+    /// None of its records were taken, or some are held back; a session is to bring them.
     NotTaken,
 }
 
@@ -323,6 +347,15 @@ impl WireRecord {
     #[must_use]
     pub fn size(&self) -> usize {
         record_bytes(self.key.as_bytes().len(), self.body.len() as u64)
+    }
+}
+
+impl Withheld {
+    /// The record of `key` in place of which this stands in a frame.
+    #[must_use]
+    pub fn new(key: Key, record: &Record) -> Self {
+        let header = &record.header;
+        Self { key, timestamp: header.version.timestamp, due: header.due(record.is_swept()) }
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) struct Candidate {
     pub(super) equal: bool,
     /// Why the latest attempt failed.
     pub(super) error: Option<String>,
+    /// How far its clock is ahead of this node's, in seconds, where this node holds back records
+    /// because the two differ by more than clocks may.
+    pub(super) skew_s: Option<i64>,
 }
 
 impl Candidate {
@@ -62,6 +65,14 @@ impl Candidate {
                 format!("{name} at {address} does not answer: {error}")
             }
             (_, Some(error)) => format!("no session with {name} at {address} succeeds: {error}"),
+            (Reach::Reached, None) if let Some(skew_s) = self.skew_s => {
+                let (seconds, way) =
+                    (skew_s.unsigned_abs(), if skew_s > 0 { "ahead of" } else { "behind" });
+                format!(
+                    "the clock of {name} at {address} is {seconds} s {way} this node's, so records \
+                     are held back; set the wrong one right (NTP)"
+                )
+            }
             (Reach::Reached, None) if self.syncing && self.equal => {
                 format!("{name} at {address} is older, waits, too, and will be the first to serve")
             }
@@ -143,8 +154,8 @@ mod tests {
         let error = (reach == Reach::Unreached).then(|| "no answer within 5 s".to_owned());
         let address = SocketAddr::from(([10, 0, 0, 1], 7947));
         let id = NodeId::from_u128(1);
-        let (name, is_older) = ("n1".to_owned(), false);
-        Candidate { id, name, address, is_older, syncing, reach, equal, error }
+        let (name, is_older, skew_s) = ("n1".to_owned(), false, None);
+        Candidate { id, name, address, is_older, syncing, reach, equal, error, skew_s }
     }
 
     /// What a node does that has waited for so long.

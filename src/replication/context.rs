@@ -53,6 +53,7 @@ impl Context {
             syncing: self.status.is_syncing(),
             now,
             holds_through: ledger.holds_through(others).map(|at| at.min(now)),
+            horizon: now.plus(self.settings.clock_drift_max),
         }
     }
 

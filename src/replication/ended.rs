@@ -36,7 +36,7 @@ pub(super) enum PullError {
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionEnd {
-    /// Each side has every record that the other had.
+    /// Each side has every record that the other had, but for those that one holds back.
     Done,
     /// The peer asked this node to try again later.
     Busy,

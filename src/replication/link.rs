@@ -21,6 +21,7 @@ use super::push;
 use crate::model::Member;
 use crate::model::member::SyncReport;
 use crate::peer;
+use crate::proto::reconcile::HeldDifference;
 
 /// The wait after the first failed attempt; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -47,18 +48,20 @@ pub(super) struct PeerLink {
     /// The wait before the next attempt, from [`RETRY_MIN`] to [`RETRY_MAX`].
     retry: Duration,
     interruption: Interruption,
+    /// The held records that were all that differed at the end of the latest session.
+    known: Option<HeldDifference>,
 }
 
 /// The session under way, and the orders it answers.
 struct RunningSession {
-    run: BoxFuture<'static, (SyncReport, SessionEnd)>,
+    run: BoxFuture<'static, (SyncReport, SessionEnd, Option<HeldDifference>)>,
     waiting: Vec<oneshot::Sender<SyncReport>>,
 }
 
 impl PeerLink {
     pub(super) fn new(context: Context, member: Member, orders: mpsc::Receiver<Order>) -> Self {
         let interruption = Interruption::new(&context, &member);
-        Self { context, member, orders, retry: RETRY_MIN, interruption }
+        Self { context, member, orders, retry: RETRY_MIN, interruption, known: None }
     }
 
     /// Connects and serves, again and again. Runs until aborted.
@@ -119,7 +122,8 @@ impl PeerLink {
             tokio::select! {
                 biased;
                 () = link.closed() => break,
-                (report, end) = running => {
+                (report, end, known) = running => {
+                    self.known = known;
                     for waiting in session.take().map(|s| s.waiting).unwrap_or_default() {
                         let _ = waiting.send(report.clone());
                     }
@@ -180,7 +184,8 @@ impl PeerLink {
         link: &Arc<dyn peer::Link>,
         waiting: Vec<oneshot::Sender<SyncReport>>,
     ) -> RunningSession {
-        let run = pull::pull(self.context.clone(), link.clone(), self.member.id).boxed();
+        let (context, id) = (self.context.clone(), self.member.id);
+        let run = pull::pull(context, link.clone(), id, self.known).boxed();
         RunningSession { run, waiting }
     }
 }

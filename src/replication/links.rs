@@ -202,6 +202,11 @@ impl PeerLinks {
             let status = self.context.status.of(*id);
             let held = status.report.filter(|held| held.received >= running.since);
             let equal = held.is_some_and(|held| held.report.fingerprint == own);
+            // held records cannot come before their time; but where a clock is wrong, they may be
+            // everything
+            let most = self.context.settings.clock_drift_max;
+            let skew_ms = status.skew_beyond(most).filter(|_| status.held_records > 0);
+            let equal = equal || (status.held_records > 0 && skew_ms.is_none());
             Candidate {
                 id: *id,
                 name: running.member.name.clone(),
@@ -211,6 +216,7 @@ impl PeerLinks {
                 reach: status.reach,
                 equal: equal && status.last_sync_at.is_some(),
                 error: status.error,
+                skew_s: skew_ms.map(|ms| ms / 1000),
             }
         };
         let candidates: Vec<_> = self.running.iter().map(candidate).collect();

@@ -62,17 +62,25 @@ impl Context {
     }
 
     /// Unites the durable sets and begins the comparison of two counted nodes; `None` when the set
-    /// shows meanwhile that one of them is gone. `claims` says whether the clocks agree.
+    /// shows meanwhile that one of them is gone. `claims` says whether the clocks agreed when the
+    /// two were judged; no point is told by a clock that was set since.
     pub(super) async fn begin(
         &self,
         them: &Introduction,
         claims: bool,
     ) -> Result<Option<SessionBegin>, WriteError> {
-        let united = them.clone();
+        let (united, theirs) = (them.clone(), them.clock);
+        let (clock, judged, drift) =
+            (self.clock.clone(), self.clock.instant(), self.settings.clock_drift_max);
         let floor = self.store.change_ledger(move |ledger, _| ledger.unite(&united)).await?;
         let Some(floor) = floor else { return Ok(None) };
         self.store.adopt_floor(floor).await?;
-        let begin = self.store.change_ledger(move |ledger, now| ledger.begin(claims, now)).await?;
+        let begin = move |ledger: &mut Ledger, now: Timestamp| {
+            let theirs = theirs.plus(clock.instant().saturating_duration_since(judged));
+            let agree = now.since(theirs) <= drift && theirs.since(now) <= drift;
+            ledger.begin(claims && agree, now)
+        };
+        let begin = self.store.change_ledger(begin).await?;
         Ok(begin.map(AfterPersist::ledger_is_durable))
     }
 

@@ -14,7 +14,7 @@ use super::opening;
 use crate::model::member::SyncReport;
 use crate::model::{Key, NodeId, Record};
 use crate::peer::{Link, Stream, StreamKind};
-use crate::proto::reconcile::{Initiator, SessionError, SessionLimits, Step};
+use crate::proto::reconcile::{HeldDifference, Initiator, SessionError, SessionLimits, Step};
 use crate::proto::stability::{
     Anew, Bar, Bearer, Claim, Follow, Introduction, Judgement, LastWord, Ledger, NoOpening,
     SessionBegin,
@@ -25,21 +25,23 @@ use crate::store::{Applied, ReadError, Store};
 /// How long a peer may be silent before it answers. It may have to merge a frame of records.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-/// Runs one session with the peer `id`. Returns its report, also when it failed.
+/// Runs one session with the peer `id`, with which an earlier session found no difference but
+/// `known`. Returns its report, also when it failed, and what to know in the next one.
 pub(super) async fn pull(
     context: Context,
     link: Arc<dyn Link>,
     id: NodeId,
-) -> (SyncReport, SessionEnd) {
+    known: Option<HeldDifference>,
+) -> (SyncReport, SessionEnd, Option<HeldDifference>) {
     let began = context.clock.instant();
-    let mut attempt = Attempt::new();
+    let mut attempt = Attempt::new(known);
     let mut result = attempt.run(&context, link.as_ref(), id).await;
     if matches!(result, Err(PullError::NotMyTurn)) {
         // a new session, because the one before us brings most of the difference; the stream is
         // closed meanwhile, so that the peer need not wait
         attempt.stream = None;
         let turn = context.intake.take().await;
-        attempt = Attempt { turn: Some(turn), ..Attempt::new() };
+        attempt = Attempt { turn: Some(turn), ..Attempt::new(known) };
         result = attempt.run(&context, link.as_ref(), id).await;
     }
     let end = SessionEnd::from(&result);
@@ -70,7 +72,8 @@ pub(super) async fn pull(
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         error: result.err().map(|error| error.to_string()),
     };
-    (report, end)
+    let known = if end == SessionEnd::Done { attempt.initiator.held_difference() } else { known };
+    (report, end, known)
 }
 
 /// One attempt at a session: the machine, its stream once open, and the turn once taken.
@@ -93,8 +96,8 @@ enum Terms<'a> {
 }
 
 impl Attempt {
-    fn new() -> Self {
-        let initiator = Initiator::new(SessionLimits::STANDARD);
+    fn new(known: Option<HeldDifference>) -> Self {
+        let initiator = Initiator::knowing(SessionLimits::STANDARD, known);
         Self { initiator, stream: None, turn: None, set_aside: 0 }
     }
 
@@ -183,6 +186,11 @@ impl Attempt {
                 self.compare(context, id, Terms::Follow(&follow)).await?;
                 again = self.set_aside > 0;
             }
+            if self.initiator.holds_back_through(follow.truth_through()) {
+                let why = "this node holds back records that every member has, as they lie too far \
+                           ahead of its clock; set the wrong clock right (NTP)";
+                return Err(PullError::Refused(why.to_owned()));
+            }
             self.send(&Ask::Count).await?;
             answer = self.receive().await?;
             if let SessionAnswer::Counted(set) = answer {
@@ -217,9 +225,7 @@ impl Attempt {
             match step(context, &mut self.initiator).await? {
                 Step::Apply(records) => {
                     let applied = apply(context, Bearer::Session(id, life), records).await?;
-                    if let Some(claim) = claim.as_mut().filter(|_| applied.barred > 0) {
-                        claim.bar(Bar::SweptTooEarly);
-                    }
+                    self.initiator.hold(applied.held);
                 }
                 Step::Surplus(keys) => {
                     if let Terms::Follow(follow) = &terms {
@@ -228,7 +234,7 @@ impl Attempt {
                 }
                 Step::Send(request) => {
                     let first = self.initiator.peer().is_none();
-                    let ends = matches!(request, Request::End(_));
+                    let ends = matches!(request, Request::End { .. });
                     self.send(&Ask::Compare(request)).await?;
                     if let Some(claim) = claim.as_ref().filter(|_| ends) {
                         let word = context.store.ledger().last_word(claim);
@@ -249,8 +255,12 @@ impl Attempt {
                     }
                 }
                 Step::Done(report) => {
-                    context.status.finished(id, report, began, &context.clock);
-                    let Some(claim) = claim else { return Ok(None) };
+                    let held = self.initiator.held();
+                    context.status.finished(id, report, held, began, &context.clock);
+                    let Some(mut claim) = claim else { return Ok(None) };
+                    if held.is_any() {
+                        claim.bar(Bar::HeldBack);
+                    }
                     let SessionAnswer::Closed(word) = self.receive().await? else {
                         return Err(out_of_turn());
                     };
@@ -295,7 +305,10 @@ async fn apply(
         Ok(applied) if applied.ended => Err(PullError::Refused(
             "this node began anew, or follows another source; another session will follow".into(),
         )),
-        Ok(applied) => Ok(applied),
+        Ok(applied) => {
+            context.metrics.records_held.inc_by(applied.held.records);
+            Ok(applied)
+        }
         Err(error) => {
             check_merges(context)?;
             Err(error.into())

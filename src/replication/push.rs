@@ -55,7 +55,7 @@ pub(super) async fn push(
                 Err(error) => return error,
             },
             first = feed.next(), if context.settings.push => {
-                match batch(&context, first, &mut feed).await {
+                match batch(&context, id, first, &mut feed).await {
                     Ok(records) if records.is_empty() => {}
                     Ok(records) => message = Some(Push::Records(records)),
                     Err(Missed { entries: missed }) => {
@@ -138,19 +138,24 @@ async fn send(
 }
 
 /// The records of the client writes among `first` and the changes behind it, up to one frame.
-/// Leaves out records from peers: the node that took such a write pushes it to all.
+/// Leaves out records from peers, because the node that took such a write pushes it to all, and
+/// those beyond the horizon of the peer `id`, which would hold them back: a session brings them in
+/// time.
 ///
 /// # Errors
 /// When the peer missed changes, because the feed overran or a record cannot be read.
 async fn batch(
     context: &Context,
+    id: NodeId,
     first: Result<Arc<FeedEntry>, Missed>,
     feed: &mut FeedReader,
 ) -> Result<Vec<WireRecord>, Missed> {
+    let horizon = context.status.horizon(id, &context.clock);
     let mut next = Some(first?);
     let (mut records, mut bytes) = (Vec::new(), 0);
     while let Some(entry) = next {
-        if entry.cause == Cause::Client {
+        let is_held = entry.header.version.timestamp > horizon;
+        if entry.cause == Cause::Client && !is_held {
             match load(context, &entry).await {
                 Ok(Some(record)) => {
                     bytes += record.size();

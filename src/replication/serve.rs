@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::context::{Context, SEND_SILENCE_MAX};
 use super::opening;
-use crate::model::{Key, Member, Record};
+use crate::model::{HeldBack, Key, Member, Record, Timestamp};
 use crate::peer::{Incoming, PeerError, Stream, StreamKind};
 use crate::proto::reconcile::{Reply, Responder, SessionError, SessionLimits};
 use crate::proto::stability::{
@@ -154,13 +154,18 @@ async fn take_pushed(
         tracing::debug!(peer = %from.name, count, "pushes of no member were not taken");
         return Ok(false);
     }
-    if let Err(why) = merge(context, bearer, checked(context, records).await?).await? {
-        // a session brings them once merges go on; the stream goes on for its reports
-        context.metrics.merges_paused.inc_by(count);
-        tracing::debug!(peer = %from.name, count, %why, "pushes were not taken");
-        return Ok(false);
+    match merge(context, bearer, checked(context, records).await?).await? {
+        Ok(applied) => {
+            context.status.held(from.id, applied.held);
+            Ok(!applied.held.is_any())
+        }
+        Err(why) => {
+            // a session brings them once merges go on; the stream goes on for its reports
+            context.metrics.merges_paused.inc_by(count);
+            tracing::debug!(peer = %from.name, count, %why, "pushes were not taken");
+            Ok(false)
+        }
     }
-    Ok(true)
 }
 
 /// Hears a member's stable; writes it only when it is news.
@@ -182,7 +187,10 @@ async fn merge(
         Ok(applied) if applied.ended => {
             Err(ServeError::NoSession("one of the two nodes counts no more, or anew".to_owned()))
         }
-        Ok(applied) => Ok(Ok(applied)),
+        Ok(applied) => {
+            context.metrics.records_held.inc_by(applied.held.records);
+            Ok(Ok(applied))
+        }
         // a failure of another kind may have the pause as its cause, too
         Err(error) => context.store.merge_pause().map_or(Err(error.into()), |why| Ok(Err(why))),
     }
@@ -210,6 +218,8 @@ struct ServedSession<'a> {
     offer: Option<Offer>,
     /// When the comparison began.
     began: Instant,
+    /// How far ahead the records may lie that the peer merges.
+    peer_horizon: Timestamp,
 }
 
 async fn serve_session(
@@ -218,8 +228,8 @@ async fn serve_session(
     stream: &mut Stream,
 ) -> Result<(), ServeError> {
     let (opened, claim, offer) = (None, None, None);
-    let began = context.clock.instant().into_std();
-    let mut session = ServedSession { context, from, opened, claim, offer, began };
+    let (began, peer_horizon) = (context.clock.instant().into_std(), Timestamp::MAX);
+    let mut session = ServedSession { context, from, opened, claim, offer, began, peer_horizon };
     while let Some(frame) = stream.receive_within(SILENCE_MAX).await? {
         check_name(context, from)?;
         let answer = session.answer(wire::decode(&frame)?).await?;
@@ -292,11 +302,13 @@ impl ServedSession<'_> {
         let gives = self.admits()?;
         match &request {
             Request::Begin { report, .. } => {
-                self.began = context.clock.instant().into_std();
+                (self.began, self.peer_horizon) =
+                    (context.clock.instant().into_std(), report.horizon);
                 context.status.reported(self.from.id, *report, &context.clock);
             }
-            Request::End(report) if gives => {
-                context.status.finished(self.from.id, *report, self.began, &context.clock);
+            Request::End { report, held } if gives => {
+                self.hold(*held);
+                context.status.finished(self.from.id, *report, *held, self.began, &context.clock);
             }
             Request::Give(_) if !gives => return Err(out_of_turn()),
             _ => {}
@@ -304,6 +316,7 @@ impl ServedSession<'_> {
         let responder = Responder {
             report: context.report(),
             busy: context.intake.is_busy(),
+            peer_horizon: self.peer_horizon,
             limits: SessionLimits::STANDARD,
         };
         let answer = move |store: &Store| responder.respond(request, store);
@@ -320,11 +333,16 @@ impl ServedSession<'_> {
                 return Ok(Response::Paused(why.to_string()));
             }
         };
-        if let Some(claim) = self.claim.as_mut().filter(|_| applied.barred > 0) {
-            claim.bar(Bar::SweptTooEarly);
-        }
+        self.hold(applied.held);
         context.metrics.sync_records.get_or_create(&RECEIVED).inc_by(count);
-        Ok(Response::Taken)
+        Ok(Response::Taken(applied.held))
+    }
+
+    /// A comparison in which one of the sides holds records back proves nothing.
+    fn hold(&mut self, held: HeldBack) {
+        if let Some(claim) = self.claim.as_mut().filter(|_| held.is_any()) {
+            claim.bar(Bar::HeldBack);
+        }
     }
 
     async fn close(&mut self, word: LastWord) -> Result<SessionAnswer, ServeError> {

@@ -9,11 +9,14 @@ use tokio::sync::watch;
 use super::lag::Lag;
 use crate::clock::Clock;
 use crate::model::member::{HeldReport, PeerStatus, Reach, Report};
-use crate::model::{NodeId, Timestamp};
+use crate::model::{HeldBack, NodeId, Timestamp};
 use crate::telemetry::Metrics;
 
 /// Reports that arrive over two streams can overtake each other by at most this.
 const REPORTS_APART_MAX: Duration = Duration::from_secs(60);
+
+/// The skew of a clock is wrong by up to half a round trip, so a slower one tells nothing.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
 
 /// Shared by all tasks of replication. Cheap to clone.
 #[derive(Clone)]
@@ -127,6 +130,16 @@ impl Status {
         self.change(id, |status| replace_older(&mut status.report, report, clock));
     }
 
+    /// The horizon of the peer `id` by now, as its latest report tells; the end of time before the
+    /// first.
+    pub(super) fn horizon(&self, id: NodeId, clock: &Clock) -> Timestamp {
+        let held = self.peers.borrow().get(&id).and_then(|status| status.report);
+        held.map_or(Timestamp::MAX, |held| {
+            let age = clock.instant().into_std().saturating_duration_since(held.received);
+            held.report.horizon.plus(age)
+        })
+    }
+
     /// Records the skew of a peer's clock, which showed `theirs` at some instant between `before`
     /// and `after` of this node's clock.
     pub(super) fn compared_clocks(
@@ -136,18 +149,39 @@ impl Status {
         before: Timestamp,
         after: Timestamp,
     ) {
+        // a pause of this process, or a step of its clock, says nothing about that of the peer
+        if after < before || after.since(before) > ROUND_TRIP_MAX {
+            return;
+        }
         let millis = |t: Timestamp| i64::try_from(t.micros() / 1000).unwrap_or(i64::MAX);
         let middle = i64::midpoint(millis(before), millis(after));
         self.change(id, |status| status.clock_skew_ms = Some(millis(theirs) - middle));
     }
 
+    /// Records that this node holds back records that the peer `id` has pushed.
+    pub(super) fn held(&self, id: NodeId, held: HeldBack) {
+        if held.is_any() {
+            self.change(id, |status| {
+                status.held_records = status.held_records.saturating_add(held.records);
+            });
+        }
+    }
+
     /// Records a complete session with a peer: each side has every record that the other had when
-    /// it began, at `began`, unless one of them only received.
-    pub(super) fn finished(&self, id: NodeId, report: Report, began: Instant, clock: &Clock) {
+    /// it began, at `began`, unless one of them only received, and but for those that are `held`.
+    pub(super) fn finished(
+        &self,
+        id: NodeId,
+        report: Report,
+        held: HeldBack,
+        began: Instant,
+        clock: &Clock,
+    ) {
         self.lags(id, |lag| lag.session(began));
         self.change(id, |status| {
             replace_older(&mut status.report, report, clock);
             status.last_sync_at = Some(clock.now());
+            status.held_records = held.records;
         });
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::engine::EngineError;
 use super::feed::FeedPosition;
-use crate::model::{Condition, Content, ContentType, Header, Key, Timestamp};
+use crate::model::{Condition, Content, ContentType, Header, HeldBack, Key, NodeId, Timestamp};
 use crate::proto::stability::Floor;
 
 /// The lifetime of a new value.
@@ -286,6 +286,8 @@ pub enum WriteError {
     ClockSkewed {
         /// How far ahead, in milliseconds.
         ahead_ms: u64,
+        /// The node that wrote the record in the way, if there is one.
+        origin: Option<NodeId>,
     },
     /// The mode of this node is [`NodeMode::ReadOnly`](super::NodeMode::ReadOnly).
     #[error("the mode of this node is read_only")]
@@ -365,9 +367,9 @@ pub struct Applied {
     /// Records that would have been taken, but lie at or below the floor: all that counts there was
     /// here already.
     pub below_floor: u64,
-    /// Records that were not taken although they should be, as their bytes were swept too early for
-    /// this node. They bar the claim of a session.
-    pub barred: u64,
+    /// Records that lie too far ahead of this node's clock, or whose bytes were swept too early for
+    /// it: neither merged nor stored before their time comes. They bar the claim of a session.
+    pub held: HeldBack,
 }
 
 /// The largest value, in bytes, that comes with a refusal.

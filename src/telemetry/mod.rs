@@ -80,6 +80,9 @@ pub struct Metrics {
     pub merges_paused: Counter,
     pub pushes_untaken: Counter,
     pub set_aside: Counter,
+    pub records_held: Counter,
+    pub peer_clock_skew_ms: Family<[(&'static str, String); 1], Gauge>,
+    pub clock_skewed: Gauge,
 }
 
 fn seconds() -> Histogram {
@@ -125,6 +128,9 @@ impl Metrics {
             merges_paused: Counter::default(),
             pushes_untaken: Counter::default(),
             set_aside: Counter::default(),
+            records_held: Counter::default(),
+            peer_clock_skew_ms: Family::default(),
+            clock_skewed: Gauge::default(),
         };
         m.register_local();
         m.register_stability();
@@ -308,6 +314,24 @@ impl Metrics {
             "set_aside",
             "Records that this node set aside as it began anew, as the cluster did not hold them",
             self.set_aside.clone(),
+        );
+        r.register(
+            "records_held",
+            "Records received and not merged, because they lie more than sync.clock_drift_max \
+             ahead of this node's clock; sessions bring them when their time comes",
+            self.records_held.clone(),
+        );
+        r.register(
+            "peer_clock_skew_ms",
+            "How far the clock of each peer that is reached is ahead of this node's, in \
+             milliseconds",
+            self.peer_clock_skew_ms.clone(),
+        );
+        r.register(
+            "clock_skewed",
+            "1 while this node's clock is further than sync.clock_drift_max from those of most \
+             alive peers, which keeps it from being ready",
+            self.clock_skewed.clone(),
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::{Event, FOR_EVER, Load, Noise, Plan};
+use crate::plan::{Event, FOR_EVER, HOUR_US, Load, Noise, Plan, YEAR_US};
 use crate::world::{Outcome, run};
 
 /// A little of everything.
@@ -101,6 +101,46 @@ fn a_clock_that_goes_back_by_little_revives_nothing() {
     let outcome = run(plan);
     let audited = outcome.audited;
     assert!(audited.expired > 50 && count(&outcome, "clock step") > 100, "{audited:?}");
+}
+
+/// Not found by chance: a clock runs an hour ahead for a while and is set right. The others hold
+/// back what its node wrote then, no session leads to a claim meanwhile, and all merge it in its
+/// time.
+#[test]
+fn what_a_wrong_clock_wrote_proves_nothing_before_its_time() {
+    let step = |at_s, by_us| (Duration::from_secs(at_s), Event::ClockStep { at: 2, by_us });
+    let mut plan = plan(3, [step(8, HOUR_US), step(11, -HOUR_US)]);
+    // nodes that join at one instant would give a retry on two of them one version
+    plan.skews = vec![0, 100_001, 200_002];
+    let outcome = run(plan);
+    assert!(outcome.held_keys > 0, "{:?}", outcome.audited);
+}
+
+/// A clock runs ahead and is set right, and falls behind and is set right: by seconds, by hours and
+/// by a year. Whatever clients were told on the way stands in the end, or is reported.
+#[test]
+fn a_node_whose_clock_ran_ahead_and_was_set_right_loses_nothing() {
+    const STEPS_US: [i64; 8] = [
+        3_000_000,
+        -3_000_000,
+        30_000_000,
+        -30_000_000,
+        3 * HOUR_US,
+        -3 * HOUR_US,
+        YEAR_US,
+        -YEAR_US,
+    ];
+    for at in [0, 2] {
+        let step = |(i, by_us): (u64, i64)| {
+            let away = (Duration::from_secs(2 * i + 2), Event::ClockStep { at, by_us });
+            let back = (away.0 + Duration::from_secs(1), Event::ClockStep { at, by_us: -by_us });
+            [away, back]
+        };
+        let mut plan = plan(3, (0..).zip(STEPS_US).flat_map(step));
+        plan.skews = vec![0, 100_001, 200_002];
+        let outcome = run(plan);
+        assert!(outcome.held_keys > 0 && count(&outcome, "clock step") == 16);
+    }
 }
 
 /// Clients learn that values have expired before the sweep; the node is killed, and its clock goes

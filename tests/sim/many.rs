@@ -87,13 +87,15 @@ fn summary(outcomes: &[Outcome]) -> String {
     let slowest = outcomes.iter().map(|o| o.agreed_after).max().unwrap_or_default();
     format!(
         "{:?}, {} writes lost a merge, {} packets lost, {} twice, {} connections broken, \
-         {} ends of a wait for data judged, all agreed within {slowest:?}; {:?}",
+         {} ends of a wait for data judged, records of {} keys held back, all agreed within \
+         {slowest:?}; {:?}",
         audited(outcomes),
         sum(outcomes, |o| o.lost_merges),
         sum(outcomes, |o| o.network.lost),
         sum(outcomes, |o| o.network.duplicated),
         sum(outcomes, |o| o.network.broken),
         sum(outcomes, |o| o.waits_ended),
+        sum(outcomes, |o| o.held_keys),
         faults(outcomes),
     )
 }
@@ -106,9 +108,11 @@ fn shows_enough(outcomes: &[Outcome]) -> bool {
     let merges = sum(outcomes, |o| o.lost_merges.min(1));
     let kinds = faults(outcomes).len();
     let waits = sum(outcomes, |o| o.waits_ended);
+    let held = sum(outcomes, |o| o.held_keys.min(1));
     let all = audited(outcomes);
     let much = [all.acked / 100, all.swapped / 10, all.txns / 10, all.foreseen / 5, all.repeated];
     let some = [all.mismatched, all.expired, all.swept, all.revisions / 10];
     let is_enough = much.iter().chain(&some).all(|count| *count > seeds);
-    is_enough && network > seeds / 2 && merges > 5 && kinds >= 21 && waits > seeds / 20
+    let lasting = waits > seeds / 20 && held > 0;
+    is_enough && lasting && network > seeds / 2 && merges > 5 && kinds >= 21
 }

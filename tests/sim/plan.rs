@@ -9,7 +9,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// A year in microseconds.
-const YEAR_US: i64 = 365 * 24 * 3600 * 1_000_000;
+pub const YEAR_US: i64 = 365 * 24 * HOUR_US;
+/// An hour in microseconds.
+pub const HOUR_US: i64 = 3600 * 1_000_000;
 /// Longer than clocks are ever set forward.
 pub const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -319,8 +321,9 @@ fn draw_skew(rng: &mut StdRng) -> i64 {
 }
 
 fn draw_step(rng: &mut StdRng) -> i64 {
-    match rng.random_range(0..5) {
+    match rng.random_range(0..6) {
         0 => *pick(rng, &[-YEAR_US, YEAR_US]),
+        5 => rng.random_range(-5 * HOUR_US..5 * HOUR_US),
         1 => rng.random_range(-120_000_000..120_000_000),
         _ => rng.random_range(-2_000_000..2_000_000),
     }

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub agreed_after: Duration,
     /// How many ends of a wait for first data were checked against a node that served.
     pub waits_ended: u64,
+    /// How many keys had a record that some node held back after the faults.
+    pub held_keys: u64,
 }
 
 pub struct World {
@@ -177,8 +179,28 @@ impl World {
         }
         self.trouble().await;
         self.end_faults().await;
-        let agreed_after = self.wait_until_all_agree().await;
-        self.stay().await;
+        let (mut agreed_after, mut held_keys) = (Duration::ZERO, 0);
+        let held = self.held_keys();
+        if let Some(latest) = held.values().max().copied() {
+            held_keys = held.len() as u64;
+            self.report(format!("{held_keys} keys have records that are held back"));
+            // unless a newcomer waits, as it holds back what every member has
+            let settled = self.settled_held(held.keys());
+            if !settled {
+                agreed_after = self.wait_until(Self::all_agree_on_the_rest).await;
+            }
+            // unless the time of one comes meanwhile
+            if !settled && self.first_held(held.keys()) > self.horizon().plus(AGREE) {
+                let claimed = self.claimed_where_held(held.keys());
+                self.stay(Self::all_agree_on_the_rest).await;
+                self.nothing_was_claimed(&claimed);
+            }
+            self.audit_all();
+            self.report("the time of the held records comes".to_owned());
+            self.set_clocks_right(latest);
+        }
+        agreed_after = agreed_after.max(self.wait_until(Self::all_agree).await);
+        self.stay(Self::all_agree).await;
         self.wait_until_the_dead_are_gone().await;
         self.audit_all();
         self.audit_the_end().await;
@@ -194,7 +216,16 @@ impl World {
         let (trace, network) = (self.network().trace(), self.network().tally());
         let waits_ended = *self.waits_ended.borrow();
         let faults = self.faults.clone();
-        Outcome { trace, audited, lost_merges, network, faults, agreed_after, waits_ended }
+        Outcome {
+            trace,
+            audited,
+            lost_merges,
+            network,
+            faults,
+            agreed_after,
+            waits_ended,
+            held_keys,
+        }
     }
 
     /// Runs faults and clients until their time is over.
@@ -263,7 +294,7 @@ impl World {
                 self.start_with(slot, 0);
             }
         }
-        self.set_clocks_right();
+        self.set_clocks_right(Timestamp::ZERO);
         // the operator's word for those that were founded apart
         for node in &self.nodes {
             node.may_join.send_replace(true);
@@ -273,8 +304,8 @@ impl World {
 
     /// Sets all clocks nearly right, and late enough for all nodes to agree on which values have
     /// expired: a value whose bytes a node that was ahead has swept can reach others only when it
-    /// has expired there too.
-    fn set_clocks_right(&self) {
+    /// has expired there too. Not before `earliest`.
+    fn set_clocks_right(&self, earliest: Timestamp) {
         let over = |node: &Node| {
             let latest = node.clock.latest();
             let keys = lock(&self.audit).keys();
@@ -282,16 +313,88 @@ impl World {
             let ends = headers.filter_map(|header| header.expires_at);
             ends.filter(|at| *at <= latest).max()
         };
-        let over = self.nodes.iter().filter_map(over).max().unwrap_or_default();
+        let over = self.nodes.iter().filter_map(over).max().unwrap_or_default().max(earliest);
         for (node, skew) in self.nodes.iter().zip(&self.plan.skews) {
             node.clock.set_right(over, *skew % 500_000);
             lock(&self.audit).clock_set(node.slot);
         }
     }
 
-    async fn wait_until_all_agree(&mut self) -> Duration {
+    /// The greatest timestamp that every node merges now.
+    fn horizon(&self) -> Timestamp {
+        let now = self.nodes.iter().map(|node| node.clock.now()).min().unwrap_or_default();
+        now.plus(self.plan.clock_drift_max)
+    }
+
+    /// The keys of which a node has a record that others hold back.
+    fn held_keys(&self) -> BTreeMap<Key, Timestamp> {
+        let horizon = self.horizon();
+        let latest = |key: &Key| {
+            let held = self.nodes.iter().filter_map(|node| self.held_by(node, key));
+            held.map(|header| header.version.timestamp).max()
+        };
+        let keys = lock(&self.audit).keys().into_iter();
+        let keys = keys.filter_map(|key| Some((latest(&key)?, key)));
+        keys.filter(|(at, _)| *at > horizon).map(|(at, key)| (key, at)).collect()
+    }
+
+    /// The least timestamp of the records of these `keys` that are held back: of one key, nodes may
+    /// hold several.
+    fn first_held<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Timestamp {
+        let horizon = self.horizon();
+        let held = keys.flat_map(|key| self.nodes.iter().map(|node| self.held_by(node, key)));
+        let held = held.flatten().map(|header| header.version.timestamp);
+        held.filter(|at| *at > horizon).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether a node has told that all members hold what it wrote at such a time.
+    fn settled_held<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> bool {
+        let told = self.up().map(|up| up.store.ledger().told.0).max();
+        told >= Some(self.first_held(keys))
+    }
+
+    /// Up to which point each node claims to hold all of each other one between which and itself
+    /// records of these `keys` are held back.
+    fn claimed_where_held<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a Key> + Clone,
+    ) -> BTreeMap<(usize, usize), Timestamp> {
+        let shown =
+            |node: &Node| keys.clone().map(|key| self.held_by(node, key)).collect::<Vec<_>>();
+        let shown: Vec<_> = self.nodes.iter().map(shown).collect();
+        let mut claimed = BTreeMap::new();
+        for (a, of_a) in shown.iter().enumerate() {
+            for b in (0..shown.len()).filter(|b| shown[*b] != *of_a) {
+                let (Some(own), Some(other)) = (&self.nodes[a].up, &self.nodes[b].up) else {
+                    continue;
+                };
+                claimed.insert((a, b), own.store.ledger().holds_of(other.identity.node));
+            }
+        }
+        claimed
+    }
+
+    /// Checks that no session has led to a claim since, as each held something back.
+    fn nothing_was_claimed(&self, claimed: &BTreeMap<(usize, usize), Timestamp>) {
+        for ((a, b), before) in claimed {
+            let (Some(own), Some(other)) = (&self.nodes[*a].up, &self.nodes[*b].up) else {
+                continue;
+            };
+            let now = own.store.ledger().holds_of(other.identity.node);
+            if now > *before {
+                let what = format!(
+                    "node {a} claims to hold all of node {b} up to {now:?}, although one of the \
+                     two holds records back"
+                );
+                lock(&self.audit).violated(None, &what);
+            }
+        }
+    }
+
+    /// Waits until the nodes agree, as `agree` judges it.
+    async fn wait_until(&mut self, agree: fn(&Self) -> bool) -> Duration {
         let healed = Instant::now();
-        while !self.all_agree() {
+        while !agree(self) {
             self.check_panics();
             self.start_anew();
             if healed.elapsed() > AGREE / 2 {
@@ -307,12 +410,12 @@ impl World {
         healed.elapsed()
     }
 
-    /// Checks that nodes which agree stay unchanged and move no more records.
-    async fn stay(&mut self) {
+    /// Checks that nodes which `agree` stay unchanged and move no more records.
+    async fn stay(&mut self, agree: fn(&Self) -> bool) {
         // Lets transfers end that were under way when the nodes came to agree. What the former life
         // of a node had sent may reach some of the others, and a session brings it to the rest.
         tokio::time::sleep(STAY / 2).await;
-        self.wait_until_all_agree().await;
+        self.wait_until(agree).await;
         let moved = self.records_moved();
         let before = self.living();
         let end = Instant::now() + STAY;
@@ -320,7 +423,7 @@ impl World {
             self.check_panics();
             // While a sweep is on its way to the disk, its node is not settled, but it shows the
             // same records.
-            let agree = self.all_agree() || !self.up().all(Up::is_settled) || self.all_live_equal();
+            let agree = agree(self) || !self.up().all(Up::is_settled) || self.all_live_equal();
             let (moves, is_same) = (self.records_moved() - moved, self.living() == before);
             if !agree || moves > 0 || !is_same {
                 let what = format!(
@@ -348,9 +451,16 @@ impl World {
         keys.into_iter().filter_map(held).filter(lives).map(version).collect()
     }
 
+    /// Whether all hold the same that no floor passes, but for what some hold back.
     fn all_live_equal(&self) -> bool {
-        let first = self.living();
-        self.nodes.iter().all(|node| self.living_at(node) == first)
+        let held = self.held_keys();
+        let lives_at = |node: &Node| {
+            let mut living = self.living_at(node);
+            living.retain(|key, _| !held.contains_key(key));
+            living
+        };
+        let living: Vec<_> = self.nodes.iter().map(lives_at).collect();
+        living.windows(2).all(|pair| pair[0] == pair[1])
     }
 
     fn holds_dead(&self, node: &Node, before: Timestamp) -> bool {
@@ -531,12 +641,36 @@ impl World {
 
     /// Whether each node serves, sees all others alive, and holds the same records.
     fn all_agree(&self) -> bool {
+        self.all_show_the_same(|_, up| up.store.fingerprint())
+    }
+
+    /// Whether each node serves, sees all others alive, and holds the same records of all keys, but
+    /// for the records that some node holds back.
+    fn all_agree_on_the_rest(&self) -> bool {
+        let (held, keys, horizon) = (self.held_keys(), lock(&self.audit).keys(), self.horizon());
+        let is_far = |held: &Header| held.version.timestamp > horizon;
+        let agree_on = |key: &Key| {
+            let shown = self.nodes.iter().map(|node| self.held_by(node, key));
+            let timely: Vec<_> = shown.filter(|held| !held.as_ref().is_some_and(is_far)).collect();
+            timely.windows(2).all(|pair| pair[0] == pair[1])
+        };
+        if !held.keys().all(agree_on) {
+            return false;
+        }
+        let rest: Vec<_> = keys.into_iter().filter(|key| !held.contains_key(key)).collect();
+        self.all_show_the_same(|node, _| {
+            let record = |key: &Key| Some((key.clone(), self.held_by(node, key)?));
+            self.fingerprint(&rest.iter().filter_map(record).collect())
+        })
+    }
+
+    fn all_show_the_same(&self, print: impl Fn(&Node, &Up) -> [u8; 32]) -> bool {
         let seen = |id| self.up().all(|up| up.sees(id) == Some(MemberState::Alive));
         if !self.up().all(|up| seen(up.identity.node)) {
             return false;
         }
         let serves = |up: &&Up| !*up.syncing.borrow() && up.is_settled();
-        let print = |node: &Node| node.up.as_ref().filter(serves).map(|up| up.store.fingerprint());
+        let print = |node: &Node| node.up.as_ref().filter(serves).map(|up| print(node, up));
         let prints: Vec<_> = self.nodes.iter().map(print).collect();
         prints.iter().all(|print| print.is_some() && *print == prints[0])
     }
@@ -612,6 +746,7 @@ impl World {
             let (record, live) = look(&up.store, &key).expect("the disk can be read");
             audit.looked(slot, &key, record.as_ref(), live.as_ref());
             let Some(record) = record else { continue };
+            audit.is_timely(slot, up.identity.node, &key, &record.header);
             dead += u64::from(live.is_none());
             held.insert(key, record.header);
         }

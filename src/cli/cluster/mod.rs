@@ -84,6 +84,7 @@ struct Node {
     name: Option<String>,
     syncing: bool,
     waits_for: String,
+    clock_skewed: Option<String>,
     seeds: Vec<Seed>,
     certificates: Vec<Certificate>,
     mode: Option<String>,
@@ -126,6 +127,7 @@ struct Member {
     last_sync_at: Option<String>,
     clock_skew_ms: Option<i64>,
     replication_lag_ms: Option<u64>,
+    held_records: u64,
     error: Option<String>,
 }
 
@@ -278,6 +280,9 @@ fn convergence(cluster: &Cluster, own: &str) -> String {
                 .filter_map(|m| match &m.fingerprint {
                     None => Some(format!("{} has not reported yet", m.label())),
                     reported if *reported == cluster.fingerprint => None,
+                    Some(_) if m.held_records > 0 => {
+                        Some(format!("{} differs by held records", m.label()))
+                    }
                     Some(_) => Some(format!("{} differs", m.label())),
                 })
                 .collect();

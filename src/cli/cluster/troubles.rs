@@ -42,11 +42,15 @@ pub(super) fn troubles(cluster: &Cluster, id: &str) -> Vec<(&'static str, String
         let words = waits.map_or_else(|| "for its first data".to_owned(), Clone::clone);
         lines.push(("syncing", format!("yes, waits: {words}")));
     }
+    lines.extend(node.clock_skewed.clone().map(|words| ("not ready", words)));
     let running = |member: &&Member| matches!(member.state.as_deref(), Some("alive" | "suspect"));
     let others = || cluster.members.iter().filter(|member| member.id != id).filter(running);
     for member in others() {
         if let Some(error) = &member.error {
             lines.push(("no sync with", format!("{}: {error}", member.label())));
+        }
+        if member.held_records > 0 {
+            lines.push(("held records", held(member)));
         }
     }
     if others().next().is_none() && !node.seeds.is_empty() {
@@ -75,4 +79,17 @@ pub(super) fn troubles(cluster: &Cluster, id: &str) -> Vec<(&'static str, String
         lines.push(("certificate", words));
     }
     lines
+}
+
+/// The records that this node and a member do not share because a clock is wrong.
+fn held(member: &Member) -> String {
+    let (count, name) = (member.held_records, member.label());
+    let skew = member.clock_skew_ms.map(|ms| {
+        let way = if ms > 0 { "ahead of" } else { "behind" };
+        format!(", whose clock is {} s {way} this node's", ms.unsigned_abs() / 1000)
+    });
+    format!(
+        "{count}, not shared with {name}{}: they lie too far ahead of one of the two clocks",
+        skew.unwrap_or_default()
+    )
 }

@@ -111,7 +111,8 @@ codes! {
     Syncing = "syncing", SERVICE_UNAVAILABLE, Some(1), "Syncing",
         "This node waits for its first data from a peer.";
     ClockSkewed = "clock_skewed", SERVICE_UNAVAILABLE, Some(1), "Clock skewed",
-        "The write's timestamp would lie too far ahead of this node's clock.";
+        "The write's timestamp would lie too far ahead of this node's clock, or that clock \
+         disagrees with those of most peers.";
     StorageFull = "storage_full", SERVICE_UNAVAILABLE, Some(5), "Storage full",
         "The disk of this node is full.";
     ReadOnly = "read_only", SERVICE_UNAVAILABLE, None, "Read only",

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::code::Code;
 use super::envelope::ContentForm;
 use crate::model::duration::DurationError;
-use crate::model::{Key, KeyError};
+use crate::model::member::ClockOff;
+use crate::model::{Key, KeyError, NodeId};
 use crate::store::{Entry, Obstacle, ReadError, WriteError};
 
 /// Why a request is refused. The store is unchanged, unless a variant says otherwise.
@@ -123,8 +124,15 @@ pub(crate) struct RefusalForm {
 pub(crate) enum Unavailable {
     /// It waits for its first data.
     Syncing,
-    /// The record that the write replaces lies this many milliseconds too far ahead of its clock.
-    ClockSkewed(u64),
+    /// The record that the write replaces lies too far ahead of its clock.
+    ClockSkewed {
+        /// How far ahead of it, in milliseconds.
+        ahead_ms: u64,
+        /// The node that wrote that record.
+        origin: Option<NodeId>,
+    },
+    /// Its clock disagrees with those of most peers.
+    ClockOff(ClockOff),
     /// Its mode is `read_only`.
     ReadOnly,
     /// Its disk is full.
@@ -231,7 +239,7 @@ impl Error {
         let usual = self.code().info().retry_after?;
         Some(match self {
             Self::Unavailable(Unavailable::RequestsFull) => 60,
-            Self::Unavailable(Unavailable::ClockSkewed(ahead_ms)) => {
+            Self::Unavailable(Unavailable::ClockSkewed { ahead_ms, .. }) => {
                 ahead_ms.div_ceil(1000).clamp(1, 3600)
             }
             _ => usual,
@@ -243,7 +251,7 @@ impl Unavailable {
     fn code(self) -> Code {
         match self {
             Self::Syncing => Code::Syncing,
-            Self::ClockSkewed(_) => Code::ClockSkewed,
+            Self::ClockSkewed { .. } | Self::ClockOff(_) => Code::ClockSkewed,
             Self::StorageFull | Self::Storage(Obstacle::Full | Obstacle::Low { .. }) => {
                 Code::StorageFull
             }
@@ -300,7 +308,9 @@ impl Error {
             WriteError::OtherRequest => Self::IdempotencyMismatch,
             WriteError::RequestsFull => Unavailable::RequestsFull.into(),
             WriteError::ContentTooLarge => Self::AnswerTooLarge,
-            WriteError::ClockSkewed { ahead_ms } => Unavailable::ClockSkewed(ahead_ms).into(),
+            WriteError::ClockSkewed { ahead_ms, origin } => {
+                Unavailable::ClockSkewed { ahead_ms, origin }.into()
+            }
             WriteError::ReadOnly => Unavailable::ReadOnly.into(),
             WriteError::ShuttingDown => Unavailable::ShuttingDown.into(),
             WriteError::StorageFull(_) | WriteError::Failed(ReadError::Full(_)) => {

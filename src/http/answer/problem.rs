@@ -51,6 +51,10 @@ pub(crate) struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Nullable<Envelope<'_>>")]
     current: Option<Nullable<Envelope<'a>>>,
+    /// The node that wrote the record that lies too far ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Uuid")]
+    origin: Option<Uuid>,
 }
 
 impl Error {
@@ -66,6 +70,10 @@ impl Error {
             }
             _ => (None, None),
         };
+        let origin = match self {
+            Self::Unavailable(Unavailable::ClockSkewed { origin, .. }) => *origin,
+            _ => None,
+        };
         let problem = Problem {
             r#type: format!("urn:kvs:{}", info.name),
             title: info.title,
@@ -74,6 +82,7 @@ impl Error {
             code: info.name,
             swapped,
             current,
+            origin: origin.map(|origin| origin.uuid()),
         };
         (info.status, serde_json::to_vec(&problem).unwrap_or_default())
     }
@@ -210,13 +219,18 @@ fn waits_for(members: &str) -> String {
 }
 
 impl Unavailable {
-    fn detail(self) -> Cow<'static, str> {
+    /// What is wrong, and what to do about it.
+    pub(crate) fn detail(self) -> Cow<'static, str> {
         match self {
             Self::Syncing => "this node waits for its first data from a peer; try again",
-            Self::ClockSkewed(ahead_ms) => {
+            Self::ClockSkewed { ahead_ms, origin } => {
+                let what = origin.map_or_else(
+                    || "the latest time that this node has confirmed to others".to_owned(),
+                    |origin| format!("the current record, written by node {origin},"),
+                );
                 return format!(
-                    "the current record's timestamp is {ahead_ms} ms ahead of this node's clock; \
-                     check the clocks, or try again later"
+                    "{what} lies {ahead_ms} ms ahead of this node's clock; set the wrong clock \
+                     right, or try again later"
                 )
                 .into();
             }
@@ -224,6 +238,7 @@ impl Unavailable {
                 "the mode of this node is read_only, and nothing was written; write to another \
                  node, or end the mode: `kvs mode normal`"
             }
+            Self::ClockOff(off) => return off.to_string().into(),
             Self::StorageFull => {
                 "the disk of this node is full, and nothing was written; try again when it has \
                  room, no restart is needed"
@@ -354,7 +369,7 @@ mod tests {
     fn every_503_says_when_to_come_back() {
         let reasons = [
             Unavailable::Syncing,
-            Unavailable::ClockSkewed(1),
+            Unavailable::ClockSkewed { ahead_ms: 1, origin: None },
             Unavailable::StorageFull,
             Unavailable::ShuttingDown,
             Unavailable::Overloaded,

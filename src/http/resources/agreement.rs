@@ -188,6 +188,7 @@ mod tests {
                 syncing: false,
                 now: Timestamp::ZERO,
                 holds_through: None,
+                horizon: Timestamp::MAX,
             };
             let report = Some(HeldReport { report, at: Timestamp::ZERO, received });
             let known = PeerStatus { report, ..PeerStatus::default() };

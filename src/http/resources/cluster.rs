@@ -55,15 +55,15 @@ static READ: ApiOperation = ApiOperation {
             "software":"kvs 0.1.0",
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "fingerprint_at":"2023-11-14T22:13:20.000001Z","last_sync_at":null,
-            "clock_skew_ms":null,"replication_lag_ms":null,"syncing":false,"seeds":[],
-            "certificates":[],"mode":"normal",
+            "clock_skew_ms":null,"replication_lag_ms":null,"held_records":0,"syncing":false,
+            "seeds":[],"certificates":[],"mode":"normal",
             "storage":{"writable":true,"free_bytes":null,"used_bytes":null}},"members":[{
             "id":"c5a8b1de-59a4-4d3e-8a51-6f0a3c1d2e4f","name":"n1","state":"alive",
             "durable":true,"joined_at":"2023-11-01T00:00:00.000000Z","gossip":"127.0.0.1:7946",
             "peer":"127.0.0.1:7947","http":"127.0.0.1:8080","software":"kvs 0.1.0",
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "fingerprint_at":"2023-11-14T22:13:20.000001Z","last_sync_at":null,
-            "clock_skew_ms":null,"replication_lag_ms":null}],
+            "clock_skew_ms":null,"replication_lag_ms":null,"held_records":0}],
             "fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",
             "keys":1,"tombstones":0,"converged":true,"in_sync_through":null,
             "floor":0,"floor_waits_for":[],"apart":[]}"#,
@@ -125,6 +125,10 @@ struct NodeBody {
     /// Which members it waits for, and why they do not give it.
     #[serde(skip_serializing_if = "String::is_empty")]
     waits_for: String,
+    /// How its clock disagrees with those of most alive peers, which keeps it from being ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    clock_skewed: Option<String>,
     /// The seeds, but for this node itself.
     seeds: Vec<SeedBody>,
     certificates: Vec<CertificateBody>,
@@ -188,6 +192,9 @@ struct MemberBody {
     /// The age of the oldest write that this node pushed and the member has not confirmed; 0 with
     /// none, `null` while it is not reached.
     replication_lag_ms: Option<u64>,
+    /// How many records this node and the member do not share, because they lie more than
+    /// `sync.clock_drift_max` ahead of the clock of one of the two, which holds them back.
+    held_records: u64,
     /// Why this node does not reach the member, or why their latest session failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
@@ -262,6 +269,7 @@ fn node_body(state: &State, member: MemberBody, room: &StorageRoom) -> NodeBody 
         member,
         syncing,
         waits_for: if syncing { waits_for.borrow().clone() } else { String::new() },
+        clock_skewed: state.clock_off().map(|off| off.to_string()),
         seeds: seeds.borrow().iter().map(seed).collect(),
         certificates: certificates.borrow().iter().map(certificate).collect(),
         mode: ModeName::of(state.store.mode()),
@@ -294,6 +302,7 @@ impl MemberBody {
             last_sync_at: None,
             clock_skew_ms: None,
             replication_lag_ms: None,
+            held_records: 0,
             error: None,
         }
     }
@@ -306,6 +315,7 @@ impl MemberBody {
             last_sync_at: status.last_sync_at.map(Timestamp::rfc3339),
             clock_skew_ms: status.clock_skew_ms,
             replication_lag_ms: status.lag(now).map(millis),
+            held_records: status.held_records,
             error: status.error.clone(),
             ..self
         }
@@ -330,13 +340,23 @@ mod tests {
         let (seeds, certificates, waits_for) = (Vec::new(), Vec::new(), String::new());
         let room = StorageRoom { writable: true, free_bytes: Some(1), used_bytes: None };
         let (mode, storage) = (ModeName::Normal, StorageBody::of(&room));
-        let syncing = true;
-        let node = NodeBody { member, syncing, waits_for, seeds, certificates, mode, storage };
+        let (syncing, clock_skewed) = (true, None);
+        let node = NodeBody {
+            member,
+            syncing,
+            waits_for,
+            clock_skewed,
+            seeds,
+            certificates,
+            mode,
+            storage,
+        };
         let text = serde_json::to_string(&node).unwrap();
         assert!(text.starts_with(r#"{"id":"00000000-0000-0000-0000-000000000001","name":"n1""#));
         assert!(text.contains(r#""state":"alive","durable":true"#), "{text}");
         let storage = r#"{"writable":true,"free_bytes":1,"used_bytes":null}}"#;
         assert!(text.ends_with(&format!(r#""mode":"normal","storage":{storage}"#)), "{text}");
-        assert!(text.contains(r#""replication_lag_ms":null,"syncing":true,"seeds":[]"#), "{text}");
+        let status = r#""replication_lag_ms":null,"held_records":0,"syncing":true,"seeds":[]"#;
+        assert!(text.contains(status), "{text}");
     }
 }

@@ -13,7 +13,7 @@ use crate::http::answer::code::Code;
 use crate::http::answer::error::{Error, Unavailable};
 use crate::http::answer::schema::schema_of;
 use crate::http::answer::text::{self, JSON};
-use crate::http::state::Ctx;
+use crate::http::state::{Ctx, State};
 use crate::store::{NodeMode, Obstacle, Store};
 
 pub(crate) static LIVE_RESOURCE: Resource = Resource {
@@ -77,7 +77,7 @@ static READY: ApiOperation = ApiOperation {
         schema: Some(schema_of::<HealthBody>),
         headers: &[],
     }],
-    errors: &[&[Code::Syncing, Code::StorageFull]],
+    errors: &[&[Code::Syncing, Code::StorageFull, Code::ClockSkewed]],
     example: Example {
         path: "/health/ready",
         headers: &[],
@@ -150,31 +150,37 @@ async fn live() -> Result<Response, Error> {
 /// A node that is stopping does not get here: its front refuses every new request.
 async fn ready(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
-    match ctx.0.state.store.obstacle() {
-        Some(obstacle) => Err(Unavailable::Storage(obstacle).into()),
+    match obstacle(&ctx.0.state) {
+        Some(obstacle) => Err(obstacle.into()),
         None => healthy(Health::Ready, None, special_mode(&ctx.0.state.store)),
     }
 }
 
 async fn readable(ctx: Ctx) -> Result<Response, Error> {
     ctx.0.check_serving()?;
-    let store = &ctx.0.state.store;
-    let obstacle = store.obstacle();
-    if let Some(gone @ Obstacle::Gone) = obstacle {
-        return Err(Unavailable::Storage(gone).into());
+    let state = &ctx.0.state;
+    let obstacle = obstacle(state);
+    if let Some(gone @ Unavailable::Storage(Obstacle::Gone)) = obstacle {
+        return Err(gone.into());
     }
     // while storage is opened again there is nothing to read from
-    store.is_bootstrapped()?;
+    state.store.is_bootstrapped()?;
     let unready = obstacle.map(|obstacle| UnreadyBody {
-        code: Error::from(Unavailable::Storage(obstacle)).code().info().name,
-        detail: obstacle.to_string(),
+        code: Error::from(obstacle).code().info().name,
+        detail: obstacle.detail().into_owned(),
     });
-    healthy(Health::Readable, unready, special_mode(store))
+    healthy(Health::Readable, unready, special_mode(&state.store))
 }
 
 /// The mode, unless it is the usual one.
 fn special_mode(store: &Store) -> Option<ModeName> {
     (store.mode() != NodeMode::Normal).then(|| ModeName::of(store.mode()))
+}
+
+/// Why this node is not ready, although it may serve reads.
+fn obstacle(state: &State) -> Option<Unavailable> {
+    let storage = state.store.obstacle().map(Unavailable::Storage);
+    storage.or_else(|| state.clock_off().map(Unavailable::ClockOff))
 }
 
 fn healthy(

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::model::{Key, Record};
+use crate::model::{Key, Record, Timestamp};
 use crate::proto::digest::{Piece, Place, ShortId, Sum};
 use crate::proto::list::LIST_ITEMS_MAX;
 use crate::proto::wire::WireError;
@@ -16,6 +16,10 @@ pub struct Listed<'a> {
     pub id: ShortId,
     /// The size of its value, in bytes.
     pub bytes: u64,
+    /// The timestamp of its version.
+    pub timestamp: Timestamp,
+    /// The least horizon of a node that merges it; see [`Header::due`](crate::model::Header::due).
+    pub due: Timestamp,
 }
 
 /// A store as a session reads it. Records and digest may change between two calls; a session then

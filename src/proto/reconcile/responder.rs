@@ -1,16 +1,18 @@
 //! The answering side of a session; see [`reconcile`](super).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use super::replica::{Listed, Replica, SessionError, SessionLimits};
+use super::task::withhold;
 use crate::model::member::Report;
-use crate::model::{Key, Record};
+use crate::model::{Key, KeyError, Record, Timestamp};
 use crate::proto::digest::{Piece, ShortId, Sum};
 use crate::proto::wire::{
     self, Child, CutRange, Given, Mode, Range, Request, Response, Wanted, WireError, WireRecord,
+    Withheld,
 };
 
 /// How many neighbouring blocks are joined into one child at most; where that is not enough, the
@@ -22,15 +24,17 @@ const JOINED_MAX: usize = 8;
 pub enum Reply {
     /// Send this response.
     Answer(Response),
-    /// Merge these records; once they are durable, send [`Response::Taken`].
+    /// Merge these records; once they are durable, send [`Response::Taken`] with those that this
+    /// side holds back.
     Apply(Vec<(Key, Record)>),
 }
 
 /// The answering side of a session.
 ///
 /// It keeps no state between requests: make one for each request, with a fresh report, and drop it.
-/// Requests may come in any order, because each one says all that its answer depends on; the stream
-/// ends when the initiator ends it. After an error, send [`Response::Failed`] and end the stream.
+/// Requests may come in any order, because each one says all that its answer depends on but the
+/// initiator's horizon, which the caller keeps; the stream ends when the initiator ends it. After
+/// an error, send [`Response::Failed`] and end the stream.
 ///
 /// The caller answers requests in the order in which they came, and reads the next request only
 /// after the records of [`Reply::Apply`] are durable, so that a peer cannot fill this node's
@@ -42,6 +46,9 @@ pub struct Responder {
     /// Set while this side receives many records from another peer: it then refuses to begin a
     /// session that would bring most of them twice.
     pub busy: bool,
+    /// The initiator's horizon, as its [`Request::Begin`] told it: what lies beyond is left out.
+    /// [`Timestamp::MAX`] before that.
+    pub peer_horizon: Timestamp,
     /// How much it answers at once.
     pub limits: SessionLimits,
 }
@@ -68,10 +75,10 @@ impl Responder {
             }
             Request::Want(wanted) => {
                 check_ranges(wanted.len())?;
-                give(replica, &wanted, limits)?
+                give(replica, &wanted, self.peer_horizon, limits)?
             }
             Request::Give(records) => return Ok(Reply::Apply(checked(records)?)),
-            Request::End(_) => Response::Ended(report),
+            Request::End { .. } => Response::Ended(report),
         };
         Ok(Reply::Answer(answer))
     }
@@ -142,12 +149,14 @@ fn cut<R: Replica>(
 fn give<R: Replica>(
     replica: &R,
     wanted: &[Wanted],
+    horizon: Timestamp,
     limits: &SessionLimits,
 ) -> Result<Response, SessionError<R::Error>> {
     let (mut answers, mut room) = (Vec::new(), limits.records_bytes_max);
     for wanted in wanted {
-        let given = give_range(replica, wanted, &mut room, limits)?;
-        if given.resume.is_some() && given.records.is_empty() && !answers.is_empty() {
+        let given = give_range(replica, wanted, horizon, &mut room, limits)?;
+        let is_empty = given.records.is_empty() && given.withheld.is_empty();
+        if given.resume.is_some() && is_empty && !answers.is_empty() {
             // Not even its first record fits: the initiator asks for this range again.
             break;
         }
@@ -160,27 +169,49 @@ fn give<R: Replica>(
     Ok(Response::Given(answers))
 }
 
-/// Gives the records of one wanted range while they fit into `room`, which it reduces.
-fn give_range<R: Replica>(
+/// What a listing of a wanted range found.
+struct Picked {
+    /// The keys of the records to give.
+    keys: Vec<Result<Key, KeyError>>,
+    withheld: Vec<Withheld>,
+    /// The wanted ids that are here.
+    seen: BTreeSet<ShortId>,
+    resume: Option<Bytes>,
+}
+
+/// Lists a wanted range, and picks what is to be given while it fits into `room`, which it reduces.
+fn pick<R: Replica>(
     replica: &R,
     wanted: &Wanted,
+    horizon: Timestamp,
     room: &mut usize,
     limits: &SessionLimits,
-) -> Result<Given, SessionError<R::Error>> {
+) -> Result<Picked, SessionError<R::Error>> {
     let ids: BTreeSet<ShortId> = wanted.ids.iter().copied().collect();
+    let winners = wanted.withheld.iter().map(|winner| (winner.key.as_bytes(), winner.timestamp));
+    let winners: BTreeMap<&[u8], Timestamp> = winners.collect();
+    let loses = |listed: &Listed<'_>| {
+        winners.get(listed.key).is_some_and(|winner| *winner > listed.timestamp)
+    };
     let (mut seen, mut keys, mut resume) = (BTreeSet::new(), Vec::new(), None);
-    let range = &wanted.range;
+    let (mut withheld, range) = (Vec::new(), &wanted.range);
     let walk = &mut |listed: Listed<'_>| {
         let is_listed = ids.contains(&listed.id);
         if is_listed {
             seen.insert(listed.id);
         }
-        if is_listed == (wanted.mode == Mode::Only) && resume.is_none() {
-            let size = wire::record_bytes(listed.key.len(), listed.bytes);
+        let is_wanted = is_listed == (wanted.mode == Mode::Only) && !loses(&listed);
+        if is_wanted && resume.is_none() {
+            let held = withhold(&listed, horizon);
+            let value_bytes = if held.is_some() { 0 } else { listed.bytes };
+            let size = wire::record_bytes(listed.key.len(), value_bytes);
             // The first record of a frame always goes, so that the session makes progress.
             if size <= *room || *room == limits.records_bytes_max {
-                keys.push(Key::from_bytes(listed.key));
                 *room = room.saturating_sub(size);
+                match held {
+                    Some(held) => withheld.push(held),
+                    None => keys.push(Key::from_bytes(listed.key)),
+                }
             } else {
                 resume = Some(Bytes::copy_from_slice(listed.key));
             }
@@ -195,10 +226,28 @@ fn give_range<R: Replica>(
         }
     };
     replica.list(&range.from, range.to.as_deref(), walk).map_err(SessionError::Store)?;
+    Ok(Picked { keys, withheld, seen, resume })
+}
+
+/// Gives the records of one wanted range while they fit into `room`, which it reduces.
+fn give_range<R: Replica>(
+    replica: &R,
+    wanted: &Wanted,
+    horizon: Timestamp,
+    room: &mut usize,
+    limits: &SessionLimits,
+) -> Result<Given, SessionError<R::Error>> {
+    let picked = pick(replica, wanted, horizon, room, limits)?;
+    let Picked { keys, mut withheld, seen, mut resume } = picked;
     let (mut records, mut bytes) = (Vec::with_capacity(keys.len()), 0);
     for key in keys {
         let key = key.map_err(|e| SessionError::Malformed(e.to_string()))?;
         let Some(record) = replica.record(&key).map_err(SessionError::Store)? else { continue };
+        if record.header.due(record.is_swept()) > horizon {
+            // It has replaced the one that was listed.
+            withheld.push(Withheld::new(key, &record));
+            continue;
+        }
         let record = WireRecord::new(key, record);
         bytes += record.size();
         if bytes > limits.records_bytes_max && !records.is_empty() {
@@ -218,5 +267,5 @@ fn give_range<R: Replica>(
         // The rest of the range may hold the others.
         (Mode::Only, Some(_)) | (Mode::AllButAgain, _) => Vec::new(),
     };
-    Ok(Given { records, unknown, resume })
+    Ok(Given { records, unknown, withheld, resume })
 }

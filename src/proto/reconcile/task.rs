@@ -7,9 +7,13 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::replica::{Listed, Replica, SessionError, SessionLimits};
-use crate::model::Key;
+use crate::model::{Key, Timestamp};
 use crate::proto::digest::ShortId;
-use crate::proto::wire::{Mode, Range, Wanted};
+use crate::proto::wire::{Mode, Range, Wanted, Withheld};
+
+/// How many records that are left out a wanted range names. Of more, a few records may travel in
+/// vain.
+pub(super) const WITHHELD_MAX: usize = 4096;
 
 /// A difference to settle.
 #[derive(Clone, Debug)]
@@ -43,19 +47,25 @@ impl Task {
             assert!(mine.len() <= limits.ids_max, "a want lists too many ids");
             assert!(mine.is_sorted_by(|a, b| a < b), "the keys of a want are in order");
         }
+        let most = WITHHELD_MAX.max(limits.ids_max);
+        assert!(wanted.withheld.len() <= most, "a want names too many keys");
     }
 }
 
-/// Lists this side's records of a range, and wants all others: at least one task.
+/// Lists this side's records of a range, and wants all others: at least one task. `horizon` is the
+/// responder's.
 pub(super) fn want_others<R: Replica>(
     replica: &R,
     range: Range,
     limits: &SessionLimits,
+    horizon: Timestamp,
 ) -> Result<Vec<Task>, SessionError<R::Error>> {
     let mut tasks = Vec::new();
     let mut mine: Vec<(Bytes, ShortId)> = Vec::new();
+    let mut withheld = Vec::new();
     let walk = &mut |listed: Listed<'_>| {
         mine.push((Bytes::copy_from_slice(listed.key), listed.id));
+        withheld.extend(withhold(&listed, horizon));
         ControlFlow::Continue(())
     };
     replica.list(&range.from, range.to.as_deref(), walk).map_err(SessionError::Store)?;
@@ -67,14 +77,22 @@ pub(super) fn want_others<R: Replica>(
     for (at, chunk) in chunks.iter().enumerate().rev() {
         let start = chunk.first().map(|(key, _)| key.clone());
         let from = if at == 0 { range.from.clone() } else { start.unwrap_or_default() };
+        let before = |withheld: &Withheld| *withheld.key.as_bytes() < *from;
+        let withheld = withheld.split_off(withheld.partition_point(before));
         let range = Range { from: from.clone(), to: end.replace(from) };
         let ids = chunk.iter().map(|(_, id)| *id).collect();
         let keys: Result<Vec<_>, _> = chunk.iter().map(|(k, _)| Key::from_bytes(k)).collect();
         let mine = keys.map_err(|e| SessionError::Malformed(e.to_string()))?;
-        let wanted = Wanted { range, ids, mode: Mode::AllBut };
+        let wanted = Wanted { range, ids, mode: Mode::AllBut, withheld };
         tasks.push(Task::Want { wanted, mine });
     }
     Ok(tasks)
+}
+
+/// What stands for a listed record that the responder, with this `horizon`, would hold back.
+pub(super) fn withhold(listed: &Listed<'_>, horizon: Timestamp) -> Option<Withheld> {
+    let key = Key::from_bytes(listed.key).ok().filter(|_| listed.due > horizon)?;
+    Some(Withheld { key, timestamp: listed.timestamp, due: listed.due })
 }
 
 /// The rest of a wanted range, from the key at which the response stopped after it gave the records
@@ -95,6 +113,8 @@ pub(super) fn rest_of(
         ids.drain(..done.min(ids.len()));
         keys.extend(mine.iter().skip(done).cloned());
     }
+    let mut withheld = wanted.withheld.clone();
+    withheld.retain(|withheld| *withheld.key.as_bytes() >= *from);
     let range = Range { from, to: wanted.range.to.clone() };
-    Task::Want { wanted: Wanted { range, ids, mode }, mine: keys }
+    Task::Want { wanted: Wanted { range, ids, mode, withheld }, mine: keys }
 }

@@ -15,7 +15,8 @@ pub enum Arrival {
     Taken,
     /// It is at or below the floor: nothing changes there any more. Counted, and no bar to a claim.
     BelowFloor,
-    /// It is further ahead than the drift allows. It bars the session's claim.
+    /// It would be taken, but is further ahead than the drift allows: it is held back until its
+    /// time comes. It bars the session's claim.
     TooEarly,
 }
 
@@ -27,13 +28,11 @@ pub fn arrive(
     floor: Floor,
     latest: Timestamp,
 ) -> Arrival {
-    if incoming.version.timestamp > latest {
-        return Arrival::TooEarly;
-    }
     match merge(held, incoming) {
         Merged::Same => Arrival::Same,
         Merged::Kept => Arrival::Kept,
         Merged::Replaced if incoming.version.timestamp <= floor.0 => Arrival::BelowFloor,
+        Merged::Replaced if incoming.version.timestamp > latest => Arrival::TooEarly,
         Merged::Replaced => Arrival::Taken,
     }
 }

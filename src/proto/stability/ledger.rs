@@ -200,7 +200,8 @@ impl Ledger {
     }
 
     /// Up to where it holds all writes of the member `id`.
-    pub(super) fn holds_of(&self, id: NodeId) -> Timestamp {
+    #[must_use]
+    pub fn holds_of(&self, id: NodeId) -> Timestamp {
         self.have.get(&id).map_or(self.floor.0, |point| point.0)
     }
 

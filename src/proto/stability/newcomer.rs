@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Header, NodeId};
+use crate::model::{Header, NodeId, Timestamp};
 
 use super::ledger::Life;
 use super::set::Joined;
@@ -35,6 +35,13 @@ impl Follow {
     #[must_use]
     pub fn life(&self) -> Life {
         self.life
+    }
+
+    /// Up to here the source's state is the truth. One that holds back any of it is not counted: a
+    /// floor may lie above, and would keep the record out for ever.
+    #[must_use]
+    pub fn truth_through(&self) -> Timestamp {
+        self.offer.told.0
     }
 
     /// Whether what the newcomer holds for a key is set aside, when the source holds `source`.

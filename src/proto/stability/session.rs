@@ -27,10 +27,9 @@ pub struct SessionBegin {
 /// What keeps a side from claiming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bar {
-    /// A record that came is held until its time.
+    /// One of the sides holds a record back until its time: it lies too far ahead, or came without
+    /// its bytes too early.
     HeldBack,
-    /// A record came without its bytes too early for this node.
-    SweptTooEarly,
     /// A record was replaced between list and request, and not asked for again.
     Replaced,
 }

@@ -233,7 +233,7 @@ fn clocks_that_disagree_tell_no_point_and_claim_nothing() {
 
 #[test]
 fn a_barred_session_claims_nothing() {
-    for why in [Bar::HeldBack, Bar::SweptTooEarly, Bar::Replaced] {
+    for why in [Bar::HeldBack, Bar::Replaced] {
         let mut world = World::new(2, 0);
         let now = at(world.now);
         let begin = world.nodes[1].ledger.begin(true, now).unwrap().ledger_is_durable();

@@ -173,7 +173,11 @@ impl Replica for Store {
         let element_key = self.shared.tree().element_key();
         digest::visit_headers(self.shared.engine.as_ref(), from, to, |key, summary| {
             let id: ShortId = element_key.element(key, &summary.hash).short();
-            visit(Listed { key, id, bytes: summary.header.content.size() })
+            let header = &summary.header;
+            let bytes = header.content.size();
+            let (timestamp, due) =
+                (header.version.timestamp, header.due(summary.is_dead && bytes > 0));
+            visit(Listed { key, id, bytes, timestamp, due })
         })
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::model::{Condition, ContentType, Expected, Prefix, Tags, Timestamp, json};
+use crate::model::{Condition, ContentType, Expected, HeldBack, Prefix, Tags, Timestamp, json};
 use crate::store::write::requests::{FORGOTTEN_MIN, KEPT_MIN};
 
 const SECOND: u64 = 1_000_000;
@@ -143,7 +143,8 @@ async fn a_record_without_its_bytes_is_taken_when_it_has_expired_here_too() {
         swept.body = Bytes::new();
         assert!(swept.is_swept());
         let early = store.apply(vec![(key("a"), swept.clone())]).await.unwrap();
-        assert_eq!(early, Applied { barred: 1, ..Applied::default() });
+        let held = HeldBack { records: 1, until: swept.header.expires_at.unwrap() };
+        assert_eq!(early, Applied { held, ..Applied::default() });
         assert!(store.record(&key("a")).await.unwrap().is_none());
         // expired as far as clocks may differ
         clock.set(START + 41 * SECOND);
@@ -528,10 +529,12 @@ async fn operations_see_earlier_ones_and_the_branch_follows_from_the_compares() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_cannot_be_done_whole_leaves_nothing() {
-    on_both(|opened, _| async move {
+    on_both(|opened, clock| async move {
         let store = &opened.store;
         let ahead = foreign(START + 120 * SECOND, 1, Some(b"far ahead"));
+        clock.set(START + 120 * SECOND);
         store.apply(vec![(key("far"), ahead)]).await.unwrap();
+        clock.set(START);
         store.set_others(true);
         let before = store.fingerprint();
         let skewed = store.txn(txn(vec![], vec![puts("a", b"1"), puts("far", b"1")], vec![])).await;

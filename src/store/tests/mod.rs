@@ -1,6 +1,7 @@
 //! The store on both engines: decisions, what stays after reopening, the digest against a
 //! recomputed one.
 
+mod ahead;
 mod dead;
 mod feed;
 mod import;
@@ -230,43 +231,6 @@ async fn a_timestamp_alone_is_refused_after_a_twin_was_displaced() {
         assert!(matches!(refused, Err(WriteError::PreconditionFailed { .. })));
         let exact = Expected::Version { uuid: greater.header.version.uuid, timestamp };
         store.write(expecting(put("a", b"y"), exact)).await.unwrap();
-        opened.close();
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_record_far_ahead_stops_writes_only_while_there_are_others() {
-    on_both(|opened, _| async move {
-        let store = &opened.store;
-        let ahead = foreign(START + 120_000_000, 1, Some(b"from a clock two minutes ahead"));
-        store.apply(vec![(key("a"), ahead)]).await.unwrap();
-        store.set_others(true);
-        let refused = store.write(put("a", b"x")).await;
-        let Err(WriteError::ClockSkewed { ahead_ms }) = refused else { panic!("{refused:?}") };
-        assert_eq!(ahead_ms, 120_000);
-        store.write(put("b", b"x")).await.expect("other keys are not dragged along");
-        store.set_others(false);
-        store.write(put("a", b"x")).await.unwrap();
-        opened.close();
-    })
-    .await;
-}
-
-/// Nothing comes after the last timestamp: a write that took it could fall back behind the record
-/// that it replaces.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_record_at_the_end_of_time_stops_writes_of_its_key_alone() {
-    on_both(|opened, _| async move {
-        let store = &opened.store;
-        let last = foreign(Timestamp::MAX.micros(), 1, Some(b"last"));
-        store.apply(vec![(key("a"), last)]).await.unwrap();
-        for write in [put("a", b"x"), delete("a")] {
-            let refused = store.write(write).await;
-            assert!(matches!(refused, Err(WriteError::ClockSkewed { .. })), "{refused:?}");
-        }
-        store.write(put("b", b"x")).await.unwrap();
-        assert_eq!(store.get(&key("a")).await.unwrap().unwrap().body.unwrap(), "last");
         opened.close();
     })
     .await;

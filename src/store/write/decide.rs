@@ -366,7 +366,9 @@ pub(super) fn next_version(
     let is_last = before.is_some_and(|header| header.version.timestamp >= timestamp);
     if is_last || (view.has_others() && ahead > view.rules.clock_drift_max) {
         let ahead_ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
-        return Err(WriteError::ClockSkewed { ahead_ms });
+        // unless it is not that record, but the confirmed point, above which it lies
+        let origin = before.filter(|_| after >= timestamp).map(|header| header.origin);
+        return Err(WriteError::ClockSkewed { ahead_ms, origin });
     }
     Ok(Version { timestamp, origin_joined_at: view.joined_at(), uuid })
 }

@@ -15,7 +15,11 @@ use crate::store::{Applied, Store, WriteError};
 impl Store {
     /// Merges records from a peer, which must be whole ([`Record::is_whole`]) or swept
     /// ([`Record::is_swept`]). When this returns `Ok`, each is durable, has lost against what is,
-    /// or is counted among those that were not taken ([`Applied`]).
+    /// or is counted among those that were not taken ([`Applied`]): it lies below the floor, or is
+    /// held back because it lies more than [`Settings::clock_drift_max`] ahead of this node's
+    /// clock, or is swept and ends later than that here.
+    ///
+    /// [`Settings::clock_drift_max`]: crate::store::Settings::clock_drift_max
     ///
     /// # Errors
     /// When the node is stopping or storage failed; some may then have been merged.
@@ -45,8 +49,9 @@ pub(super) enum Reception {
     Kept,
     /// Nothing changes any more where it lies.
     BelowFloor,
-    /// It should be here and cannot be taken yet: bars a session's claim.
-    Barred,
+    /// It lies too far ahead of this node's clock, which merges it at this horizon: bars a
+    /// session's claim until then.
+    Held(Timestamp),
 }
 
 /// Merges one record with what its key has.
@@ -58,14 +63,15 @@ pub(super) fn decide(
     let mut effects = Effects::default();
     let mut current = view.current(key).map_err(WriteError::Failed)?;
     let header = current.as_ref().map(|current| &current.stored.header);
-    match floor::arrive(header, &record.header, view.floor, Timestamp::MAX) {
+    let latest = view.wall.plus(view.rules.clock_drift_max);
+    match floor::arrive(header, &record.header, view.floor, latest) {
         Arrival::Same | Arrival::Kept => return Ok((Reception::Kept, effects)),
         Arrival::BelowFloor => return Ok((Reception::BelowFloor, effects)),
-        Arrival::TooEarly => return Ok((Reception::Barred, effects)),
-        Arrival::Taken => {}
-    }
-    if record.is_swept() && !may_be_swept(view, &record) {
-        return Ok((Reception::Barred, effects));
+        Arrival::Taken if may_be_swept(view, &record) => {}
+        Arrival::TooEarly | Arrival::Taken => {
+            let due = record.header.due(record.is_swept());
+            return Ok((Reception::Held(due), effects));
+        }
     }
     let displaced_twin =
         header.is_some_and(|header| header.version.timestamp == record.header.version.timestamp);
@@ -79,9 +85,10 @@ pub(super) fn decide(
     Ok((Reception::Taken, effects))
 }
 
-/// Whether a record without its bytes can be taken: not before it has expired on this node, as far
-/// as clocks may differ. Otherwise a peer whose clock is ahead would end values early here.
+/// Whether the record has its bytes, or can be taken without them: not before it has expired on
+/// this node, as far as clocks may differ. Otherwise a peer whose clock is ahead would end values
+/// early here.
 fn may_be_swept(view: &View<'_>, record: &Record) -> bool {
     let latest = view.now.plus(view.rules.clock_drift_max);
-    record.header.expires_at.is_some_and(|at| at <= latest)
+    !record.is_swept() || record.header.expires_at.is_some_and(|at| at <= latest)
 }

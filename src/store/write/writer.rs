@@ -285,12 +285,12 @@ fn import_all(group: &mut Group<'_>, records: Vec<ImportedRecord>) -> Result<Imp
 fn merge_all(group: &mut Group<'_>, records: Vec<(Key, Record)>) -> Result<Applied, WriteError> {
     let mut applied = Applied::default();
     for (key, record) in records {
-        *match group.run(|view| merge::decide(view, &key, record))? {
-            Reception::Taken => &mut applied.replaced,
-            Reception::Kept => &mut applied.kept,
-            Reception::BelowFloor => &mut applied.below_floor,
-            Reception::Barred => &mut applied.barred,
-        } += 1;
+        match group.run(|view| merge::decide(view, &key, record))? {
+            Reception::Taken => applied.replaced += 1,
+            Reception::Kept => applied.kept += 1,
+            Reception::BelowFloor => applied.below_floor += 1,
+            Reception::Held(due) => applied.held.add(due),
+        }
     }
     Ok(applied)
 }

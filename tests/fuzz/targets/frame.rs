@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use kvs::model::{Header, Member, NodeId, Timestamp};
+use kvs::model::{Header, HeldBack, Member, NodeId, Timestamp};
 use kvs::peer::{Counters, FRAME_BYTES_MAX, Hello, Stream};
 use kvs::proto::digest::Sum;
 use kvs::proto::stability::{Founding, LastWord, Ledger, Start};
@@ -213,13 +213,18 @@ fn range(to: Option<&'static [u8]>) -> Range {
 }
 
 fn requests() -> Vec<Request> {
-    let wanted = |mode| Wanted { range: range(Some(b"b")), ids: vec![[1; 8], [2; 8]], mode };
+    let wanted = |mode| Wanted {
+        range: range(Some(b"b")),
+        ids: vec![[1; 8], [2; 8]],
+        mode,
+        withheld: vec![super::session::withheld(3)],
+    };
     vec![
         Request::Begin { report: super::session::report(3), root: Sum::default() },
         Request::Cut(vec![(range(None), 3), (range(Some(b"b")), 1)]),
         Request::Want(vec![wanted(Mode::Only), wanted(Mode::AllBut), wanted(Mode::AllButAgain)]),
         Request::Give(vec![record::sample(b"{}"), record::sample(&[7; 40])]),
-        Request::End(super::session::report(4)),
+        Request::End { report: super::session::report(4), held: HeldBack::default() },
     ]
 }
 
@@ -234,8 +239,13 @@ fn responses() -> Vec<Response> {
             CutRange::Children { level: 2, children },
             CutRange::Ids(vec![[9; 8]]),
         ]),
-        Response::Given(vec![Given { records, unknown: vec![0, 300], resume }]),
-        Response::Taken,
+        Response::Given(vec![Given {
+            records,
+            unknown: vec![0, 300],
+            withheld: vec![super::session::withheld(4)],
+            resume,
+        }]),
+        Response::Taken(HeldBack { records: 1, until: Timestamp::saturating(9) }),
         Response::Ended(super::session::report(4)),
         Response::Failed("why".to_owned()),
         Response::Busy,

@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use kvs::clock::{Clock, Source};
 use kvs::model::member::Report;
-use kvs::model::{Content, Key, NodeId, Record, Seen, Timestamp};
+use kvs::model::{Content, HeldBack, Key, NodeId, Record, Seen, Timestamp};
 use kvs::proto::digest::Sum;
 use kvs::proto::reconcile::{
     Initiator, Replica, Reply, Responder, SessionError, SessionLimits, Step,
 };
 use kvs::proto::wire::{
     self, Child, CutRange, FRAME_BYTES_MAX, Given, Mode, Range, Request, Response, Wanted,
-    WireRecord,
+    WireRecord, Withheld,
 };
 use kvs::store::engine::{Engine, Family};
 use kvs::store::layout::{self, Body, Stored};
@@ -50,9 +50,14 @@ impl Still {
     }
 }
 
+/// The time that stands still.
+fn still() -> Timestamp {
+    Timestamp::saturating(1_800_000_000_000_000)
+}
+
 impl Source for Still {
     fn now(&self) -> Timestamp {
-        Timestamp::saturating(1_800_000_000_000_000)
+        still()
     }
     fn fill(&self, bytes: &mut [u8]) {
         self.0.lock().expect("one thread").fill_bytes(bytes);
@@ -87,17 +92,18 @@ impl Side {
 
     fn report(&self) -> Report {
         let root = self.store.root();
-        Report { fingerprint: root.fingerprint(), records: root.count, ..report(0) }
+        let (now, horizon) = (still(), still().plus(Settings::default().clock_drift_max));
+        Report { fingerprint: root.fingerprint(), records: root.count, now, horizon, ..report(0) }
     }
 
-    async fn apply(&self, records: Vec<(Key, Record)>) {
+    async fn apply(&self, records: Vec<(Key, Record)>) -> HeldBack {
         for (_, record) in &records {
             assert!(
                 record.is_whole() || record.is_swept(),
                 "what is handed out to be merged is authentic"
             );
         }
-        self.store.apply(records).await.expect("memory does not fail");
+        self.store.apply(records).await.expect("memory does not fail").held
     }
 
     /// Checks that each stored record matches its hash, and that the digest is that of the records.
@@ -145,8 +151,14 @@ impl Side {
 }
 
 pub fn report(records: u64) -> Report {
-    let now = Timestamp::saturating(5);
-    Report { fingerprint: [7; 32], records, syncing: false, now, holds_through: None }
+    let (now, horizon) = (Timestamp::saturating(5), Timestamp::MAX);
+    let (syncing, holds_through) = (false, None);
+    Report { fingerprint: [7; 32], records, syncing, now, holds_through, horizon }
+}
+
+pub fn withheld(number: usize) -> Withheld {
+    let (timestamp, due) = (Timestamp::saturating(7), Timestamp::saturating(9));
+    Withheld { key: key(number), timestamp, due }
 }
 
 fn key(number: usize) -> Key {
@@ -232,7 +244,7 @@ impl Session<'_> {
             let step = initiator.poll(&self.initiator.store, self.initiator.report());
             let mut request = match step {
                 Ok(Step::Apply(records)) => {
-                    self.initiator.apply(records).await;
+                    initiator.hold(self.initiator.apply(records).await);
                     continue;
                 }
                 Ok(Step::Surplus(_)) => unreachable!("this side gives"),
@@ -265,14 +277,15 @@ impl Session<'_> {
         let responder = Responder {
             report: self.responder.report(),
             busy: false,
+            peer_horizon: self.initiator.report().horizon,
             limits: self.responder_limits,
         };
         responder.check_invariants();
         match responder.respond(request, &self.responder.store) {
             Ok(Reply::Answer(response)) => Some(response),
             Ok(Reply::Apply(records)) => {
-                self.responder.apply(records).await;
-                Some(Response::Taken)
+                let held = self.responder.apply(records).await;
+                Some(Response::Taken(held))
             }
             Err(error) => {
                 refused(&error);
@@ -348,6 +361,13 @@ fn any_record(script: &mut Script<'_>) -> WireRecord {
     record
 }
 
+/// A record that is left out, as it is said.
+fn any_withheld(script: &mut Script<'_>) -> Withheld {
+    let times = [Timestamp::ZERO, Timestamp::saturating(2), still(), Timestamp::MAX];
+    let (timestamp, due) = (script.pick(&times), script.pick(&times));
+    Withheld { key: key(script.below(KEYS_MAX)), timestamp, due }
+}
+
 fn change_request(script: &mut Script<'_>, request: &mut Request) {
     *request = match script.byte() % 5 {
         0 => Request::Begin { report: report(script.number(8)), root: Sum::default() },
@@ -356,12 +376,14 @@ fn change_request(script: &mut Script<'_>, request: &mut Request) {
             (0..script.byte() % 6)
                 .map(|_| {
                     let mode = script.pick(&[Mode::Only, Mode::AllBut, Mode::AllButAgain]);
-                    Wanted { range: range(script), ids: ids(script), mode }
+                    let withheld = (0..script.byte() % 3).map(|_| any_withheld(script));
+                    let withheld = withheld.collect();
+                    Wanted { range: range(script), ids: ids(script), mode, withheld }
                 })
                 .collect(),
         ),
         3 => Request::Give((0..script.byte() % 6).map(|_| any_record(script)).collect()),
-        _ => Request::End(report(0)),
+        _ => Request::End { report: report(0), held: HeldBack::default() },
     };
 }
 
@@ -399,7 +421,8 @@ fn change_cut(script: &mut Script<'_>, cut: &mut CutRange) {
 }
 
 fn change_given(script: &mut Script<'_>, given: &mut Given) {
-    match script.byte() % 8 {
+    match script.byte() % 9 {
+        8 => given.withheld.push(any_withheld(script)),
         0 => drop(given.records.pop()),
         1 => given.records.push(any_record(script)),
         2 => given.records.reverse(),
@@ -428,11 +451,12 @@ fn change_response(script: &mut Script<'_>, response: &mut Response) {
                         .map(|_| Given {
                             records: (0..script.byte() % 4).map(|_| any_record(script)).collect(),
                             unknown: vec![script.byte().into()],
+                            withheld: Vec::new(),
                             resume: (script.byte() % 2 == 1).then(|| range(script).from),
                         })
                         .collect(),
                 ),
-                3 => Response::Taken,
+                3 => Response::Taken(HeldBack { records: 1, until: still() }),
                 4 => Response::Ended(report(0)),
                 5 => Response::Failed(script.text()),
                 6 => Response::Paused(script.text()),

@@ -2,6 +2,7 @@
 //! sessions, the first data, members that cannot be reached, certificates, an orderly stop.
 
 mod certificates;
+mod clocks;
 mod copies;
 mod floor;
 mod leave;

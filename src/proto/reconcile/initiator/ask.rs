@@ -9,8 +9,8 @@ use super::{Fallible, Initiator};
 use crate::model::Key;
 use crate::proto::digest::ShortId;
 use crate::proto::reconcile::replica::{Listed, Replica, SessionError};
-use crate::proto::reconcile::task::{Task, want_others};
-use crate::proto::wire::{Range, Request, WireRecord};
+use crate::proto::reconcile::task::{Task, withhold};
+use crate::proto::wire::{Range, Request, WireRecord, Withheld};
 
 impl Initiator {
     /// The request of the tasks on top; `None` when none is left that needs one.
@@ -34,7 +34,7 @@ impl Initiator {
                 }
                 Task::GiveAllBut(range, ids) => self.list_to_give(replica, range, ids)?,
                 Task::WantOthers(range) => {
-                    self.tasks.extend(want_others(replica, range, &self.limits)?);
+                    self.want_others(replica, range)?;
                 }
             }
         }
@@ -65,7 +65,7 @@ impl Initiator {
             && let Some(task) = self.tasks.pop_if(|t| matches!(t, Task::Want { .. }))
         {
             if let Task::Want { wanted, .. } = &task {
-                ids += wanted.ids.len();
+                ids += wanted.ids.len() + wanted.withheld.len();
                 all.push(wanted.clone());
             }
             self.asked.push(task);
@@ -86,6 +86,14 @@ impl Initiator {
             let record = replica.record(&key).map_err(SessionError::Store)?;
             let Some(record) = record else { continue };
             if theirs == Some(replica.id(&key, &record)) {
+                continue;
+            }
+            let (header, is_swept) = (&record.header, record.is_swept());
+            if self.ahead.from_peer.beats(&key, header.version.timestamp) {
+                continue;
+            }
+            if header.due(is_swept) > self.ahead.their_horizon {
+                self.ahead.leave_out(Withheld::new(key, &record));
                 continue;
             }
             let record = WireRecord::new(key, record);
@@ -128,9 +136,13 @@ impl Initiator {
         ids: BTreeSet<ShortId>,
     ) -> Fallible<(), R> {
         let (mut keys, mut rest) = (Vec::new(), None);
-        let most = self.limits.ids_max;
+        let (most, horizon) = (self.limits.ids_max, self.ahead.their_horizon);
         let walk = &mut |listed: Listed<'_>| {
             if ids.contains(&listed.id) {
+                return ControlFlow::Continue(());
+            }
+            if let Some(withheld) = withhold(&listed, horizon) {
+                self.ahead.leave_out(withheld);
                 return ControlFlow::Continue(());
             }
             if keys.len() >= most {

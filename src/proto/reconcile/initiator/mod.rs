@@ -4,17 +4,20 @@
 //! sends the tasks on top as one request, or returns records to merge.
 
 mod ask;
+mod held;
+mod invariants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::ahead::{Ahead, HeldDifference};
 use super::align::{Differing, align};
 use super::replica::{Listed, Replica, SessionError, SessionLimits};
-use super::task::{Task, rest_of, want_others};
+use super::task::{Task, WITHHELD_MAX, rest_of, withhold};
 use crate::model::member::Report;
-use crate::model::{Key, Record};
+use crate::model::{Key, Record, Timestamp};
 use crate::proto::digest::{ShortId, Sum};
 use crate::proto::wire::{CutRange, Given, Mode, Range, Request, Response, Wanted};
 
@@ -87,6 +90,7 @@ pub struct Initiator {
     gives: bool,
     /// What a session that only receives found to be held by this side alone.
     surplus: Vec<Key>,
+    ahead: Ahead,
 }
 
 type Fallible<T, R> = Result<T, SessionError<<R as Replica>::Error>>;
@@ -98,6 +102,16 @@ impl Initiator {
     /// When a limit is out of range; see [`SessionLimits`].
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
+        Self::knowing(limits, None)
+    }
+
+    /// A session that has not begun, with the peer between which and this node an earlier session
+    /// found nothing but `known`. It ends early where that still is all.
+    ///
+    /// # Panics
+    /// When a limit is out of range; see [`SessionLimits`].
+    #[must_use]
+    pub fn knowing(limits: SessionLimits, known: Option<HeldDifference>) -> Self {
         limits.check_invariants();
         Self {
             limits,
@@ -111,6 +125,7 @@ impl Initiator {
             paused: None,
             gives: true,
             surplus: Vec::new(),
+            ahead: Ahead::knowing(known),
         }
     }
 
@@ -156,8 +171,11 @@ impl Initiator {
         }
         let request = match &self.phase {
             Phase::Done(report) => return Ok(Step::Done(*report)),
-            Phase::Beginning => Request::Begin { report, root: replica.root() },
-            Phase::Ending => Request::End(report),
+            Phase::Beginning => {
+                self.ahead.begin(report.horizon);
+                Request::Begin { report, root: replica.root() }
+            }
+            Phase::Ending => Request::End { report, held: self.held() },
             Phase::Working => {
                 let request = self.next_request(replica)?;
                 if !self.surplus.is_empty() {
@@ -170,7 +188,7 @@ impl Initiator {
                     return Err(SessionError::Paused(why.clone()));
                 } else {
                     self.phase = Phase::Ending;
-                    Request::End(report)
+                    Request::End { report, held: self.held() }
                 }
             }
         };
@@ -197,12 +215,15 @@ impl Initiator {
             (Response::Begun { report, root }, Phase::Beginning) => {
                 self.peer = Some(report);
                 self.phase = Phase::Working;
-                self.compare_roots(replica, &root)?;
+                self.compare_roots(replica, root, report)?;
             }
             (Response::Ended(report), Phase::Ending) => self.phase = Phase::Done(report),
-            (Response::Taken, Phase::Working) => {}
             (Response::Paused(why), Phase::Working) => {
                 self.paused.get_or_insert(why);
+            }
+            (Response::Taken(held), Phase::Working) => {
+                let all = &mut self.ahead.to_peer.all;
+                *all = all.and(held);
             }
             (Response::Pieces(pieces), Phase::Working) if pieces.len() == asked.len() => {
                 for (task, piece) in asked.into_iter().zip(pieces) {
@@ -227,9 +248,16 @@ impl Initiator {
         Ok(())
     }
 
-    fn compare_roots<R: Replica>(&mut self, replica: &R, theirs: &Sum) -> Fallible<(), R> {
+    fn compare_roots<R: Replica>(
+        &mut self,
+        replica: &R,
+        theirs: Sum,
+        report: Report,
+    ) -> Fallible<(), R> {
         let mine = replica.root();
-        if mine == *theirs {
+        // A session that only receives leaves out nothing of this side: its surplus is complete.
+        let horizon = if self.gives { report.horizon } else { Timestamp::MAX };
+        if mine == theirs || self.ahead.begun(mine, theirs, horizon) {
             return Ok(());
         }
         let all = Range { from: Bytes::new(), to: None };
@@ -254,7 +282,7 @@ impl Initiator {
         if theirs == 0 {
             self.tasks.push(Task::GiveAllBut(range, BTreeSet::new()));
         } else if mine <= few || (level <= 1 && theirs > few) {
-            self.tasks.extend(want_others(replica, range, &self.limits)?);
+            self.want_others(replica, range)?;
         } else {
             // A responder with few records there answers with their ids, at any level.
             self.tasks.push(Task::Cut(range, level.saturating_sub(1)));
@@ -281,7 +309,7 @@ impl Initiator {
                     if differing.range == range && (level > asked_level || level <= 1) {
                         // The sides have no boundary in common here, and the next cut would be
                         // no finer: cutting would not end.
-                        self.tasks.extend(want_others(replica, differing.range, &self.limits)?);
+                        self.want_others(replica, differing.range)?;
                         continue;
                     }
                     let Differing { range, mine, theirs } = differing;
@@ -300,8 +328,12 @@ impl Initiator {
         ids: Vec<ShortId>,
     ) -> Fallible<(), R> {
         let mut missing: BTreeSet<ShortId> = ids.iter().copied().collect();
+        let (mut withheld, horizon) = (Vec::new(), self.ahead.their_horizon);
         let walk = &mut |listed: Listed<'_>| {
             missing.remove(&listed.id);
+            if withheld.len() < WITHHELD_MAX {
+                withheld.extend(withhold(&listed, horizon));
+            }
             ControlFlow::Continue(())
         };
         replica.list(&range.from, range.to.as_deref(), walk).map_err(SessionError::Store)?;
@@ -310,7 +342,7 @@ impl Initiator {
         self.tasks.push(Task::GiveAllBut(range.clone(), ids.into_iter().collect()));
         if !missing.is_empty() {
             let ids = missing.into_iter().collect();
-            let wanted = Wanted { range, ids, mode: Mode::Only };
+            let wanted = Wanted { range, ids, mode: Mode::Only, withheld };
             self.tasks.push(Task::Want { wanted, mine: Vec::new() });
         }
         Ok(())
@@ -328,6 +360,7 @@ impl Initiator {
             theirs.insert(key.clone(), replica.id(&key, &record));
             self.to_apply.push((key, record));
         }
+        self.note_withheld(replica, given.withheld)?;
         if let Some(from) = given.resume {
             if from <= wanted.range.from && theirs.is_empty() {
                 return Err(SessionError::Malformed("an answer without progress".to_owned()));
@@ -346,42 +379,5 @@ impl Initiator {
             self.tasks.push(Task::Give(give));
         }
         Ok(())
-    }
-
-    /// Runs [`Self::check_invariants`] in tests and in the simulator, which cannot reach this
-    /// machine inside of a node.
-    fn debug_check(&self) {
-        if cfg!(debug_assertions) {
-            self.check_invariants();
-        }
-    }
-
-    /// Checks that phase, tasks and the request under way fit together, in time linear in the tasks
-    /// and their ids. Holds between any two calls, but not after an error.
-    ///
-    /// # Panics
-    /// When an invariant does not hold: a bug.
-    pub fn check_invariants(&self) {
-        let Self { limits, tasks, asked, to_apply, phase, waiting, tally, peer, paused, .. } = self;
-        assert!(self.gives || tally.records_sent == 0, "a session that receives gave records");
-        assert!(self.surplus.is_empty(), "a surplus is handed out at once");
-        limits.check_invariants();
-        let begins = matches!(phase, Phase::Beginning);
-        assert_eq!(peer.is_none(), begins, "the responder reports as the session begins");
-        if !matches!(phase, Phase::Working) {
-            let idle = tasks.is_empty() && asked.is_empty() && to_apply.is_empty();
-            assert!(idle, "there is work in the phase {phase:?}");
-        }
-        assert!(!*waiting || !matches!(phase, Phase::Done(_)), "a request follows the last one");
-        assert!(tally.rounds > 0 || (begins && !*waiting), "a request was not counted");
-        assert!(*waiting || asked.is_empty(), "tasks wait for the response to no request");
-        assert!(!*waiting || to_apply.is_empty(), "a request overtakes records to merge");
-        assert!(asked.len() <= limits.ranges_max, "a request asks for too many ranges");
-        let ends = matches!(phase, Phase::Ending | Phase::Done(_));
-        assert!(paused.is_none() || !ends, "the end claims what the responder did not take");
-        let cuts = asked.iter().filter(|task| matches!(task, Task::Cut(..))).count();
-        let wants = asked.iter().filter(|task| matches!(task, Task::Want { .. })).count();
-        assert!(cuts == asked.len() || wants == asked.len(), "a request mixes kinds of tasks");
-        tasks.iter().chain(asked).for_each(|task| task.check_invariants(limits));
     }
 }

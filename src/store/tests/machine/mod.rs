@@ -46,7 +46,7 @@ const BLOB_THRESHOLD_BYTES: usize = 64;
 const REQUESTS_BYTES: [u64; 4] = [1 << 24, 1 << 24, 6_000, 10_000];
 
 /// What reports of lost writes may take: usually enough, in some histories too little.
-const REPORTS_BYTES: [u64; 3] = [1 << 24, 1 << 24, 3_000];
+const REPORTS_BYTES: [u64; 3] = [1 << 24, 1 << 24, 2_000];
 
 /// How often what happened.
 type Tally = BTreeMap<&'static str, u64>;
@@ -182,7 +182,7 @@ async fn ask(store: &Store, request: &Request) -> Result<Answer, String> {
         WriteError::OtherRequest => Ok(Answer::OtherRequest),
         WriteError::RequestsFull => Ok(Answer::RequestsFull),
         WriteError::ContentTooLarge => Ok(Answer::ContentTooLarge),
-        WriteError::ClockSkewed { ahead_ms } => Ok(Answer::ClockSkewed(ahead_ms)),
+        WriteError::ClockSkewed { ahead_ms, origin } => Ok(Answer::ClockSkewed(ahead_ms, origin)),
         error => Err(text(error)),
     })
 }
@@ -408,7 +408,11 @@ impl Machine {
                 }
                 same("what became of records", *applied, expected)?;
                 self.met.note(&self.model, records);
-                self.count(if expected.replaced > 0 { "merged" } else { "kept" });
+                self.count(match expected {
+                    Applied { replaced: 1.., .. } => "merged",
+                    Applied { held, .. } if held.is_any() => "held",
+                    _ => "kept",
+                });
                 if expected.below_floor > 0 {
                     self.count("refused below the floor");
                 }
@@ -459,7 +463,7 @@ impl Machine {
             (Answer::OtherRequest, _) => "other request",
             (Answer::RequestsFull, _) => "memory full",
             (Answer::ContentTooLarge, _) => "content too large",
-            (Answer::ClockSkewed(_), _) => "clock skewed",
+            (Answer::ClockSkewed(..), _) => "clock skewed",
         });
         Ok(())
     }
@@ -822,7 +826,7 @@ fn both_engines_and_plain_maps_agree_on_long_histories() {
 const HISTORIES_MIN: u64 = 24;
 
 /// Kinds of what can happen.
-const KINDS: usize = 24;
+const KINDS: usize = 25;
 
 #[test]
 fn one_history() {

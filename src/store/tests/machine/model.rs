@@ -39,7 +39,7 @@ pub(super) enum Answer {
     OtherRequest,
     RequestsFull,
     ContentTooLarge,
-    ClockSkewed(u64),
+    ClockSkewed(u64, Option<NodeId>),
 }
 
 impl Request {
@@ -484,7 +484,10 @@ impl Model {
         let timestamp = Timestamp::saturating(self.now.micros().max(after).max(told));
         let ahead = timestamp.since(self.now);
         if self.rules.others && ahead > self.rules.clock_drift_max {
-            return Err(Answer::ClockSkewed(u64::try_from(ahead.as_millis()).unwrap()));
+            let in_the_way = held.filter(|_| Timestamp::saturating(after) >= timestamp);
+            let origin = in_the_way.map(|held| held.origin);
+            let ahead_ms = u64::try_from(ahead.as_millis()).unwrap();
+            return Err(Answer::ClockSkewed(ahead_ms, origin));
         }
         let (content, body, expires_at) = match change {
             Change::Delete => (Content::Tombstone, Bytes::new(), None),
@@ -549,10 +552,13 @@ impl Model {
             // expired here too, as far as the two clocks may differ
             let latest = self.expiry_now().plus(self.rules.clock_drift_max);
             let gone = record.header.expires_at.is_some_and(|at| at <= latest);
+            let horizon = self.now.plus(self.rules.clock_drift_max);
+            let timely = record.header.version.timestamp <= horizon && (!swept || gone);
             if wins && record.header.version.timestamp <= self.floor.0 {
                 applied.below_floor += 1;
-            } else if wins && swept && !gone {
-                applied.barred += 1;
+            } else if wins && !timely {
+                let end = record.header.expires_at.filter(|_| swept).unwrap_or_default();
+                applied.held.add(record.header.version.timestamp.max(end));
             } else if wins {
                 let timestamp = record.header.version.timestamp;
                 let twin = held.is_some_and(|held| held.version.timestamp == timestamp);

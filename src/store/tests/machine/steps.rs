@@ -347,7 +347,7 @@ fn remote(rng: &mut StdRng) -> Remote {
             key,
             when: match rng.random_range(0..2) {
                 0 => When::FromCurrent(one(rng, &[-1, 0, 0, 0, 1])),
-                _ => When::FromNow(one(rng, &[-300 * S, -S, 0, S, 90 * S])),
+                _ => When::FromNow(one(rng, &[-300 * S, -S, 0, S, 60 * S, 60 * S, 90 * S])),
             },
             node: rng.random_range(0..4),
             name: match rng.random_range(0..2) {

@@ -1,6 +1,8 @@
 //! Sessions between two maps in memory, compared with their union. A tiny fan-out and tiny limits
 //! make every kind of task happen.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
@@ -10,11 +12,13 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{
-    Initiator, Listed, Replica, Reply, Responder, SessionError, SessionLimits, Step, Tally,
+    HeldDifference, Initiator, Listed, Replica, Reply, Responder, SessionError, SessionLimits,
+    Step, Tally,
 };
 use crate::model::member::Report;
 use crate::model::{
-    Content, ContentType, Header, Key, Merged, NodeId, Record, Seen, Timestamp, Version, merge,
+    Content, ContentType, Header, HeldBack, Key, Merged, NodeId, Record, Seen, Timestamp, Version,
+    merge,
 };
 use crate::proto::digest::{Digest, Element, ElementKey, Piece, Place, ShortId, Sum};
 use crate::proto::wire::{self, Request, Response, WireRecord};
@@ -33,6 +37,7 @@ struct Map {
     digest: Digest,
     /// Keys, elements and sizes in key order, for ranges by bytes.
     sorted: Vec<(Key, Element, u64)>,
+    horizon: Timestamp,
 }
 
 fn header(timestamp: u64, node: u8, body: &[u8]) -> Header {
@@ -58,7 +63,7 @@ impl Map {
     fn of_secret(records: BTreeMap<Key, Record>, secret: u8, level_bits: u32) -> Self {
         let key = ElementKey::with_level_bits(&[secret; 32], level_bits);
         let digest = Digest::new(key.clone());
-        let mut map = Self { records, digest, key, sorted: Vec::new() };
+        let mut map = Self { records, digest, key, sorted: Vec::new(), horizon: Timestamp::MAX };
         map.rebuild();
         map
     }
@@ -73,14 +78,19 @@ impl Map {
         }
     }
 
-    fn apply(&mut self, records: Vec<(Key, Record)>) {
+    fn apply(&mut self, records: Vec<(Key, Record)>) -> HeldBack {
+        let mut back = HeldBack::default();
         for (key, record) in records {
             let held = self.records.get(&key).map(|held| &held.header);
-            if merge(held, &record.header) == Merged::Replaced {
-                self.records.insert(key, record);
+            let due = record.header.due(record.is_swept());
+            match merge(held, &record.header) {
+                Merged::Replaced if due > self.horizon => back.add(due),
+                Merged::Replaced => drop(self.records.insert(key, record)),
+                Merged::Same | Merged::Kept => {}
             }
         }
         self.rebuild();
+        back
     }
 
     fn report(&self) -> Report {
@@ -91,6 +101,7 @@ impl Map {
             syncing: false,
             now: Timestamp::ZERO,
             holds_through: None,
+            horizon: self.horizon,
         }
     }
 
@@ -134,7 +145,10 @@ impl Replica for Map {
         visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
     ) -> Result<(), Infallible> {
         for (key, element, bytes) in self.inside(from, to) {
-            let listed = Listed { key: key.as_bytes(), id: element.short(), bytes: *bytes };
+            let record = &self.records[key];
+            let (header, id) = (&record.header, element.short());
+            let (timestamp, due) = (header.version.timestamp, header.due(record.is_swept()));
+            let listed = Listed { key: key.as_bytes(), id, bytes: *bytes, timestamp, due };
             if visit(listed) == ControlFlow::Break(()) {
                 break;
             }
@@ -154,10 +168,18 @@ struct Traffic {
     bytes: usize,
     rounds: u64,
     tally: Tally,
+    held: HeldBack,
+    /// What the responder was told of that.
+    told: HeldBack,
+    difference: Option<HeldDifference>,
+    /// The least timestamp that a record which the driver holds back may have.
+    held_from: Option<u64>,
+    /// What an initiator that gives nothing found to be on its side alone.
+    surplus: Vec<Key>,
 }
 
 fn responder(map: &Map, busy: bool) -> Responder {
-    Responder { report: map.report(), busy, limits: TINY }
+    Responder { report: map.report(), busy, peer_horizon: Timestamp::MAX, limits: TINY }
 }
 
 /// Runs a whole session over encoded frames.
@@ -183,20 +205,49 @@ fn session_among(
     theirs: SessionLimits,
     meanwhile: &mut dyn FnMut(&mut Map, &mut Map),
 ) -> Traffic {
-    let (mut initiator, mut bytes) = (Initiator::new(limits), 0);
+    let traffic = drive(driver, other, Initiator::new(limits), (limits, theirs), meanwhile);
+    assert!(traffic.surplus.is_empty(), "this side gives");
+    traffic
+}
+
+fn drive(
+    driver: &mut Map,
+    other: &mut Map,
+    mut initiator: Initiator,
+    (limits, theirs): (SessionLimits, SessionLimits),
+    meanwhile: &mut dyn FnMut(&mut Map, &mut Map),
+) -> Traffic {
+    let (mut bytes, mut peer_horizon, mut told) = (0, Timestamp::MAX, HeldBack::default());
+    let mut surplus = Vec::new();
     loop {
         meanwhile(driver, other);
         let step = initiator.poll(driver, driver.report()).unwrap();
         let request = match step {
             Step::Apply(records) => {
-                driver.apply(records);
+                initiator.hold(driver.apply(records));
                 continue;
             }
             Step::Done(_) => {
                 let tally = initiator.tally();
-                return Traffic { bytes, rounds: tally.rounds, tally };
+                let (held, difference) = (initiator.held(), initiator.held_difference());
+                let rounds = tally.rounds;
+                let may_hold = |at: &u64| initiator.holds_back_through(Timestamp::saturating(*at));
+                let held_from = (0..20).find(may_hold);
+                return Traffic {
+                    bytes,
+                    rounds,
+                    tally,
+                    held,
+                    told,
+                    difference,
+                    held_from,
+                    surplus,
+                };
             }
-            Step::Surplus(_) => unreachable!("this side gives"),
+            Step::Surplus(keys) => {
+                surplus.extend(keys);
+                continue;
+            }
             Step::Send(request) => request,
         };
         assert!(initiator.tally().rounds < 10_000, "the session does not end");
@@ -205,15 +256,18 @@ fn session_among(
         }
         let frame = wire::encode(&request);
         bytes += frame.len();
-        let responder = Responder { report: other.report(), busy: false, limits: theirs };
+        match &request {
+            Request::Begin { report, .. } => peer_horizon = report.horizon,
+            Request::End { held, .. } => told = *held,
+            _ => {}
+        }
+        let report = other.report();
+        let responder = Responder { report, busy: false, peer_horizon, limits: theirs };
         responder.check_invariants();
         let request = wire::decode(&frame).unwrap();
         let response = match responder.respond(request, other).unwrap() {
             Reply::Answer(response) => response,
-            Reply::Apply(records) => {
-                other.apply(records);
-                Response::Taken
-            }
+            Reply::Apply(records) => Response::Taken(other.apply(records)),
         };
         if let Response::Given(given) = &response {
             let all: Vec<_> = given.iter().flat_map(|given| given.records.clone()).collect();
@@ -451,7 +505,7 @@ fn a_side_that_takes_no_records_gives_all_of_its_own_and_the_session_does_not_en
             Ok(Step::Done(_)) => panic!("the responder lacks records"),
             Err(error) => break error,
         };
-        assert!(!matches!(request, Request::End(_)), "the responder lacks records");
+        assert!(!matches!(request, Request::End { .. }), "the responder lacks records");
         let response = match responder(&paused, false).respond(request, &paused).unwrap() {
             Reply::Answer(response) => response,
             Reply::Apply(_) => {
@@ -469,7 +523,7 @@ fn a_side_that_takes_no_records_gives_all_of_its_own_and_the_session_does_not_en
 fn a_response_without_a_request_is_malformed() {
     let map = Map::new(BTreeMap::new(), 4);
     let mut initiator = Initiator::new(TINY);
-    let result = initiator.handle(&map, Response::Taken);
+    let result = initiator.handle(&map, Response::Taken(HeldBack::default()));
     assert!(matches!(result, Err(SessionError::Malformed(_))));
 }
 
