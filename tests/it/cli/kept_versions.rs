@@ -42,7 +42,7 @@ async fn an_export_that_is_imported_with_its_versions_is_the_same_on_the_new_nod
     assert_eq!(import(&export).expect(0).json(), fates([1202, 1, 0, 0]));
     assert_eq!(import(&export).expect(0).json(), fates([0, 1203, 0, 0]), "again");
     let same = |bytes: &[u8]| {
-        let all = lines(std::str::from_utf8(&bytes).expect("text"));
+        let all = lines(std::str::from_utf8(bytes).expect("text"));
         all.into_iter().filter(|line| line["key"] != "newer").collect::<Vec<_>>()
     };
     assert_eq!(same(&on(&to, &["export"]).expect(0).out), same(&export));

@@ -57,7 +57,8 @@ async fn what_is_dead_leaves_every_node_and_status_shows_how_far() {
     assert!(client.metric("kvs_store_collected_total", &[]).await >= 40);
     let metrics = client.get("/metrics").await.text();
     for name in ["kvs_floor_timestamp_seconds", "kvs_in_sync_through_timestamp_seconds"] {
-        let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let mut lines =
+            metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let seconds: f64 = lines.next_back().expect("a sample").parse().expect("a number");
         let written = Duration::from_micros(written).as_secs_f64();
         assert!(seconds >= written, "{name} {seconds}");
