@@ -91,9 +91,13 @@ impl Leaving {
             let errors = reports.iter().filter_map(|report| report.error.as_ref());
             let errors: Vec<_> = errors.map(String::as_str).collect();
             if errors.len() == reports.len() || self.clock.instant() >= deadline {
-                let none = || "no other member is up".to_owned();
-                let said = errors.first().map_or_else(none, |error| (*error).to_owned());
-                return Ok(Err(said));
+                let said = match errors.first() {
+                    Some(error) => error,
+                    None if reports.is_empty() => "no other member is up",
+                    // or the durable set changes all the time
+                    None => "the sessions succeed, but clocks disagree or records are held back",
+                };
+                return Ok(Err(said.to_owned()));
             }
             tokio::time::sleep(NEXT_ROUND).await;
         }

@@ -4,10 +4,10 @@
 //! to the process, so that several nodes in one test have separate counts. Must not know the parts
 //! that count.
 
+mod agreement;
 pub(crate) mod log;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::{encode, encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+pub use agreement::Agreement;
 pub use log::{LevelError, LogFormat, start as start_logging};
 
 /// A metric's one label and its value.
@@ -26,21 +27,6 @@ pub type TwoLabels = [(&'static str, &'static str); 2];
 pub type PeerLabels = [(&'static str, String); 3];
 /// The labels of `http_requests`: method, route, status.
 pub type RequestLabels = [(&'static str, String); 3];
-
-/// How far the members agree at one moment. Times are in seconds since the Unix epoch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Agreement {
-    /// Up to where every alive member holds all writes; `None` while one has not reported.
-    pub in_sync_through: Option<f64>,
-    /// The floor.
-    pub floor: f64,
-    /// Which members the floor waits for: the id of each, and since when.
-    pub floor_waits_for: Vec<(String, f64)>,
-    /// The members whose cluster was founded apart: id, name, and how many records each holds.
-    pub apart: Vec<(String, String, u64)>,
-}
-
-type Seconds = Gauge<f64, AtomicU64>;
 
 /// Every metric of a node.
 #[derive(Debug)]
@@ -356,53 +342,6 @@ impl Metrics {
     }
 }
 
-impl Agreement {
-    /// Its metrics. They are made for each answer, so that none stays of a member that is waited
-    /// for no more.
-    fn registry(&self) -> Registry {
-        let mut registry = Registry::with_prefix("kvs");
-        let r = &mut registry;
-        if let Some(through) = self.in_sync_through {
-            let gauge = Seconds::default();
-            gauge.set(through);
-            r.register(
-                "in_sync_through_timestamp_seconds",
-                "Every alive member holds all writes up to this time; missing while one has not \
-                 reported",
-                gauge,
-            );
-        }
-        let floor = Seconds::default();
-        floor.set(self.floor);
-        r.register(
-            "floor_timestamp_seconds",
-            "Dead records at or below it are gone, and nothing at or below it changes any more",
-            floor,
-        );
-        let waits_for: Family<[(&'static str, String); 1], Seconds> = Family::default();
-        for (id, since) in &self.floor_waits_for {
-            waits_for.get_or_create(&[("member", id.clone())]).set(*since);
-        }
-        r.register(
-            "floor_waits_for_timestamp_seconds",
-            "Durable members that hold the floor back: up to when all that each wrote is known",
-            waits_for,
-        );
-        let apart: Family<[(&'static str, String); 2], Gauge> = Family::default();
-        for (id, name, records) in &self.apart {
-            let gauge = apart.get_or_create(&[("member", id.clone()), ("name", name.clone())]);
-            gauge.set(i64::try_from(*records).unwrap_or(i64::MAX));
-        }
-        r.register(
-            "apart_records",
-            "Members whose cluster was founded apart from this node's, with the records that each \
-             holds",
-            apart,
-        );
-        registry
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,7 +371,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
-        assert!(text.starts_with("# HELP kvs_http_requests "), "{text}");
+        assert!(text.starts_with("# HELP kvs_http_connections "), "{text}");
         assert_eq!(text.matches("# EOF\n").count(), 1);
         assert!(text.ends_with("# EOF\n"));
         assert!(!metrics.text().contains("kvs_floor_timestamp"), "nothing of it stays");

@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "time is real here")]
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +18,9 @@ use kvs::clock::Clock;
 use kvs::model::{
     Content, ContentType, Header, Key, NodeId, Prefix, Record, Seen, Timestamp, Version,
 };
-use kvs::proto::stability::{Floor, floor};
+use kvs::proto::stability::{Floor, Founding, Ledger, Start, WhyGone, floor};
 use kvs::store::engine::{Engine, Family};
-use kvs::store::layout;
+use kvs::store::layout::{self, Body, FeedItem, Marks, Stored};
 use kvs::store::rocks::Rocks;
 use kvs::store::{Change, Lifetime, Settings, Store, Write};
 use kvs::telemetry::Metrics;
@@ -42,10 +43,56 @@ fn row(what: &str, value: impl std::fmt::Display) {
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let dead = number("KVS_BENCH_DEAD", 1_000_000);
+    costs();
     row("bytes of the index of the dead for each, on the disk", index_bytes(dead));
     for bounded in [true, false] {
         println!();
         runtime.block_on(collection(dead, bounded));
+    }
+}
+
+/// What a record and a node pay for knowing who knew what, in bytes before compression.
+fn costs() {
+    let now = Clock::system().now();
+    let seen_by = |origins: u128| {
+        let ids = (0..origins).map(|n| NodeId::from_u128(u128::MAX / 3 + n));
+        ids.fold(None, |seen, id| Some(Seen::after_write(seen.as_ref(), id, now)))
+    };
+    let header = |origins| {
+        let Record { header, .. } = record(now, Some(b""));
+        Header { seen: seen_by(origins).unwrap_or_default(), ..header }
+    };
+    let stored = |header: Header| {
+        let hash = header.hash();
+        let body = Body::Inline(Bytes::new());
+        let marks = Marks::default();
+        Stored { header, hash, marks, revisions: (0, 0), body }.encode().len()
+    };
+    for origins in [1, 2, 3, 16] {
+        let bytes = stored(header(origins)) - stored(header(0));
+        row(&format!("bytes of `seen` in a record that {origins} nodes wrote"), bytes);
+    }
+    row("bytes of all else of a record, key and value apart", stored(header(0)));
+    let item = FeedItem {
+        cause: 0,
+        key: Cow::Borrowed("sessions/000000000001"),
+        header: Cow::Owned(header(1)),
+    };
+    row("bytes of a change in the feed", layout::encode_feed(&[item], &[]).len());
+    for members in [1, 3, 16] {
+        let start = Start { at: now, random: u64::MAX };
+        let founding = Founding { at: now, id: Uuid::from_u128(u128::MAX / 5) };
+        let id = |n: u128| NodeId::from_u128(u128::MAX / 3 + n);
+        let mut ledger = Ledger::founder(id(0), start, founding, false);
+        let entry = ledger.set.as_ref().and_then(|set| set.joined.get(&id(0)).copied());
+        for n in 1..members {
+            if let (Some(set), Some(entry)) = (ledger.set.as_mut(), entry) {
+                set.joined.insert(id(n), entry);
+            }
+        }
+        ledger.remove(id(members), WhyGone::Forgotten);
+        let bytes = layout::encode_meta(&ledger).len();
+        row(&format!("bytes of the ledger of a node among {members} members, one gone"), bytes);
     }
 }
 

@@ -15,7 +15,10 @@ use crate::model::record::RecordHash;
 use crate::model::{Content, Header, Key, Timestamp};
 use crate::store::ReadError;
 
-pub use super::meta_entries::*;
+pub use super::meta_entries::{
+    BOOTSTRAPPED, FEED_EPOCH, FORMAT, FORMER_IDS, IDENTITY, MEMBERS, REPORTS, REQUESTS_BYTES,
+    REQUESTS_DISTANCE, SET_ASIDE, STABILITY, WATERMARK,
+};
 
 /// The version of the disk format as a whole, stored under [`FORMAT`] in the meta family.
 pub const FORMAT_VERSION: u32 = 3;

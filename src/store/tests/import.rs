@@ -96,6 +96,7 @@ async fn what_lies_ahead_or_below_a_told_point_is_written_anew_and_once() {
 async fn a_node_without_a_cluster_keeps_all_versions_but_those_that_the_floor_would_collect() {
     let opened = told(Arc::new(Memory::default()), None).await;
     let store = &opened.store;
+    store.found(false).await.unwrap();
     let mut ends = line("ends", START - 10 * SECOND, b"x");
     ends.record.header.expires_at = Some(Timestamp::saturating(START + SECOND));
     let lines = [line("old", START - 10 * SECOND, b"x"), ends.clone()];

@@ -161,6 +161,10 @@ impl<'a> Group<'a> {
         self.put(Family::Values, &layout::blob_key(key, hash), body)
     }
 
+    fn drop_value(&mut self, key: &Key, hash: &RecordHash) -> Result<(), WriteError> {
+        self.delete(Family::Values, &layout::blob_key(key, hash))
+    }
+
     /// Makes one effect a part of the transaction. After an error nothing of the group may be
     /// committed, since a decision may be in it in part.
     fn apply(&mut self, effect: Effect) -> Result<(), WriteError> {
@@ -168,9 +172,7 @@ impl<'a> Group<'a> {
             Effect::PutRecord { key, stored } => self.put_record(&key, *stored),
             Effect::DropRecord { key } => self.drop_record(&key),
             Effect::PutValue { key, hash, body } => self.put_value(&key, &hash, &body),
-            Effect::DropValue { key, hash } => {
-                self.delete(Family::Values, &layout::blob_key(&key, &hash))
-            }
+            Effect::DropValue { key, hash } => self.drop_value(&key, &hash),
             Effect::PutRevision { key, number, raw } => {
                 self.put(Family::History, &layout::revision_key(&key, number), &raw)
             }
