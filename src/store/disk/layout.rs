@@ -2,7 +2,7 @@
 //!
 //! Every entry begins with a format byte. Decoding is bounded and answers with an error for any
 //! bytes; golden bytes in the tests keep the format from changing by accident. What lies in the
-//! meta family, and under which names, is listed in [`super::meta_entries`].
+//! meta family, and under which names, is listed in `meta_entries`.
 
 use std::borrow::Cow;
 

@@ -18,7 +18,7 @@ impl Initiator {
         self.ahead.held()
     }
 
-    /// Notes that this side holds back some of the records of a [`Step::Apply`], because its clock
+    /// Notes that this side holds back some of the records of a `Apply` step, because its clock
     /// was set back since the session began.
     pub fn hold(&mut self, held: HeldBack) {
         let all = &mut self.ahead.from_peer.all;
