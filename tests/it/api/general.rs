@@ -205,7 +205,7 @@ async fn features_of_other_versions_are_refused_and_change_nothing() {
     }
     client.get("/kv/a").await.refused(404, "key_not_found");
     client.put("/kv/a/b", "x").await.expect(201);
-    for path in ["/ls", "/tree", "/watch", "/admin/import", "/openapi.json"] {
+    for path in ["/ls", "/tree", "/watch", "/admin/backup", "/openapi.json"] {
         client.get(path).await.refused(404, "no_such_route");
         client.post(path, "{}").await.refused(404, "no_such_route");
     }
