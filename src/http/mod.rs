@@ -27,6 +27,7 @@ mod tests;
 use std::sync::Arc;
 
 pub(crate) use answer::envelope::write_record_line;
+pub(crate) use request::import_lines::{AsideLine, read_aside_line};
 pub(crate) use server::crowd::SURPLUS_MAX;
 pub use server::listener::serve;
 pub use state::{LeaveRequest, Outlook, State};

@@ -7,18 +7,23 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::clock::Clock;
 use crate::http;
-use crate::model::{Key, Record};
+use crate::model::{Key, Record, Timestamp};
 use crate::replication::Aside;
 
 /// Where one life of a node sets records aside. The file is made with the first of them.
 pub(super) struct AsideFile(PathBuf);
 
 impl AsideFile {
-    pub(super) fn new(data_dir: &Path, clock: &Clock) -> Self {
-        let name = format!("{}.ndjson", clock.now().rfc3339().replace(':', ""));
+    /// That of the life that began at `began`.
+    pub(super) fn new(data_dir: &Path, began: Timestamp) -> Self {
+        let name = format!("{}.ndjson", began.rfc3339().replace(':', ""));
         Self(data_dir.join("set-aside").join(name))
+    }
+
+    /// The file, whether it is there or not.
+    pub(super) fn into_path(self) -> PathBuf {
+        self.0
     }
 }
 

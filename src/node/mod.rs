@@ -14,6 +14,7 @@ mod news;
 mod parts;
 mod process;
 mod ready;
+mod rewrite;
 mod signals;
 mod sockets;
 mod views;
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -65,6 +67,15 @@ enum LifeEnd {
     Anew(std::net::TcpListener, Option<(SocketAddr, SocketAddr)>),
 }
 
+/// What one life of a node hands on to the next.
+struct Carried {
+    is_first: bool,
+    /// The listener for HTTP.
+    door: Option<std::net::TcpListener>,
+    /// The operator's word that what is set aside is written anew.
+    rewrites: Arc<AtomicBool>,
+}
+
 /// Runs a node until SIGTERM, SIGINT or a failure. Returns when all parts have stopped and the
 /// database is closed; after a failure of the writer, or a second signal, without waiting for that.
 /// A node that begins anew under another id stops all parts and starts them again in place.
@@ -76,21 +87,21 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
     let descriptors = process::share_descriptors(config.limits.connections_max)?;
     config.limits.connections_max = descriptors.connections_max;
     let mut signals = Signals::new().map_err(NodeError::System)?;
-    let (mut is_first, mut door) = (true, None);
+    let mut carried = Carried { is_first: true, door: None, rewrites: Arc::default() };
     loop {
         let config_now = Arc::new(config.clone());
         let files_max = descriptors.data_files_max;
-        match live(&config_now, files_max, &mut signals, is_first, door.take()).await? {
+        match live(&config_now, files_max, &mut signals, &mut carried).await? {
             LifeEnd::Stopped => return Ok(()),
             LifeEnd::Anew(http, cluster) => {
                 config.http.listen = http.local_addr().map_err(NodeError::System)?;
-                door = Some(http);
+                carried.door = Some(http);
                 if let Some((gossip, peer)) = cluster {
                     (config.gossip.listen, config.peer.listen) = (gossip, peer);
                 }
             }
         }
-        is_first = false;
+        carried.is_first = false;
         tracing::info!("starts again as a new member, and waits for the cluster's data");
     }
 }
@@ -100,12 +111,11 @@ async fn live(
     config: &Arc<Config>,
     data_files_max: u32,
     signals: &mut Signals,
-    is_first: bool,
-    door: Option<std::net::TcpListener>,
+    carried: &mut Carried,
 ) -> Result<LifeEnd, NodeError> {
     let (clock, metrics) = (Clock::system(), Metrics::new());
-    let sockets = bind_cluster(config, &clock, is_first).await?;
-    let (listener, door) = open_http(config, door).await?;
+    let sockets = bind_cluster(config, &clock, carried.is_first).await?;
+    let (listener, door) = open_http(config, carried.door.take()).await?;
     let (store, writer) = open_store(config, data_files_max, &clock, &metrics, sockets.as_ref())?;
     let identity = store.identity();
     let http_address = listener.local_addr().map_err(NodeError::System)?;
@@ -124,6 +134,7 @@ async fn live(
         start(&mut parts, "the floor", |stop| replication::live_alone(store, interval, stop));
         alone(&me)
     };
+    rewrite::start(config, &store, &me, &views, &carried.rewrites, &mut parts);
     let state = http::State {
         store: store.clone(),
         config: config.clone(),
@@ -136,11 +147,12 @@ async fn live(
         sync: views.sync,
         syncing: views.syncing,
         may_join: views.may_join,
+        rewrites: carried.rewrites.clone(),
         leave: views.leave,
         outlook: views.outlook,
     };
     start(&mut parts, "the HTTP front end", |stop| http::serve(listener, state, stop));
-    if is_first {
+    if carried.is_first {
         ready::announce(config, &me, http_address, bound);
     }
     let ended = tokio::select! {
@@ -303,7 +315,7 @@ async fn start_cluster(
         metrics: metrics.clone(),
         peers: peers_sender,
         requests,
-        aside: Arc::new(AsideFile::new(&config.node.data_dir, clock)),
+        aside: Arc::new(AsideFile::new(data_dir, me.started_at)),
         may_join: may_join.subscribe(),
         has_seeds: !config.gossip.seeds.is_empty(),
         syncing: syncing_sender,

@@ -15,7 +15,7 @@ use crate::store::{ReadError, WriteError};
 /// Why a node of a set that was founded apart does not join by itself.
 const APART: &str = "this node stands apart: its data was written while the cluster of the peer \
                      had already settled what was written then; `kvs join --own set_aside` joins \
-                     it and keeps that data in a file";
+                     it and keeps that data in a file, `--own rewrite` writes it anew as well";
 
 /// Why a node could not begin anew.
 #[derive(Debug, thiserror::Error)]

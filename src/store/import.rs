@@ -56,7 +56,8 @@ impl Imported {
         } += 1;
     }
 
-    fn add(&mut self, more: Self) {
+    /// Adds what became of further records.
+    pub fn add(&mut self, more: Self) {
         self.written += more.written;
         self.lost += more.lost;
         self.restamped += more.restamped;

@@ -31,6 +31,9 @@ enum Own {
     /// They go to a file in `set-aside` in the data directory, which `kvs import` reads
     #[value(name = "set_aside", alias = "set-aside")]
     SetAside,
+    /// They go there, too, and are written anew once the node has joined, where the cluster has
+    /// nothing newer
+    Rewrite,
 }
 
 #[derive(Deserialize)]
@@ -60,8 +63,11 @@ pub async fn forget(
 /// # Errors
 /// See [`Client::send`] and [`Client::body`].
 pub async fn join(client: &Client, arguments: &Join, out: &mut Output<'_>) -> Result<(), CliError> {
-    let Own::SetAside = arguments.own;
-    let own = serde_json::json!({ "own": "set_aside" });
+    let own = match arguments.own {
+        Own::SetAside => "set_aside",
+        Own::Rewrite => "rewrite",
+    };
+    let own = serde_json::json!({ "own": own });
     let body = tell(client, Method::POST, "/cluster/join", &own).await?;
     if out.is_json() {
         return out.json(&body);

@@ -72,6 +72,43 @@ pub(crate) fn parse(
     Ok(records)
 }
 
+/// A line of what a node set aside.
+pub(crate) enum AsideLine {
+    /// A value with its version.
+    Live(Box<ImportedRecord>),
+    /// A delete, under this version.
+    Deleted(Key, Version),
+}
+
+/// The members of a line that says that a key was deleted.
+#[derive(Deserialize)]
+struct DeletedLine {
+    #[serde(default)]
+    deleted: bool,
+    key: String,
+    uuid: Uuid,
+    timestamp: u64,
+    origin_joined_at: String,
+}
+
+/// Reads a line that a node wrote as it set a record aside.
+///
+/// # Errors
+/// What is wrong with it, for the log.
+pub(crate) fn read_aside_line(line: &Bytes, value_bytes_max: usize) -> Result<AsideLine, String> {
+    let members: DeletedLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    if !members.deleted {
+        let record = record(line, value_bytes_max);
+        let record = record.map_err(|error| format!("{:?}", error.code()))?;
+        return Ok(AsideLine::Live(Box::new(record)));
+    }
+    let key = Key::parse(&members.key).map_err(|error| error.to_string())?;
+    let joined_at = Timestamp::from_rfc3339(&members.origin_joined_at);
+    let origin_joined_at = joined_at.ok_or("`origin_joined_at` is no moment")?;
+    let timestamp = Timestamp::saturating(members.timestamp);
+    Ok(AsideLine::Deleted(key, Version { timestamp, origin_joined_at, uuid: members.uuid }))
+}
+
 fn record(line: &Bytes, value_bytes_max: usize) -> Result<ImportedRecord, Error> {
     let members: ImportLine<'_> = json::body(line)?;
     let key = json::text(needed(members.key.text(), "key")?, "key")?;

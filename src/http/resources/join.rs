@@ -1,5 +1,7 @@
 //! `/cluster/join`: the operator's word for a node that stands apart from a cluster.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -57,6 +59,9 @@ static JOIN: ApiOperation = ApiOperation {
 enum Own {
     /// It goes to a file in `set-aside` in the data directory, as `kvs export` writes it.
     SetAside,
+    /// It goes there, too, and is written anew once the node has joined, where the cluster has
+    /// nothing newer.
+    Rewrite,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -76,6 +81,8 @@ async fn join(ctx: Ctx, request: Request) -> Result<Response, Error> {
     Query::parse(JOIN.query, request.uri().query())?.finish()?;
     headers::check_encoding(request.headers())?;
     let (own, _permit) = body::parsed(&ctx.0, request.into_body(), 0, parse).await?;
+    let rewrites = matches!(own, Own::Rewrite);
+    ctx.0.state.rewrites.store(rewrites, Ordering::Relaxed);
     ctx.0.state.may_join.send_replace(true);
     text::json(StatusCode::OK, &JoinAnswer { own })
 }
@@ -84,10 +91,7 @@ fn parse(body: &Bytes) -> Result<Own, Error> {
     let members: JoinBody<'_> = json::body(body)?;
     match members.own.text().map(RawValue::get) {
         Some(r#""set_aside""#) => Ok(Own::SetAside),
-        Some(r#""rewrite""#) => Err(Error::bad(
-            "`own` must be \"set_aside\" in this version: join so, and write the file that it \
-             names anew with `kvs import`",
-        )),
-        _ => Err(Error::bad("`own` must be \"set_aside\"")),
+        Some(r#""rewrite""#) => Ok(Own::Rewrite),
+        _ => Err(Error::bad("`own` must be \"set_aside\" or \"rewrite\"")),
     }
 }

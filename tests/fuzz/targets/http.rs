@@ -148,6 +148,7 @@ impl Node {
             sync: mpsc::channel(1).0,
             syncing: watch::channel(false).1,
             may_join: watch::channel(false).0,
+            rewrites: Arc::default(),
             leave: mpsc::channel(1).0,
             outlook: Outlook::default(),
         };

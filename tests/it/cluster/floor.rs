@@ -137,3 +137,29 @@ async fn a_member_that_is_away_holds_the_dead_until_it_is_forgotten_and_joins_an
     let lines = std::fs::read_to_string(file).expect("text");
     assert!(lines.contains(r#""key":"kept""#), "{lines}");
 }
+
+#[tokio::test]
+async fn what_a_forgotten_member_alone_holds_is_written_anew_where_the_operator_wants_it() {
+    let mut cluster = three().await;
+    let id = cluster.nodes[2].id.clone();
+    cluster.nodes[0].client.put("/kv/newer", "x").await.expect(201);
+    cluster.converged().await;
+    cluster.nodes[2].kill();
+    let first = &cluster.nodes[0];
+    first.client.delete("/kv/kept").await.expect(200);
+    first.client.put("/kv/newer", "y").await.expect(200);
+    forget(first, &id).await;
+    for node in &cluster.nodes[..2] {
+        holds_no_dead(node).await;
+    }
+    let node = cluster.nodes.remove(2).restart().await;
+    node.logs(&["was forgotten", "kvs join"]).await;
+    let said = kvs(["join", "--own", "rewrite", "--url", node.client.url()]).expect(0).text();
+    assert!(said.contains("joins"), "{said}");
+    node.logs(&["wrote anew what was set aside", ".rewritten.ndjson"]).await;
+    converged(&[&cluster.nodes[0], &cluster.nodes[1], &node], SOON).await;
+    for node in [&cluster.nodes[0], &cluster.nodes[1], &node] {
+        assert_eq!(node.client.get("/kv/kept").await.expect(200).text(), "x");
+        assert_eq!(node.client.get("/kv/newer").await.expect(200).text(), "y");
+    }
+}
