@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,7 +71,7 @@ pub struct State {
     /// The operator's word that this node may join a cluster that was founded apart from it.
     pub may_join: watch::Sender<bool>,
     /// The operator's word that what this node sets aside is written anew once it has joined.
-    pub rewrites: Arc<AtomicBool>,
+    pub rewrites: watch::Sender<bool>,
     /// Lets this node leave the cluster.
     pub leave: mpsc::Sender<LeaveRequest>,
     /// What else the API shows of the cluster.

@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -73,7 +72,7 @@ struct Carried {
     /// The listener for HTTP.
     door: Option<std::net::TcpListener>,
     /// The operator's word that what is set aside is written anew.
-    rewrites: Arc<AtomicBool>,
+    rewrites: watch::Sender<bool>,
 }
 
 /// Runs a node until SIGTERM, SIGINT or a failure. Returns when all parts have stopped and the
@@ -87,7 +86,7 @@ pub async fn run(mut config: Config) -> Result<(), NodeError> {
     let descriptors = process::share_descriptors(config.limits.connections_max)?;
     config.limits.connections_max = descriptors.connections_max;
     let mut signals = Signals::new().map_err(NodeError::System)?;
-    let mut carried = Carried { is_first: true, door: None, rewrites: Arc::default() };
+    let mut carried = Carried { is_first: true, door: None, rewrites: watch::Sender::default() };
     loop {
         let config_now = Arc::new(config.clone());
         let files_max = descriptors.data_files_max;

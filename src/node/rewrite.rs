@@ -8,8 +8,6 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +23,7 @@ use crate::model::condition::{Condition, Expected};
 use crate::model::{Key, Member, Version};
 use crate::store::{Change, Imported, ReadError, Store, Write, WriteError};
 
-/// How often to look whether there is something to write.
+/// How often to look whether there is something to write, once that is wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The pause after a failure.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -38,7 +36,7 @@ pub(super) fn start(
     store: &Store,
     me: &Member,
     views: &Views,
-    wanted: &Arc<AtomicBool>,
+    wanted: &watch::Sender<bool>,
     parts: &mut Vec<RunningPart>,
 ) {
     let rewriting = Rewriting {
@@ -55,7 +53,7 @@ pub(super) fn start(
 struct Rewriting {
     store: Store,
     /// The operator's word.
-    wanted: Arc<AtomicBool>,
+    wanted: watch::Sender<bool>,
     /// Whether this node still follows a source.
     syncing: watch::Receiver<bool>,
     /// Where this life of the node sets records aside.
@@ -81,16 +79,23 @@ impl Rewriting {
     /// Waits until this node has joined and has set something aside, and writes it anew. Runs until
     /// `stop`.
     async fn run(self, stop: CancellationToken) {
-        let mut pause = LOOK_EVERY;
-        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let (mut wanted, mut pause) = (self.wanted.subscribe(), LOOK_EVERY);
+        loop {
+            let due = async {
+                // an error means that the sender is gone, and it is in `self`
+                let _ = wanted.wait_for(|wanted| *wanted).await;
+                tokio::time::sleep(pause).await;
+            };
+            if stop.run_until_cancelled(due).await.is_none() {
+                return;
+            }
             pause = LOOK_EVERY;
-            let is_due = self.wanted.load(Ordering::Relaxed) && !*self.syncing.borrow();
-            if !is_due || !self.file.exists() {
+            if *self.syncing.borrow() || !self.file.exists() {
                 continue;
             }
             match stop.run_until_cancelled(self.rewrite()).await {
                 None => return,
-                Some(Ok(())) => self.wanted.store(false, Ordering::Relaxed),
+                Some(Ok(())) => drop(self.wanted.send_replace(false)),
                 Some(Err(error)) => {
                     let file = self.file.display();
                     tracing::warn!(%error, "cannot write anew what is in {file}; trying again");

@@ -13,7 +13,7 @@ use super::SyncRequest;
 use crate::clock::Clock;
 use crate::model::member::{PeerStatus, SyncReport};
 use crate::model::{NodeId, Timestamp};
-use crate::proto::stability::{Ledger, WhyGone};
+use crate::proto::stability::{DurableSet, Ledger, WhyGone};
 use crate::store::{Store, WriteError};
 
 /// How long to wait for a member to hold all writes, while sessions succeed. The durable set may
@@ -85,7 +85,7 @@ impl Leaving {
         let deadline = self.clock.instant() + PROOF_WAIT;
         loop {
             let reports = self.round().await?;
-            if self.holder(after).is_some() {
+            if self.others_hold(after) {
                 return Ok(Ok(()));
             }
             let errors = reports.iter().filter_map(|report| report.error.as_ref());
@@ -103,15 +103,15 @@ impl Leaving {
         }
     }
 
-    /// A member that told that it holds what this node held at a point above `after`.
-    fn holder(&self, after: Timestamp) -> Option<NodeId> {
+    /// Whether another member told that it holds what this node held at a point above `after`.
+    fn others_hold(&self, after: Timestamp) -> bool {
         let ledger = self.store.ledger();
         let peers = self.peers.borrow();
-        let holds = |id: &NodeId| {
-            peers.get(id).and_then(|peer| peer.holds_of_this).is_some_and(|point| point > after)
+        let holds = |id: NodeId| {
+            peers.get(&id).and_then(|peer| peer.holds_of_this).is_some_and(|point| point > after)
         };
-        let members = ledger.set.as_ref()?.members();
-        members.filter(|id| *id != ledger.id).find(holds)
+        let mut members = ledger.set.iter().flat_map(DurableSet::members);
+        members.any(|id| id != ledger.id && holds(id))
     }
 
     async fn round(&self) -> Result<Vec<SyncReport>, WriteError> {

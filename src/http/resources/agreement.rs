@@ -22,7 +22,6 @@ pub(super) struct Sight {
     pub(super) judge: Judge,
     /// The wall clock.
     pub(super) now: Timestamp,
-    fresh: Duration,
 }
 
 /// A member whose cluster was founded apart.
@@ -42,7 +41,7 @@ impl Sight {
         let (me, own) = (state.me.id, state.store.fingerprint());
         let judge = Judge { me, own, now: state.clock.instant().into_std(), fresh };
         let (peers, now) = (state.peers.borrow().clone(), state.clock.now());
-        Self { members, peers, ledger, judge, now, fresh }
+        Self { members, peers, ledger, judge, now }
     }
 
     /// Whether this member has left or was forgotten, or has begun anew under another id.
@@ -56,7 +55,7 @@ impl Sight {
 
     /// The durable members that hold the floor back.
     pub(super) fn waits_for(&self) -> Vec<WaitedFor> {
-        self.ledger.waits_for(self.now.minus(self.fresh))
+        self.ledger.waits_for(self.now.minus(self.judge.fresh))
     }
 
     pub(super) fn apart(&self) -> Vec<Apart> {

@@ -1,7 +1,5 @@
 //! `/cluster/join`: the operator's word for a node that stands apart from a cluster.
 
-use std::sync::atomic::Ordering;
-
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -82,7 +80,7 @@ async fn join(ctx: Ctx, request: Request) -> Result<Response, Error> {
     headers::check_encoding(request.headers())?;
     let (own, _permit) = body::parsed(&ctx.0, request.into_body(), 0, parse).await?;
     let rewrites = matches!(own, Own::Rewrite);
-    ctx.0.state.rewrites.store(rewrites, Ordering::Relaxed);
+    ctx.0.state.rewrites.send_replace(rewrites);
     ctx.0.state.may_join.send_replace(true);
     text::json(StatusCode::OK, &JoinAnswer { own })
 }

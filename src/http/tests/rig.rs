@@ -65,7 +65,7 @@ pub(crate) fn app(engine: Arc<dyn Engine>, change: impl FnOnce(&mut Config)) -> 
         sync: mpsc::channel(1).0,
         syncing: watch::channel(false).1,
         may_join: watch::channel(false).0,
-        rewrites: Arc::default(),
+        rewrites: watch::channel(false).0,
         leave,
         outlook: crate::http::Outlook::default(),
     };

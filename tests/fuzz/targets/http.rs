@@ -148,7 +148,7 @@ impl Node {
             sync: mpsc::channel(1).0,
             syncing: watch::channel(false).1,
             may_join: watch::channel(false).0,
-            rewrites: Arc::default(),
+            rewrites: watch::channel(false).0,
             leave: mpsc::channel(1).0,
             outlook: Outlook::default(),
         };
